@@ -1,0 +1,28 @@
+"""What can be set about the cache. Frozen; qss.config makes it from TOML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qss.limits import GIB, JOURNAL_BYTES_DEFAULT, MIB, SEGMENT_BYTES_DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionOptions:
+    """When local copies of safe segments are evicted."""
+
+    size_bytes_max: int = 10 * GIB
+    age_s_max: float | None = None  # since last use; None: no limit
+    free_bytes_min: int = 1 * GIB  # free space of the disk kept for others
+
+
+@dataclass(frozen=True, slots=True)
+class CacheOptions:
+    segment_bytes: int = SEGMENT_BYTES_DEFAULT
+    journal_bytes: int = JOURNAL_BYTES_DEFAULT
+    seal_after_s: float = 30.0  # a dirty log is cut after this long
+    checkpoint_every_s: float = 5.0
+    index_map_bytes: int = 64 * GIB  # address space, not memory
+    fetch_deadline_s: float = 60.0  # a read miss gets EIO after this long
+    free_bytes_hard: int = 64 * MIB  # writers get ENOSPC below; deletes and metadata go on
+    retention: RetentionOptions = RetentionOptions()

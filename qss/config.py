@@ -1,0 +1,1 @@
+"""TOML to frozen options; the only reader of configuration files and environment."""

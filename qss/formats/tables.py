@@ -1,0 +1,215 @@
+"""Rows of the index: LMDB keys and values. Integers in keys are big-endian, so that key order is number order;
+values are little-endian. docs/formats/tables.md has the byte tables; tests/vectors/tables the frozen vectors.
+
+The same (table, key, value) triples are what the journal records, so this is a durable format: a changed value
+layout needs a new table number.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from qss.errors import CorruptData
+from qss.ids import Ino, SegmentId
+from qss.limits import NAME_BYTES_MAX
+from qss.segments import SegmentKind
+
+_NS_PER_S: Final = 1_000_000_000
+
+
+class Table(enum.IntEnum):
+    """Numbers of the tables. Each is a named LMDB database."""
+
+    META = 0  # name → value, see qss.cache and qss.fs
+    INODES = 1  # ino → InodeRow
+    ENTRIES = 2  # parent, name → EntryRow
+    ORDER = 3  # parent, cookie → OrderRow: directory listing in the order of creation
+    EXTENTS = 4  # ino, file offset → ExtentRow
+    XATTRS = 5  # ino, name → value
+    SYMLINKS = 6  # ino → target
+    ORPHANS = 7  # ino → empty: link count 0, still open or not yet collected
+    SEGMENTS = 8  # segment → SegmentRow
+    SNAPSHOTS = 9  # name → reserved
+    PINS = 10  # path → reserved
+    LIVE = 11  # segment → live bytes; derived from EXTENTS, never journaled
+
+
+_U64 = struct.Struct(">Q")
+_U64U64 = struct.Struct(">QQ")
+
+
+def u64_key(number: int) -> bytes:
+    """Key of INODES, SYMLINKS, ORPHANS, SEGMENTS, LIVE."""
+    return _U64.pack(number)
+
+
+def u64_of_key(key: bytes) -> int:
+    return int(_U64.unpack_from(key)[0])
+
+
+def pair_key(first: int, second: int) -> bytes:
+    """Key of EXTENTS (ino, file offset) and ORDER (parent, cookie)."""
+    return _U64U64.pack(first, second)
+
+
+def pair_of_key(key: bytes) -> tuple[int, int]:
+    first, second = _U64U64.unpack(key)
+    return first, second
+
+
+def name_key(ino: int, name: bytes) -> bytes:
+    """Key of ENTRIES (parent, name) and XATTRS (ino, name)."""
+    assert 0 < len(name) <= NAME_BYTES_MAX
+    return _U64.pack(ino) + name
+
+
+_INODE = struct.Struct("<IIIIIIQQQQqqqIII")
+INODE_ROW_BYTES: Final = _INODE.size
+
+
+@dataclass(slots=True)
+class InodeRow:
+    """One inode. Mutable on purpose: a transaction function loads it, changes it and puts it back."""
+
+    mode: int  # type and permission bits
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    generation: int
+    size: int  # bytes; of a symlink its target's length
+    allocated: int  # bytes of content in the log, for st_blocks
+    parent: int  # directories: the inode of `..`; 0 otherwise
+    next_cookie: int  # directories: the cookie the next entry gets
+    atime_ns: int  # nanoseconds since 1970, may be negative
+    mtime_ns: int
+    ctime_ns: int
+
+    def pack(self) -> bytes:
+        atime_s, atime = divmod(self.atime_ns, _NS_PER_S)
+        mtime_s, mtime = divmod(self.mtime_ns, _NS_PER_S)
+        ctime_s, ctime = divmod(self.ctime_ns, _NS_PER_S)
+        return _INODE.pack(
+            self.mode, self.nlink, self.uid, self.gid, self.rdev, self.generation,
+            self.size, self.allocated, self.parent, self.next_cookie,
+            atime_s, mtime_s, ctime_s, atime, mtime, ctime,
+        )  # fmt: skip
+
+    @classmethod
+    def unpack(cls, untrusted: bytes) -> InodeRow:
+        """Raises CorruptData."""
+        try:
+            (mode, nlink, uid, gid, rdev, generation, size, allocated, parent, next_cookie,
+             atime_s, mtime_s, ctime_s, atime, mtime, ctime) = _INODE.unpack(untrusted)  # fmt: skip
+        except struct.error as error:
+            raise CorruptData("an inode row has the wrong length") from error
+        return cls(
+            mode, nlink, uid, gid, rdev, generation, size, allocated, parent, next_cookie,
+            atime_s * _NS_PER_S + atime, mtime_s * _NS_PER_S + mtime, ctime_s * _NS_PER_S + ctime,
+        )  # fmt: skip
+
+
+_ENTRY = struct.Struct("<QQB")
+
+
+class EntryRow(NamedTuple):
+    """What a name in a directory stands for."""
+
+    ino: Ino
+    cookie: int  # place in the ORDER table
+    type: int  # (mode & S_IFMT) >> 12, as in d_type
+
+    def pack(self) -> bytes:
+        return _ENTRY.pack(*self)
+
+    @classmethod
+    def unpack(cls, untrusted: bytes) -> EntryRow:
+        try:
+            return cls(*_ENTRY.unpack(untrusted))
+        except struct.error as error:
+            raise CorruptData("a directory entry has the wrong length") from error
+
+
+_ORDER = struct.Struct("<QB")
+
+
+class OrderRow(NamedTuple):
+    """One entry of a directory, by cookie."""
+
+    ino: Ino
+    type: int
+    name: bytes
+
+    def pack(self) -> bytes:
+        return _ORDER.pack(self.ino, self.type) + self.name
+
+    @classmethod
+    def unpack(cls, untrusted: bytes) -> OrderRow:
+        if len(untrusted) <= _ORDER.size:
+            raise CorruptData("a directory order row is cut short")
+        ino, kind = _ORDER.unpack_from(untrusted)
+        return cls(ino, kind, bytes(untrusted[_ORDER.size :]))
+
+
+_EXTENT = struct.Struct("<QIIII")
+
+
+class ExtentRow(NamedTuple):
+    """`length` bytes of a file from the key's offset on: bytes [skip, skip+length) of the payload of one record."""
+
+    segment: SegmentId
+    record_position: int  # bytes from the start of the segment to the record's header
+    record_length: int  # bytes of payload in that record
+    skip: int  # bytes of that payload before ours
+    length: int
+
+    def pack(self) -> bytes:
+        return _EXTENT.pack(*self)
+
+    @classmethod
+    def unpack(cls, untrusted: bytes) -> ExtentRow:
+        try:
+            row = cls(*_EXTENT.unpack(untrusted))
+        except struct.error as error:
+            raise CorruptData("an extent row has the wrong length") from error
+        if not 0 < row.length <= row.record_length - row.skip:
+            raise CorruptData("an extent row reaches outside its record")
+        return row
+
+
+_SEGMENT = struct.Struct("<BBHHHQqQQ16s")
+
+
+class SegmentState(enum.IntEnum):
+    """Life of a segment; it only moves forward. Whether its bytes are cached here is what the disk shows."""
+
+    SEALED = 1  # closed and synced here; shards missing somewhere
+    OFFLOADED = 2  # every shard is placed
+    CONDEMNED = 3  # holds no live byte; its shards may be deleted
+
+
+class SegmentRow(NamedTuple):
+    kind: SegmentKind
+    state: SegmentState
+    k: int  # 0 until stored
+    m: int
+    placed: int  # shards placed
+    length: int
+    sealed_ns: int
+    needs_upto: SegmentId
+    stored_bytes: int
+    seal: bytes
+
+    def pack(self) -> bytes:
+        return _SEGMENT.pack(*self)
+
+    @classmethod
+    def unpack(cls, untrusted: bytes) -> SegmentRow:
+        try:
+            kind, state, k, m, placed, length, sealed_ns, needs, stored, seal = _SEGMENT.unpack(untrusted)
+            return cls(SegmentKind(kind), SegmentState(state), k, m, placed, length, sealed_ns, needs, stored, seal)
+        except (struct.error, ValueError) as error:
+            raise CorruptData("a segment row does not hold") from error

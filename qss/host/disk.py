@@ -1,0 +1,139 @@
+"""The disk as an argument: what the logs ask of a directory tree, so that a test can cut the power.
+
+`PosixDisk` is the real one. A crash disk (tests/harness) records every change and forgets what was not synced.
+File handles are plain integers. All calls are synchronous and may block for as long as the disk does;
+callers hand the slow ones (`sync_data`, `sync_dir`) to a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import NewType, Protocol
+
+from qss.errors import NoSpace
+
+Handle = NewType("Handle", int)
+
+
+class Disk(Protocol):
+    def create(self, path: Path) -> Handle:
+        """A new empty file, open for reading and appending. Raises FileExistsError."""
+        ...
+
+    def open(self, path: Path, *, write: bool = False) -> Handle:
+        """An existing file. Raises FileNotFoundError."""
+        ...
+
+    def close(self, handle: Handle) -> None: ...
+
+    def pwrite(self, handle: Handle, parts: list[bytes | memoryview], position: int) -> int:
+        """Write all parts one behind the other at `position`; returns the bytes written, always all.
+
+        Raises NoSpace when the disk is full, OSError when it fails; then part of it may have been written.
+        """
+        ...
+
+    def pread(self, handle: Handle, count: int, position: int) -> bytes:
+        """Up to `count` bytes; fewer only at the end of the file."""
+        ...
+
+    def size(self, handle: Handle) -> int: ...
+
+    def truncate(self, handle: Handle, length: int) -> None: ...
+
+    def sync_data(self, handle: Handle) -> None:
+        """fdatasync: what was written and the length survive a power cut from here on."""
+        ...
+
+    def sync_dir(self, path: Path) -> None:
+        """Make creations, renames and removals in a directory survive a power cut."""
+        ...
+
+    def rename(self, source: Path, target: Path) -> None: ...
+
+    def remove(self, path: Path) -> None: ...
+
+    def listdir(self, path: Path) -> list[str]: ...
+
+    def makedirs(self, path: Path) -> None: ...
+
+    def exists(self, path: Path) -> bool: ...
+
+    def free_bytes(self, path: Path) -> tuple[int, int]:
+        """(available to us, total) bytes of the file system that holds `path`."""
+        ...
+
+
+class PosixDisk:
+    """The real disk."""
+
+    def create(self, path: Path) -> Handle:
+        return Handle(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+    def open(self, path: Path, *, write: bool = False) -> Handle:
+        return Handle(os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC))
+
+    def close(self, handle: Handle) -> None:
+        os.close(handle)
+
+    def pwrite(self, handle: Handle, parts: list[bytes | memoryview], position: int) -> int:
+        total = sum(map(len, parts))
+        try:
+            written = os.pwritev(handle, parts, position)
+            if written < total:  # rare: a signal, or the disk is nearly full
+                rest = memoryview(b"".join(parts))
+                while written < total:
+                    written += os.pwrite(handle, rest[written:], position + written)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace("the cache disk is full") from error
+            raise
+        return total
+
+    def pread(self, handle: Handle, count: int, position: int) -> bytes:
+        data = os.pread(handle, count, position)
+        if len(data) == count or not data:
+            return data
+        parts: list[bytes] = [data]
+        while data and count > sum(map(len, parts)):
+            have = sum(map(len, parts))
+            data = os.pread(handle, count - have, position + have)
+            parts.append(data)
+        return b"".join(parts)
+
+    def size(self, handle: Handle) -> int:
+        return os.fstat(handle).st_size
+
+    def truncate(self, handle: Handle, length: int) -> None:
+        os.ftruncate(handle, length)
+
+    def sync_data(self, handle: Handle) -> None:
+        os.fdatasync(handle)
+
+    def sync_dir(self, path: Path) -> None:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def rename(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+
+    def remove(self, path: Path) -> None:
+        os.unlink(path)
+
+    def listdir(self, path: Path) -> list[str]:
+        return os.listdir(path)
+
+    def makedirs(self, path: Path) -> None:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def exists(self, path: Path) -> bool:
+        return path.exists()
+
+    def free_bytes(self, path: Path) -> tuple[int, int]:
+        stat = os.statvfs(path)
+        return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
