@@ -85,7 +85,7 @@ class SegmentCache:
         ...
 
     async def cut(self) -> SegmentId:
-        """Seal both logs now; the id of the journal segment that closes this cut (the newest one if nothing is dirty)."""
+        """Seal both logs now; the id of the journal segment that closes this cut (the newest if nothing is dirty)."""
         ...
 
     async def wait_published(self, journal: SegmentId) -> None:
