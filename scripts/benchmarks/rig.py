@@ -1,0 +1,116 @@
+"""The demo file system a benchmark runs on, and a native directory beside it on the same disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Rig:
+    """`scripts/run --detach` in a scratch directory; `mnt` is the mount, `native` a plain directory beside it."""
+
+    def __init__(self, parent: Path | None = None, k: int = 4, m: int = 2) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="qss-bench-", dir=parent))
+        self.demo = self.root / "demo"
+        self.mnt = self.demo / "mnt"
+        self.native = self.root / "native"
+        self._code = (k, m)
+
+    def __enter__(self) -> Self:
+        self.native.mkdir()
+        k, m = self._code
+        self._script("run", "--dir", self.demo, "--k", k, "--m", m, "--nodes", k + m, "--detach")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._script("run", "--stop", "--dir", self.demo)
+        finally:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    @staticmethod
+    def _script(name: str, *args: object) -> None:
+        subprocess.run(
+            [REPOSITORY / "scripts" / name, *map(str, args)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def qssctl(self, *args: str) -> str:
+        """Run qssctl on the demo's configuration; its standard output."""
+        command = [Path(sys.executable).parent / "qssctl", "--config", self.demo / "qss.toml", *args]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def status(self) -> dict[str, Any]:
+        """`qssctl status --json`."""
+        document: dict[str, Any] = json.loads(self.qssctl("status", "--json"))
+        return document
+
+    def pid(self, name: str) -> int:
+        """Process id of `mount`, `offload` or `trove-N`."""
+        return int((self.demo / "run" / f"{name}.pid").read_text())
+
+    def pids(self, *prefixes: str) -> list[int]:
+        """Process ids of the demo's parts whose name starts with one of the prefixes; all without."""
+        return [
+            int(path.read_text())
+            for path in sorted((self.demo / "run").glob("*.pid"))
+            if not prefixes or path.name.startswith(prefixes)
+        ]
+
+
+def drop_caches() -> bool:
+    """Write back and forget the page cache; False where this is not permitted."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        return False
+    return True
+
+
+def cpu_s(pids: list[int]) -> float:
+    """User and system CPU seconds used so far by these processes."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICKS_PER_S
+
+
+def resident_mib(pids: list[int]) -> float:
+    """Resident memory of these processes together, MiB."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                total += int(line.split()[1])
+    return total / 1024
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def best(rounds: int, *works: Callable[[], float]) -> list[float]:
+    """The least result of each work over some rounds, taken in turns so that noise hits all alike."""
+    results = [[work() for work in works] for _ in range(rounds)]
+    return [min(column) for column in zip(*results, strict=True)]
