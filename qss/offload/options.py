@@ -1,0 +1,66 @@
+"""Options of offloading, as plain values. qss.config builds them from TOML; nothing here reads anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qss.errors import ConfigInvalid
+from qss.ids import LocationId
+from qss.limits import MIB, SHARDS_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class LocationOptions:
+    """One location: a prefix of a bucket behind an S3 endpoint. `name` is its identity: it is hashed into the names of
+    its objects, so it must not change while the location holds anything."""
+
+    name: LocationId
+    endpoint: str  # http(s)://host:port, never with credentials in it
+    bucket: str
+    prefix: str = ""
+    region: str = "us-east-1"
+    access_key: str = ""
+    secret_key: str = field(default="", repr=False)  # never printed; at most one of this and the next
+    secret_file: Path | None = None  # a file, mode 0600, with the secret in its first line
+    labels: Mapping[str, str] = field(default_factory=dict)  # region, dc, rack, disk, provider …
+    weight: float = 1.0  # relative to the others; scales the free space
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OffloadOptions:
+    k: int = 4
+    m: int = 2
+    margin: int | None = None  # a segment counts as offloaded from k+margin shards; None: all k+m
+    compression_level: int = 1  # zstd; 0: never compress
+    memory_bytes: int = 128 * MIB  # buffers of uploads, fetches and repair together
+    uploads_in_flight: int = 2  # segments
+    fetches_in_flight: int = 8  # stripes
+    in_flight_per_location: int = 4  # requests
+    put_deadline_s: float = 120.0  # one attempt of one PUT, whole body
+    get_deadline_s: float = 15.0  # one attempt of one GET, HEAD, DELETE or page of a listing
+    fetch_deadline_s: float = 30.0  # a stripe, all attempts; then the reader gets EIO
+    attempts: int = 4  # of one request, the first included
+    backoff_first_s: float = 0.1  # doubles with every attempt, with jitter
+    backoff_max_s: float = 5.0
+    hedge_delay_s: float = 0.25  # ask one more location when a shard takes longer
+    breaker_failures: int = 3  # consecutive; then the location counts as down
+    breaker_open_first_s: float = 1.0  # until the first probe; doubles, with jitter
+    breaker_open_max_s: float = 30.0
+    probe_interval_s: float = 10.0
+    upload_bytes_per_s: int | None = None  # at each location; None: no limit
+    download_bytes_per_s: int | None = None
+    max_per_domain: Mapping[str, int] = field(default_factory=dict)  # label → shards that may share one value
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.k and 0 <= self.m and self.k + self.m <= SHARDS_MAX):
+            raise ConfigInvalid(f"k={self.k}, m={self.m} cannot be: k is at least 1, m at least 0, k+m at most 256")
+        if self.margin is not None and not 0 <= self.margin <= self.m:
+            raise ConfigInvalid(f"margin must be between 0 and m={self.m}, not {self.margin}")
+
+    @property
+    def safe_shards(self) -> int:
+        """Shards that must be placed before a segment counts as offloaded."""
+        return self.k + (self.m if self.margin is None else self.margin)
