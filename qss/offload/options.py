@@ -55,7 +55,7 @@ class OffloadOptions:
     max_per_domain: Mapping[str, int] = field(default_factory=dict)  # label → shards that may share one value
 
     def __post_init__(self) -> None:
-        if not (1 <= self.k and 0 <= self.m and self.k + self.m <= SHARDS_MAX):
+        if not (self.k >= 1 and self.m >= 0 and self.k + self.m <= SHARDS_MAX):
             raise ConfigInvalid(f"k={self.k}, m={self.m} cannot be: k is at least 1, m at least 0, k+m at most 256")
         if self.margin is not None and not 0 <= self.margin <= self.m:
             raise ConfigInvalid(f"margin must be between 0 and m={self.m}, not {self.margin}")
