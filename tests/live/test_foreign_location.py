@@ -1,0 +1,104 @@
+"""Without the demo: key new, init, mount, umount; two Troves and somebody else's S3 server as the third location."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from qss.trove.testing import TroveServer
+from tests.harness.demo import QSSCTL, wait_until
+
+pytestmark = pytest.mark.live
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def moto_endpoint() -> Iterator[str]:
+    """moto's stand-alone S3 server in a process of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).parent / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until("moto listens", lambda: _listens(port))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_file_system_over_two_troves_and_a_foreign_server(tmp_path: Path, moto_endpoint: str) -> None:
+    config, key, mnt = tmp_path / "qss.toml", tmp_path / "key", tmp_path / "mnt"
+
+    def qssctl(*arguments: str) -> str:
+        command = [str(QSSCTL), "--config", str(config), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{arguments} → {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    with TroveServer(data=tmp_path / "one") as one, TroveServer(data=tmp_path / "two") as two:
+        locations = []
+        for server in (one, two):
+            secret = server_secret(tmp_path, server)
+            locations.append(f"{server.endpoint}/qss?access_key={server.access_key}&secret_key_file={secret}")
+        foreign = tmp_path / "moto-secret"
+        foreign.write_text("anything")
+        foreign.chmod(0o600)
+        locations.append(f"{moto_endpoint}/somebody-elses?access_key=anybody&secret_key_file={foreign}")
+
+        qssctl("key", "new", "--out", str(key))
+        assert key.stat().st_mode & 0o777 == 0o600
+        chosen = [part for location in locations for part in ("--location", location)]
+        state = tmp_path / "state"
+        qssctl(
+            "init", *chosen, "--k", "2", "--m", "1", "--key", str(key), "--state", str(state), "--mountpoint", str(mnt)
+        )
+        qssctl("mount", str(mnt))
+        try:
+            content = random.Random(5).randbytes(9 * MIB)
+            (mnt / "file").write_bytes(content)
+            qssctl("sync")
+            stored = _stored_at(moto_endpoint)
+            assert sum(stored.values()) > len(content) / 2, "the foreign server holds its shard"
+            qssctl("retention", "run", "--all")
+            one.kill()  # now the foreign server's shard is needed
+            assert (mnt / "file").read_bytes() == content
+        finally:
+            if os.path.ismount(mnt):
+                qssctl("umount", str(mnt))
+        assert not os.path.ismount(mnt)
+    shutil.rmtree(tmp_path / "state")
+
+
+def server_secret(tmp_path: Path, server: TroveServer) -> Path:
+    """The secret in a file of its own, as it should never stand in a command line."""
+    path = tmp_path / f"secret-{server.access_key}"
+    path.write_text(server.secret_key)
+    path.chmod(0o600)
+    return path
+
+
+def _stored_at(endpoint: str) -> dict[str, int]:
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, aws_access_key_id="x", aws_secret_access_key="y", region_name="us-east-1"
+    )
+    listed = client.list_objects_v2(Bucket="somebody-elses")
+    return {entry["Key"]: entry["Size"] for entry in listed.get("Contents", [])}
