@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from qss.trove.testing import TroveServer
 
 from benchmarks.figures import Figure
 from benchmarks.rig import Rig, cpu_s, timed
+from qss.trove.testing import TroveServer
 
 _SIZES = {"4 KiB": (4096, 2000), "4 MiB": (4 * 1024 * 1024, 60)}
 
