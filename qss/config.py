@@ -1,1 +1,0 @@
-"""TOML to frozen options; the only reader of configuration files and environment."""

@@ -1,0 +1,18 @@
+"""TOML to frozen options; the only reader of configuration files and of the environment."""
+
+from __future__ import annotations
+
+from qss.config.find import environment, find_config
+from qss.config.read import load, parse
+from qss.config.settings import HookOptions, LogOptions, MountSettings, Settings
+
+__all__ = [
+    "HookOptions",
+    "LogOptions",
+    "MountSettings",
+    "Settings",
+    "environment",
+    "find_config",
+    "load",
+    "parse",
+]

@@ -1,0 +1,71 @@
+"""Everything that can be set about one file system, as plain frozen values. `qss.config.read` makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from qss.cache.options import CacheOptions
+from qss.ids import LocationId
+from qss.offload.options import LocationOptions, OffloadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class MountSettings:
+    """How the file system shows itself to the kernel."""
+
+    allow_other: bool = False  # users other than the mounting one may use it; root always may see other users' files
+    writeback_cache: bool = False
+    workers: int = 64  # FUSE requests served at once
+    drain_s: float = 10.0  # at the end: how long offload may go on with what is at risk
+
+
+@dataclass(frozen=True, slots=True)
+class HookOptions:
+    """User hooks: executables named like the event, in one directory."""
+
+    folder: Path
+    time_limit_s: float = 30.0  # then the hook is killed
+    queue_max: int = 1024  # events waiting; the oldest are dropped, with a line in the log
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    level: str = "info"
+    file: Path | None = None  # None: standard error
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One file system. Paths are absolute."""
+
+    source: Path  # the configuration file
+    state: Path  # cache, index, key
+    key_file: Path
+    mountpoint: Path | None
+    cache: CacheOptions
+    offload: OffloadOptions
+    locations: tuple[LocationOptions, ...]
+    mount: MountSettings
+    hooks: HookOptions
+    log: LogOptions
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets, pid files and the lock."""
+        return self.state / "run"
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.state / "cache"
+
+    @property
+    def mount_socket(self) -> Path:
+        return self.run_dir / "mount.sock"
+
+    @property
+    def offload_socket(self) -> Path:
+        return self.run_dir / "offload.sock"
+
+    def location(self, name: LocationId) -> LocationOptions | None:
+        return next((each for each in self.locations if each.name == name), None)
