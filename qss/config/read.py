@@ -55,7 +55,7 @@ def parse(text: str, source: Path, environ: Mapping[str, str]) -> Settings:
     return Settings(
         source=source,
         state=state,
-        key_file=base.get("key_file", state / "master.key"),
+        key_file=base.get("key_file", state / "key"),
         mountpoint=base.get("mountpoint"),
         cache=CacheOptions(
             **section("cache", schema.CACHE), retention=RetentionOptions(**section("retention", schema.RETENTION))

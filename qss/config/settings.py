@@ -26,7 +26,7 @@ class HookOptions:
 
     folder: Path
     time_limit_s: float = 30.0  # then the hook is killed
-    queue_max: int = 1024  # events waiting; the oldest are dropped, with a line in the log
+    queue_max: int = 1024  # events waiting; more are dropped, with a line in the log
 
 
 @dataclass(frozen=True, slots=True)

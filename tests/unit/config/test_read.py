@@ -26,7 +26,7 @@ def test_defaults():
     settings = parse(LOCATIONS, SOURCE, {})
     assert (settings.offload.k, settings.offload.m) == (4, 2)
     assert settings.state == Path("/etc/qss/state")
-    assert settings.key_file == Path("/etc/qss/state/master.key")
+    assert settings.key_file == Path("/etc/qss/state/key")
     assert settings.run_dir == Path("/etc/qss/state/run")
     assert [each.name for each in settings.locations] == [f"bucket-{n}" for n in range(6)]
     assert settings.mountpoint is None

@@ -1,0 +1,83 @@
+"""Traces of running processes on disk: the lock of a state directory, and pid files."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from qss.errors import Refused
+
+
+@contextlib.contextmanager
+def state_lock(state: Path) -> Iterator[None]:
+    """Hold the state directory, which is made if it is not there; the kernel lets go when the process ends, however.
+
+    Raises Refused when another process holds it.
+    """
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Refused(f"{state} is in use: this file system is mounted already") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_locked(state: Path) -> bool:
+    """Does a process hold the state directory?"""
+    try:
+        handle = os.open(state / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@contextlib.contextmanager
+def pid_file(path: Path) -> Iterator[None]:
+    """Our process id in a file, whole or not at all; removed at the end unless somebody else's stands there by then."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(path, f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        if pid_in(path) == os.getpid():
+            path.unlink(missing_ok=True)
+
+
+def pid_in(path: Path) -> int | None:
+    """The process id in a pid file; None if there is none."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def is_alive(pid: int) -> bool:
+    """Is this process there, and not merely waiting to be reaped?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file by a new content, synced: a reader finds the old or the new one."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

@@ -1,0 +1,86 @@
+"""Keep one child process running: start it again when it ends, with growing pauses.
+
+The child holds the other end of a pipe as its standard input and leaves when that closes, so it never outlives us,
+whatever ends us. `trio.Process` never kills by name, only the very child it started.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+PAUSE_FIRST_S: Final = 0.1
+PAUSE_MAX_S: Final = 10.0
+STEADY_S: Final = 30.0
+"""A child that has lived this long starts again at once."""
+STOP_S_MAX: Final = 5.0
+"""How long a child may take to leave when asked to."""
+
+log = logging.getLogger(__name__)
+
+
+def next_pause(pause_s: float, lived_s: float) -> float:
+    """How long to wait before the next start, in seconds. Pure."""
+    return PAUSE_FIRST_S if lived_s >= STEADY_S else min(2 * pause_s, PAUSE_MAX_S)
+
+
+class Supervisor:
+    """`run` in a task; `stop` ends the child in an orderly way, and then `run` returns."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self._name = name
+        self._command = list(command)
+        self._child: trio.Process | None = None
+        self._stopping = trio.Event()
+        self.starts = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child is not None else None
+
+    async def run(self) -> None:
+        pause_s = PAUSE_FIRST_S
+        while not self._stopping.is_set():
+            began = trio.current_time()
+            status = await self._run_once()
+            if self._stopping.is_set():
+                return
+            log.warning("%s ended with status %s; it is started again in %.1f s", self._name, status, pause_s)
+            with trio.move_on_after(pause_s):
+                await self._stopping.wait()
+            pause_s = next_pause(pause_s, trio.current_time() - began)
+
+    async def _run_once(self) -> int | None:
+        self.starts += 1
+        try:
+            self._child = await trio.lowlevel.open_process(self._command, stdin=subprocess.PIPE)
+        except OSError as error:
+            log.error("%s cannot be started: %s", self._name, error)
+            return None
+        try:
+            return await self._child.wait()
+        finally:
+            if self._child.returncode is None:
+                self._child.kill()
+            if self._child.stdin is not None:
+                with trio.CancelScope(shield=True):
+                    await self._child.stdin.aclose()
+            self._child = None
+
+    async def stop(self) -> None:
+        """Close the child's standard input, give it a moment, then kill it. Idempotent."""
+        self._stopping.set()
+        child = self._child
+        if child is None:
+            return
+        if child.stdin is not None:
+            await child.stdin.aclose()
+        with trio.move_on_after(STOP_S_MAX) as scope:
+            await child.wait()
+        if scope.cancelled_caught:
+            log.warning("%s does not leave and is killed", self._name)
+            child.kill()
