@@ -1,0 +1,138 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from qss.app.hooks import UserHooks
+from qss.app.running import is_alive, is_locked, pid_file, pid_in, state_lock, write_whole
+from qss.app.supervise import PAUSE_FIRST_S, PAUSE_MAX_S, STEADY_S, Supervisor, next_pause
+from qss.config import HookOptions
+from qss.errors import Refused
+from qss.host import SystemClock
+
+
+def test_one_process_holds_a_state_directory(tmp_path):
+    state = tmp_path / "state"
+    assert not is_locked(state)
+    with state_lock(state):
+        assert is_locked(state)
+        with pytest.raises(Refused, match="in use"), state_lock(state):
+            pass
+    assert not is_locked(state)
+
+
+def test_the_kernel_lets_go_of_a_killed_process_s_lock(tmp_path):
+    code = (
+        "import pathlib, sys, qss.app.running as running\n"
+        "with running.state_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"held\n"
+        assert is_locked(tmp_path)
+        child.kill()
+        child.wait()
+    assert not is_locked(tmp_path)
+
+
+def test_pid_files(tmp_path):
+    path = tmp_path / "run" / "a.pid"
+    with pid_file(path):
+        assert pid_in(path) == os.getpid()
+        assert is_alive(os.getpid())
+    assert pid_in(path) is None
+    with pid_file(path):
+        write_whole(path, "1\n")
+    assert pid_in(path) == 1, "another process's file is left alone"
+
+
+def test_a_dead_process_is_not_alive():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    pid = child.pid
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert not is_alive(pid), "a zombie"
+    child.wait()
+    assert not is_alive(pid)
+
+
+def test_pauses_grow_and_are_bounded():
+    pause, seen = PAUSE_FIRST_S, []
+    for _ in range(20):
+        seen.append(pause)
+        pause = next_pause(pause, 0.0)
+    assert seen == sorted(seen)
+    assert seen[-1] == PAUSE_MAX_S
+    assert next_pause(PAUSE_MAX_S, STEADY_S) == PAUSE_FIRST_S
+
+
+async def test_a_child_that_dies_is_started_again_and_stops_when_told(tmp_path, nursery):
+    trace = tmp_path / "trace"
+    os.mkfifo(trace)
+    code = f"import sys; open({str(trace)!r}, 'w').write('x'); sys.stdin.read()"
+    supervisor = Supervisor("child", [sys.executable, "-c", code])
+    ended = trio.Event()
+
+    async def run():
+        await supervisor.run()
+        ended.set()
+
+    nursery.start_soon(run)
+    with trio.fail_after(20):
+        assert await trio.to_thread.run_sync(trace.read_text) == "x"
+        first = supervisor.pid
+        os.kill(first, 9)
+        assert await trio.to_thread.run_sync(trace.read_text) == "x"
+        assert supervisor.pid not in (first, None)
+        assert supervisor.starts == 2
+        second = supervisor.pid
+        await supervisor.stop()
+        await ended.wait()
+    assert not is_alive(second)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "hooks").mkdir()
+    return tmp_path / "hooks"
+
+
+def hook(folder, event, script):
+    (folder / event).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / event).chmod(0o755)
+
+
+async def test_hooks_run_in_order_with_json(folder):
+    out = folder.parent / "out"
+    hook(folder, "ready", f"cat >> {out}")
+    hook(folder, "close", f"cat >> {out}; exit 3")
+    hooks = UserHooks(HookOptions(folder), SystemClock())
+    hooks.post("ready", {"mountpoint": "/mnt"})
+    hooks.post("segment-sealed", {"segment": 1})  # no such hook: nothing happens
+    hooks.post("close")
+    hooks.finish()
+    await hooks.run()
+    events = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [event["event"] for event in events] == ["ready", "close"]
+    assert events[0]["mountpoint"] == "/mnt"
+    assert hooks.failed == 1
+
+
+async def test_a_hook_that_hangs_is_stopped(folder):
+    hook(folder, "ready", "exec sleep 1000")
+    hooks = UserHooks(HookOptions(folder, time_limit_s=0.1), SystemClock())
+    hooks.post("ready")
+    hooks.finish()
+    with trio.fail_after(20):
+        await hooks.run()
+    assert hooks.failed == 1
+
+
+async def test_posting_never_waits(folder):
+    hook(folder, "ready", "true")
+    hooks = UserHooks(HookOptions(folder, queue_max=2), SystemClock())
+    for _ in range(5):
+        hooks.post("ready")
+    assert hooks.dropped == 3
