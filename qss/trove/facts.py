@@ -1,0 +1,250 @@
+"""What one record of a volume says, and what it does to the index.
+
+The same function serves a commit, the replay of a tail and a rebuild from nothing: `apply` may see records in any
+order and more than once. Versions decide who is newer; graves remember what was deleted, for records that come late.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from blake3 import blake3
+
+from qss.errors import CorruptData
+from qss.formats.volume import EtagKind, Kind, decode_parts
+from qss.trove.index import Tables
+from qss.trove.rows import NamedRow, ObjectRow, PartRow, Place, decode_named, decode_object, decode_part
+
+PART_KEY: Final = struct.Struct(">16sI")
+UPLOAD_ID_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A record that verifies (or, `damaged`, one of which only the header does)."""
+
+    kind: Kind
+    key: bytes  # as in the record
+    version: int
+    place: Place
+    meta: bytes = b""
+    tenant: int = 0
+    body_at: int = 0
+    size: int = 0
+    etag: bytes = bytes(16)
+    etag_kind: EtagKind = EtagKind.NONE
+    late: bytes = b""
+    body: bytes = b""  # of COMPOSITE
+    damaged: bool = False
+
+
+def split_key(key: bytes) -> tuple[bytes, bytes]:
+    """Bucket and key of a record's key `bucket/key`. Raises CorruptData."""
+    bucket, slash, rest = key.partition(b"/")
+    if not slash or not bucket or not rest:
+        raise CorruptData("record key names no bucket")
+    return bucket, rest
+
+
+def grave_key(tenant: int, space: bytes, key: bytes) -> bytes:
+    """Under which a deletion is remembered: 16 bytes, whatever the length of the key."""
+    return blake3(space + struct.pack(">I", tenant) + key).digest(16)
+
+
+def apply(tables: Tables, fact: Fact) -> None:
+    """Make the index say what the record says, unless something newer is known. Raises CorruptData."""
+    tables.saw(fact.place.volume, fact.version)
+    match fact.kind:
+        case Kind.OBJECT | Kind.COMPOSITE:
+            _object(tables, fact)
+        case Kind.TOMBSTONE:
+            _tombstone(tables, fact)
+        case Kind.PART:
+            _part(tables, fact)
+        case Kind.BUCKET | Kind.BUCKET_GONE:
+            _bucket(tables, fact)
+        case Kind.UPLOAD:
+            _upload(tables, fact)
+        case Kind.UPLOAD_GONE:
+            drop_upload(tables, fact.key, fact.version)
+            tables.live(fact.place, +1)
+        case Kind.AMEND:
+            _amend(tables, fact)
+
+
+def _object(tables: Tables, fact: Fact) -> None:
+    bucket, key = split_key(fact.key)
+    grave = grave_key(fact.tenant, b"o", fact.key)
+    if tables.grave(grave) > fact.version:
+        return
+    tree = tables.tree(_bucket_id(tables, fact.tenant, bucket))
+    old = tree.get(key)
+    row = ObjectRow(
+        fact.place, fact.body_at, fact.size, fact.version, fact.etag, fact.etag_kind, damaged=fact.damaged
+    )
+    if fact.kind == Kind.COMPOSITE and not fact.damaged:
+        upload, refs = decode_parts(fact.body)
+        row = replace(row, size=sum(ref.size for ref in refs), parts=len(refs))
+        if old is None or decode_object(old).version <= fact.version:
+            _complete(tables, upload, fact, [ref.number for ref in refs])
+    if old is not None:
+        current = decode_object(old)
+        if current.version > fact.version or current.place == fact.place:
+            return
+        release(tables, fact, current, keep=row.parts > 0 and current.version == fact.version)
+    tree.put(key, row.encode())
+    tables.live(fact.place, +1)
+    tables.count(+1, row.size)
+
+
+def release(tables: Tables, fact: Fact, row: ObjectRow, *, keep: bool = False) -> None:
+    """Take back what an object that is replaced or deleted held; `keep` its parts if it only moved."""
+    tables.live(row.place, -1)
+    tables.count(-1, -row.size)
+    grave = grave_key(fact.tenant, b"o", fact.key)
+    if tables.amend(grave) is not None and not keep and fact.version != row.version:
+        tables.set_amend(grave, None)
+    if row.parts and not keep:
+        owner = tables.owner_of(row.place)
+        if owner is not None:
+            tables.set_composite(owner, None, row.place)
+            for number, part in list(parts_of(tables, owner)):
+                _drop_part(tables, owner, number, part)
+    elif row.parts:
+        tables.move_owner(row.place, fact.place)
+
+
+def _complete(tables: Tables, upload: bytes, fact: Fact, numbers: list[int]) -> None:
+    """The upload has become an object: its row goes, its listed parts stay."""
+    tables.set_composite(upload, numbers, fact.place)
+    old = tables.get(tables.dbs.uploads, upload)
+    if old is not None:
+        tables.live(decode_named(old).place, -1)
+        tables.delete(tables.dbs.uploads, upload)
+    tables.set_grave(grave_key(0, b"u", upload), fact.version)
+    wanted = set(numbers)
+    for number, part in list(parts_of(tables, upload)):
+        if number not in wanted:
+            _drop_part(tables, upload, number, part)
+
+
+def _tombstone(tables: Tables, fact: Fact) -> None:
+    bucket, key = split_key(fact.key)
+    tables.set_grave(grave_key(fact.tenant, b"o", fact.key), fact.version)
+    tables.live(fact.place, +1)
+    number = tables.bucket_id(fact.tenant, bucket)
+    if number is None:
+        return
+    tree = tables.tree(number)
+    old = tree.get(key)
+    if old is not None and (row := decode_object(old)).version < fact.version:
+        release(tables, fact, row)
+        tree.delete(key)
+
+
+def _bucket_id(tables: Tables, tenant: int, name: bytes) -> int:
+    """The bucket's number; a bucket whose own record has not been seen yet gets one for the time being."""
+    found = tables.bucket_id(tenant, name)
+    if found is None:
+        found = tables.new_node()
+        tables.set_bucket(tenant, name, NamedRow(Place(0, 0, 0), found, 0, b""))
+    return found
+
+
+def _bucket(tables: Tables, fact: Fact) -> None:
+    grave = grave_key(fact.tenant, b"b", fact.key)
+    row = tables.bucket(fact.tenant, fact.key)
+    known = max(tables.grave(grave), row.version if row else 0)
+    if known > fact.version or (row and row.place == fact.place):
+        return
+    if row:
+        tables.live(row.place, -1)
+    tables.live(fact.place, +1)
+    if fact.kind == Kind.BUCKET:
+        number = row.number if row else tables.new_node()
+        tables.set_bucket(fact.tenant, fact.key, NamedRow(fact.place, number, fact.version, fact.meta))
+        return
+    tables.set_grave(grave, fact.version)
+    if row and next(tables.tree(row.number).scan(), None) is None:
+        tables.set_bucket(fact.tenant, fact.key, None)
+    elif row:  # objects of another life are still to be seen dead: keep the tree for now
+        tables.set_bucket(fact.tenant, fact.key, NamedRow(Place(0, 0, 0), row.number, 0, b""))
+
+
+def _upload(tables: Tables, fact: Fact) -> None:
+    upload = fact.meta[:UPLOAD_ID_BYTES]
+    if tables.grave(grave_key(0, b"u", upload)):
+        return
+    old = tables.get(tables.dbs.uploads, upload)
+    if old is not None:
+        if decode_named(old).place == fact.place:
+            return
+        tables.live(decode_named(old).place, -1)
+    meta = struct.pack(">H", len(fact.key)) + fact.key + fact.meta[UPLOAD_ID_BYTES:]
+    tables.put(tables.dbs.uploads, upload, NamedRow(fact.place, fact.version, fact.version, meta).encode())
+    tables.live(fact.place, +1)
+
+
+def _part(tables: Tables, fact: Fact) -> None:
+    if len(fact.key) != PART_KEY.size:
+        raise CorruptData("part key has a wrong length")
+    upload, number = PART_KEY.unpack(fact.key)
+    numbers = tables.composite(upload)
+    if numbers is not None and number not in numbers:
+        return
+    if numbers is None and tables.grave(grave_key(0, b"u", upload)):
+        return
+    old = tables.get(tables.dbs.parts, fact.key)
+    if old is not None:
+        row = decode_part(old)
+        if row.version > fact.version or row.place == fact.place:
+            return
+        tables.live(row.place, -1)
+    tables.put(
+        tables.dbs.parts,
+        fact.key,
+        PartRow(fact.place, fact.size, fact.version, fact.body_at, fact.etag, fact.late).encode(),
+    )
+    tables.live(fact.place, +1)
+
+
+def _drop_part(tables: Tables, upload: bytes, number: int, row: PartRow) -> None:
+    tables.live(row.place, -1)
+    tables.delete(tables.dbs.parts, PART_KEY.pack(upload, number))
+
+
+def parts_of(tables: Tables, upload: bytes, after: int = 0) -> Iterator[tuple[int, PartRow]]:
+    """Parts of an upload with number > after, in order."""
+    for key, value in tables.scan(tables.dbs.parts, PART_KEY.pack(upload, after + 1)):
+        if key[:UPLOAD_ID_BYTES] != upload:
+            return
+        yield PART_KEY.unpack(key)[1], decode_part(value)
+
+
+def drop_upload(tables: Tables, upload: bytes, version: int) -> None:
+    """Forget an upload and its parts, unless it has become an object."""
+    if tables.composite(upload) is not None:
+        return
+    tables.set_grave(grave_key(0, b"u", upload), version)
+    old = tables.get(tables.dbs.uploads, upload)
+    if old is not None:
+        tables.live(decode_named(old).place, -1)
+        tables.delete(tables.dbs.uploads, upload)
+    for number, part in list(parts_of(tables, upload)):
+        _drop_part(tables, upload, number, part)
+
+
+def _amend(tables: Tables, fact: Fact) -> None:
+    """The first 8 bytes of the metadata name the version it amends; stale ones go when the object goes."""
+    grave = grave_key(fact.tenant, b"o", fact.key)
+    old = tables.amend(grave)
+    if old is not None:
+        if old.version > fact.version or old.place == fact.place:
+            return
+        tables.live(old.place, -1)
+    of = struct.unpack_from("<Q", fact.meta)[0]
+    tables.set_amend(grave, NamedRow(fact.place, of, fact.version, fact.meta[8:]))
+    tables.live(fact.place, +1)

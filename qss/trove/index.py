@@ -1,0 +1,351 @@
+"""The index of a node: LMDB, derived from the volumes and disposable. The one importer of lmdb in Trove.
+
+LMDB runs without syncing of its own. After a kill of the process the page cache has it all; after a power cut it may
+be anything. The marker file says which: it names the boot it was written in and the last transaction that was synced.
+Same boot, or nothing after that transaction: trusted, and only the tails of the volumes are replayed. Otherwise it is
+thrown away and made again from the volumes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from qss.errors import CorruptData
+from qss.limits import GIB
+from qss.trove.keytree import KeyTree
+from qss.trove.rows import (
+    NamedRow,
+    Place,
+    VolumeRow,
+    decode_named,
+    decode_u64,
+    decode_volume,
+    encode_u64,
+)
+
+MAP_BYTES: Final = 256 * GIB  # address space, not memory and not disk
+FORMAT: Final = 1
+
+_NAMES: Final = ("state", "buckets", "keys", "uploads", "parts", "owners", "amends", "graves", "volumes", "damage")
+_STATE: Final = struct.Struct("<QQQ")
+_BUCKET: Final = struct.Struct(">I")
+_VOLUME_KEY: Final = struct.Struct(">I")
+_PLACE_KEY: Final = struct.Struct(">IQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """Handles of the named databases."""
+
+    state: Any
+    buckets: Any
+    keys: Any
+    uploads: Any
+    parts: Any
+    owners: Any
+    amends: Any
+    graves: Any
+    volumes: Any
+    damage: Any
+
+
+@dataclass(slots=True)
+class Totals:
+    """What is counted. Lives beside the database and is written with each transaction."""
+
+    objects: int = 0
+    object_bytes: int = 0
+    next_node: int = 1
+    volumes: dict[int, VolumeRow] = field(default_factory=dict)
+    dirty: set[int] = field(default_factory=set)
+
+
+class Tables:
+    """The tables inside one transaction; valid until it ends."""
+
+    def __init__(self, txn: Any, dbs: Databases, totals: Totals) -> None:
+        self._txn = txn
+        self.dbs = dbs
+        self._totals = totals
+
+    # -- rows by key --------------------------------------------------------------------------------------------
+
+    def get(self, db: Any, key: bytes) -> bytes | None:
+        value: bytes | None = self._txn.get(key, db=db)
+        return value
+
+    def put(self, db: Any, key: bytes, value: bytes) -> None:
+        self._txn.put(key, value, db=db)
+
+    def delete(self, db: Any, key: bytes) -> None:
+        self._txn.delete(key, db=db)
+
+    def scan(self, db: Any, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) from the first key >= start."""
+        cursor = self._txn.cursor(db=db)
+        if cursor.set_range(start):
+            yield from cursor.iternext()
+
+    def is_empty(self, db: Any) -> bool:
+        return not self._txn.stat(db)["entries"]
+
+    # -- buckets and keys -----------------------------------------------------------------------------------------
+
+    def new_node(self) -> int:
+        node = self._totals.next_node
+        self._totals.next_node += 1
+        return node
+
+    def tree(self, root: int) -> KeyTree:
+        return KeyTree(self._txn, self.dbs.keys, root, self.new_node)
+
+    def bucket(self, tenant: int, name: bytes) -> NamedRow | None:
+        data = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)
+        return None if data is None else decode_named(data)
+
+    def bucket_id(self, tenant: int, name: bytes) -> int | None:
+        row = self.bucket(tenant, name)
+        return None if row is None else row.number
+
+    def set_bucket(self, tenant: int, name: bytes, row: NamedRow | None) -> None:
+        key = _BUCKET.pack(tenant) + name
+        if row is None:
+            self._txn.delete(key, db=self.dbs.buckets)
+        else:
+            self._txn.put(key, row.encode(), db=self.dbs.buckets)
+
+    def buckets(self, tenant: int) -> Iterator[tuple[bytes, NamedRow]]:
+        prefix = _BUCKET.pack(tenant)
+        for key, value in self.scan(self.dbs.buckets, prefix):
+            if key[:4] != prefix:
+                return
+            yield key[4:], decode_named(value)
+
+    # -- composites: which parts an object is made of, and which upload its record belongs to ---------------------
+
+    def composite(self, upload: bytes) -> frozenset[int] | None:
+        data = self._txn.get(b"u" + upload, db=self.dbs.owners)
+        return None if data is None else frozenset(struct.unpack(f">{len(data) // 4}I", data))
+
+    def set_composite(self, upload: bytes, numbers: list[int] | None, place: Place) -> None:
+        at = b"p" + _PLACE_KEY.pack(place.volume, place.position)
+        if numbers is None:
+            self._txn.delete(b"u" + upload, db=self.dbs.owners)
+            self._txn.delete(at, db=self.dbs.owners)
+        else:
+            self._txn.put(b"u" + upload, struct.pack(f">{len(numbers)}I", *numbers), db=self.dbs.owners)
+            self._txn.put(at, upload, db=self.dbs.owners)
+
+    def owner_of(self, place: Place) -> bytes | None:
+        value: bytes | None = self._txn.get(
+            b"p" + _PLACE_KEY.pack(place.volume, place.position), db=self.dbs.owners
+        )
+        return value
+
+    def move_owner(self, old: Place, new: Place) -> None:
+        upload = self.owner_of(old)
+        if upload is not None and old != new:
+            self._txn.delete(b"p" + _PLACE_KEY.pack(old.volume, old.position), db=self.dbs.owners)
+            self._txn.put(b"p" + _PLACE_KEY.pack(new.volume, new.position), upload, db=self.dbs.owners)
+
+    # -- graves and amendments --------------------------------------------------------------------------------------
+
+    def grave(self, key: bytes) -> int:
+        data = self._txn.get(key, db=self.dbs.graves)
+        return 0 if data is None else decode_u64(data)
+
+    def set_grave(self, key: bytes, version: int) -> None:
+        if version > self.grave(key):
+            self._txn.put(key, encode_u64(version), db=self.dbs.graves)
+
+    def prune_graves(self, below: int) -> None:
+        """Forget deletions older than every record that a replay could still bring."""
+        old = [key for key, value in self.scan(self.dbs.graves) if decode_u64(value) < below]
+        for key in old:
+            self._txn.delete(key, db=self.dbs.graves)
+
+    def amend(self, key: bytes) -> NamedRow | None:
+        data = self._txn.get(key, db=self.dbs.amends)
+        return None if data is None else decode_named(data)
+
+    def set_amend(self, key: bytes, row: NamedRow | None) -> None:
+        if row is not None:
+            self._txn.put(key, row.encode(), db=self.dbs.amends)
+            return
+        old = self.amend(key)
+        if old is not None:
+            self.live(old.place, -1)
+            self._txn.delete(key, db=self.dbs.amends)
+
+    # -- counting -----------------------------------------------------------------------------------------------------
+
+    def count(self, objects: int, size: int) -> None:
+        self._totals.objects += objects
+        self._totals.object_bytes += size
+
+    def live(self, place: Place, sign: int) -> None:
+        if not place.length:
+            return
+        row = self._totals.volumes.get(place.volume, VolumeRow(0))
+        self._set(place.volume, VolumeRow(row.low, row.live + sign * place.length, row.oldest))
+
+    def saw(self, volume: int, version: int) -> None:
+        row = self._totals.volumes.get(volume, VolumeRow(0))
+        if version < row.oldest:
+            self._set(volume, VolumeRow(row.low, row.live, version))
+
+    def set_low(self, volume: int, low: int) -> None:
+        row = self._totals.volumes.get(volume, VolumeRow(0))
+        if low > row.low:
+            self._set(volume, VolumeRow(low, row.live, row.oldest))
+
+    def forget_volume(self, volume: int) -> None:
+        self._totals.volumes.pop(volume, None)
+        self._totals.dirty.discard(volume)
+        self._txn.delete(_VOLUME_KEY.pack(volume), db=self.dbs.volumes)
+
+    def _set(self, volume: int, row: VolumeRow) -> None:
+        self._totals.volumes[volume] = row
+        self._totals.dirty.add(volume)
+
+    def flush(self) -> None:
+        """Write what is counted. Called once, at the end of a writing transaction."""
+        totals = self._totals
+        for volume in totals.dirty:
+            self._txn.put(_VOLUME_KEY.pack(volume), totals.volumes[volume].encode(), db=self.dbs.volumes)
+        totals.dirty.clear()
+        state = _STATE.pack(totals.next_node, totals.objects, totals.object_bytes)
+        self._txn.put(b"totals", state, db=self.dbs.state)
+
+    # -- damage ---------------------------------------------------------------------------------------------------------
+
+    def add_damage(self, volume: int, position: int, what: dict[str, Any]) -> None:
+        self._txn.put(_PLACE_KEY.pack(volume, position), json.dumps(what).encode(), db=self.dbs.damage)
+
+    def clear_damage(self, volume: int, position: int) -> None:
+        self._txn.delete(_PLACE_KEY.pack(volume, position), db=self.dbs.damage)
+
+    def damage(self) -> Iterator[dict[str, Any]]:
+        for key, value in self.scan(self.dbs.damage):
+            volume, position = _PLACE_KEY.unpack(key)
+            yield {"volume": volume, "position": position, **json.loads(value)}
+
+
+class Index:
+    """One environment. Used from one thread; no transaction outlives a call."""
+
+    def __init__(self, directory: Path, boot_id: str) -> None:
+        self._directory = directory
+        self._boot_id = boot_id
+        self._env: Any = None
+        self._dbs: Databases
+        self.totals = Totals()
+        self.rebuilding = not self._open_trusted()
+        if self.rebuilding:
+            self._start_anew()
+
+    def _open_trusted(self) -> bool:
+        """Open what is there. False: it cannot be trusted."""
+        if not (self._directory / "data.mdb").exists():
+            return False
+        try:
+            marker = json.loads(self._marker.read_bytes())
+            self._open()
+            same_boot = marker["boot_id"] == self._boot_id
+            if marker["format"] == FORMAT and (same_boot or marker["txnid"] == self._txnid()):
+                self._load_totals()
+                self._write_marker(self._txnid())
+                return True
+        except (OSError, ValueError, KeyError, TypeError, CorruptData, lmdb.Error):
+            pass
+        self.close()
+        return False
+
+    def _start_anew(self) -> None:
+        self._marker.unlink(missing_ok=True)  # before the files: a crash between leaves "not trusted"
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.mkdir(mode=0o700, parents=True)
+        self.totals = Totals()
+        self._open()
+
+    def trust(self) -> None:
+        """Call when a rebuild is through: from now on a start finds the index whole."""
+        self.rebuilding = False
+        self.checkpoint()
+
+    def _open(self) -> None:
+        self._env = lmdb.open(
+            str(self._directory),
+            map_size=MAP_BYTES,
+            max_dbs=len(_NAMES),
+            sync=False,
+            metasync=False,
+            lock=False,  # one process (flock on the data directory), one thread
+            readahead=False,
+            mode=0o600,
+        )
+        self._dbs = Databases(*(self._env.open_db(name.encode()) for name in _NAMES))
+
+    def _load_totals(self) -> None:
+        with self._env.begin() as txn:
+            totals = Totals()
+            state = txn.get(b"totals", db=self._dbs.state)
+            if state is not None:
+                totals.next_node, totals.objects, totals.object_bytes = _STATE.unpack(state)
+            for key, value in txn.cursor(db=self._dbs.volumes).iternext():
+                totals.volumes[_VOLUME_KEY.unpack(key)[0]] = decode_volume(value)
+            self.totals = totals
+
+    @contextmanager
+    def read(self) -> Iterator[Tables]:
+        with self._env.begin() as txn:
+            yield Tables(txn, self._dbs, self.totals)
+
+    @contextmanager
+    def write(self) -> Iterator[Tables]:
+        """One atomic change. On an error nothing of it stays, counters included."""
+        try:
+            with self._env.begin(write=True) as txn:
+                tables = Tables(txn, self._dbs, self.totals)
+                yield tables
+                tables.flush()
+        except BaseException:
+            self._load_totals()
+            raise
+
+    def checkpoint(self) -> None:
+        """Sync the database, then say so. May block for as long as the disk does; may run in a thread."""
+        txnid = self._txnid()
+        self._env.sync(True)
+        if not self.rebuilding:
+            self._write_marker(txnid)
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    @property
+    def _marker(self) -> Path:
+        return self._directory / "marker.json"
+
+    def _txnid(self) -> int:
+        return int(self._env.info()["last_txnid"])
+
+    def _write_marker(self, txnid: int) -> None:
+        fresh = self._marker.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(json.dumps({"format": FORMAT, "boot_id": self._boot_id, "txnid": txnid}).encode())
+            file.flush()
+            os.fdatasync(file.fileno())
+        fresh.replace(self._marker)

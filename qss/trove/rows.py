@@ -1,0 +1,136 @@
+"""Values of the node's index: where things are in the volumes. Derived, disposable, never sent anywhere.
+
+A row that does not decode raises CorruptData; the answer to that is to rebuild the index from the volumes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from qss.errors import CorruptData
+from qss.formats.volume import EtagKind
+
+_PLACE: Final = struct.Struct("<IQQ")
+_OBJECT: Final = struct.Struct("<BBHIQQ16s")
+_PART: Final = struct.Struct("<QQI16s")
+_VOLUME: Final = struct.Struct("<QQQ")
+_U64: Final = struct.Struct("<Q")
+_AMEND: Final = struct.Struct("<QQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A record: volume number, position in it, its whole length in bytes."""
+
+    volume: int
+    position: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """The current version under a key."""
+
+    place: Place
+    body_at: int  # body's offset in the record
+    size: int  # bytes of the object
+    version: int
+    etag: bytes  # 16
+    etag_kind: EtagKind
+    parts: int = 0  # > 0: composite
+    damaged: bool = False  # its footer does not verify; known, and not to be served
+
+    def encode(self) -> bytes:
+        place = _PLACE.pack(self.place.volume, self.place.position, self.place.length)
+        return place + _OBJECT.pack(
+            self.etag_kind, self.damaged, self.parts, self.body_at, self.size, self.version, self.etag
+        )
+
+    @property
+    def etag_text(self) -> str:
+        return self.etag.hex() + (f"-{self.parts}" if self.parts else "")
+
+
+def _place(data: bytes) -> Place:
+    return Place(*_PLACE.unpack_from(data))
+
+
+def decode_object(data: bytes) -> ObjectRow:
+    if len(data) != _PLACE.size + _OBJECT.size:
+        raise CorruptData("object row has a wrong length")
+    kind, damaged, parts, body_at, size, version, etag = _OBJECT.unpack_from(data, _PLACE.size)
+    return ObjectRow(_place(data), body_at, size, version, etag, EtagKind(kind), parts, bool(damaged))
+
+
+@dataclass(frozen=True, slots=True)
+class PartRow:
+    """One part of an upload or of a composite object."""
+
+    place: Place
+    size: int
+    version: int
+    body_at: int
+    etag: bytes  # md5 or opaque, 16
+    late: bytes = b""  # its checksum, as in the record
+
+    def encode(self) -> bytes:
+        place = _PLACE.pack(self.place.volume, self.place.position, self.place.length)
+        return place + _PART.pack(self.size, self.version, self.body_at, self.etag) + self.late
+
+
+def decode_part(data: bytes) -> PartRow:
+    if len(data) < _PLACE.size + _PART.size:
+        raise CorruptData("part row is cut short")
+    fields = _PART.unpack_from(data, _PLACE.size)
+    return PartRow(_place(data), *fields, late=data[_PLACE.size + _PART.size :])
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRow:
+    """A bucket or an upload: an id or version, its record, and the record's metadata."""
+
+    place: Place
+    number: int  # bucket: its id (root of its key tree). upload: its version
+    version: int
+    meta: bytes
+
+    def encode(self) -> bytes:
+        place = _PLACE.pack(self.place.volume, self.place.position, self.place.length)
+        return place + _AMEND.pack(self.number, self.version) + self.meta
+
+
+def decode_named(data: bytes) -> NamedRow:
+    if len(data) < _PLACE.size + _AMEND.size:
+        raise CorruptData("row is cut short")
+    number, version = _AMEND.unpack_from(data, _PLACE.size)
+    return NamedRow(_place(data), number, version, data[_PLACE.size + _AMEND.size :])
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRow:
+    """What is known of a volume: every record below `low` is in the index."""
+
+    low: int
+    live: int = 0  # bytes of records that count
+    oldest: int = 2**64 - 1  # least version in it
+
+    def encode(self) -> bytes:
+        return _VOLUME.pack(self.low, self.live, self.oldest)
+
+
+def decode_volume(data: bytes) -> VolumeRow:
+    if len(data) != _VOLUME.size:
+        raise CorruptData("volume row has a wrong length")
+    return VolumeRow(*_VOLUME.unpack(data))
+
+
+def encode_u64(value: int) -> bytes:
+    return _U64.pack(value)
+
+
+def decode_u64(data: bytes) -> int:
+    if len(data) != 8:
+        raise CorruptData("number has a wrong length")
+    return int(_U64.unpack(data)[0])

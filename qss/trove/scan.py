@@ -1,0 +1,187 @@
+"""Reading a volume from a position to its end: what is whole, what never arrived, what is damaged, what is torn.
+
+The difference between *torn* and *damaged* is the floor: each record says up to where its volume had been synced when
+it was begun. What does not verify below the highest floor was once acknowledged: it is kept and reported. What does
+not verify at the very end and above every floor never was: it is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from qss.errors import CorruptData
+from qss.formats.volume import (
+    ALIGN_BYTES,
+    HEADER_BYTES,
+    RECORD_MAGIC,
+    SUPERBLOCK_BYTES,
+    Footer,
+    Header,
+    Kind,
+    decode_footer,
+    decode_header,
+    head_len,
+    is_unfinished,
+    verify_blocks,
+)
+from qss.host import Disk
+from qss.limits import BLOCK_BYTES, MIB
+from qss.trove.facts import Fact
+from qss.trove.rows import Place
+from qss.trove.volumes import Volume
+
+_READ_AHEAD: Final = 4096
+_PIECE_BYTES: Final = 4 * MIB
+
+assert _PIECE_BYTES % BLOCK_BYTES == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A record whose header and footer verify."""
+
+    place: Place
+    header: Header
+    footer: Footer
+    table: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A header without a footer: the body did not arrive."""
+
+    place: Place
+    header: Header
+
+
+@dataclass(frozen=True, slots=True)
+class BadFooter:
+    """The header verifies, the footer does not."""
+
+    place: Place
+    header: Header
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Bytes [position, stop) between records hold no header that verifies."""
+
+    position: int
+    stop: int
+
+
+Found = Whole | Unfinished | BadFooter | Unreadable
+
+
+def scan(disk: Disk, volume: Volume, start: int = SUPERBLOCK_BYTES) -> Iterator[Found]:
+    """Everything from `start`, which must be the beginning of a record, in order of position."""
+    size = disk.size(volume.handle)
+    position = start
+    while position < size:
+        try:
+            header, data = _header(disk, volume, position)
+        except CorruptData:
+            stop = _next_header(disk, volume, position + ALIGN_BYTES, size)
+            yield Unreadable(position, stop)
+            position = stop
+            continue
+        place = Place(volume.number, position, header.record_len)
+        tail_len = header.record_len - header.table_at
+        tail = data[header.table_at : header.record_len]
+        if len(tail) < tail_len:
+            tail = disk.pread(volume.handle, tail_len, position + header.table_at)
+        if len(tail) < tail_len or is_unfinished(header, tail):
+            yield Unfinished(place, header)
+        else:
+            try:
+                footer, table = decode_footer(header, tail, volume.place_of(position))
+                yield Whole(place, header, footer, table)
+            except CorruptData:
+                yield BadFooter(place, header)
+        position += header.record_len
+
+
+def _header(disk: Disk, volume: Volume, position: int) -> tuple[Header, bytes]:
+    data = disk.pread(volume.handle, _READ_AHEAD, position)
+    need = head_len(data)
+    if need > len(data):
+        data = disk.pread(volume.handle, need, position)
+    return decode_header(data, *volume.place_of(position)), data
+
+
+def _next_header(disk: Disk, volume: Volume, start: int, size: int) -> int:
+    """Position of the next header that verifies, or the end of the file."""
+    at = start
+    while at < size:
+        window = disk.pread(volume.handle, _PIECE_BYTES, at)
+        hit = window.find(RECORD_MAGIC)
+        while hit >= 0:
+            if (at + hit) % ALIGN_BYTES == 0:
+                try:
+                    _header(disk, volume, at + hit)
+                except CorruptData:
+                    pass
+                else:
+                    return at + hit
+            hit = window.find(RECORD_MAGIC, hit + 1)
+        at += _PIECE_BYTES
+    return size
+
+
+def body_verifies(disk: Disk, volume: Volume, whole: Whole) -> bool:
+    """Read a record's body and compare it with its table."""
+    header, done = whole.header, 0
+    at = whole.place.position + header.body_at
+    while done < header.body_len:
+        piece = disk.pread(volume.handle, min(_PIECE_BYTES, header.body_len - done), at + done)
+        first = done // BLOCK_BYTES * 32
+        entries = whole.table[first : first + -(-len(piece) // BLOCK_BYTES) * 32]
+        if not piece or not verify_blocks(piece, entries):
+            return False
+        done += len(piece)
+    return True
+
+
+def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
+    """What a record says to the index. Raises CorruptData when the list of a composite does not verify."""
+    header, footer = whole.header, whole.footer
+    body = b""
+    if header.kind == Kind.COMPOSITE:
+        if not body_verifies(disk, volume, whole):
+            raise CorruptData("list of parts does not verify")
+        body = disk.pread(volume.handle, header.body_len, whole.place.position + header.body_at)
+    return Fact(
+        kind=header.kind,
+        key=header.key,
+        version=footer.version,
+        place=whole.place,
+        meta=header.meta,
+        tenant=header.tenant,
+        body_at=header.body_at,
+        size=header.body_len,
+        etag=footer.etag,
+        etag_kind=footer.etag_kind,
+        late=footer.late,
+        body=body,
+    )
+
+
+def damaged_fact(found: BadFooter | Whole) -> Fact:
+    """What is left to say of a record with a damaged end: its key exists, its bytes are not to be served."""
+    header = found.header
+    return Fact(
+        kind=header.kind,
+        key=header.key,
+        version=header.version,
+        place=found.place,
+        meta=header.meta,
+        tenant=header.tenant,
+        body_at=header.body_at,
+        size=header.body_len,
+        damaged=True,
+    )
+
+
+assert HEADER_BYTES <= _READ_AHEAD

@@ -1,0 +1,311 @@
+"""Volumes: the append-only files where all bytes of a node are. Knows records and positions; knows no keys, no index.
+
+Order of durability of one record, and what a crash leaves:
+  1. header            a record without footer: dead space, voided at the next start
+  2. body              the same
+  3. table and footer  a whole record, not yet acknowledged: it may be there after the crash or not
+  4. fdatasync         from here it survives a power cut
+  5. index, reply      the caller's (store.py, commit.py)
+
+All calls are synchronous and belong to one thread, but for `sync`, `Slot.write` and `read`, which may run in a pool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from qss.errors import CorruptData, NoSpace, Retryable
+from qss.formats.volume import (
+    SUPERBLOCK_BYTES,
+    Footer,
+    Header,
+    Superblock,
+    decode_superblock,
+    encode_footer,
+    encode_header,
+    encode_record,
+    hash_blocks,
+    root_of,
+)
+from qss.host import Clock, Disk, Entropy
+from qss.host.disk import Handle
+from qss.limits import BLOCK_BYTES, GIB, MIB
+from qss.trove.rows import Place
+
+VOLUME_BYTES_MAX: Final = 8 * GIB
+SMALL_BODY_BYTES_MAX: Final = 1 * MIB
+"""Bodies up to this are written in one go; larger ones have volumes of their own, so that syncing a small object does
+not wait for the bytes of a big one."""
+RESERVE_BYTES: Final = 64 * MIB
+"""Disk space kept for tombstones: deletes work on a full disk."""
+
+
+@dataclass(slots=True, eq=False)
+class Volume:
+    """One file. `end` is where the next record goes; `floor` is what is known to be synced."""
+
+    path: Path
+    handle: Handle
+    superblock: Superblock
+    end: int = SUPERBLOCK_BYTES
+    floor: int = SUPERBLOCK_BYTES
+    sealed: bool = False
+    failed: bool = False  # a write or sync failed: what the disk holds is uncertain, no more goes here
+    unsettled: dict[int, int] = field(default_factory=dict)  # position → version: not in the index yet
+    open_slots: dict[int, None] = field(default_factory=dict)  # begun, footer not written
+    pins: int = 0
+    condemned: bool = False
+
+    @property
+    def number(self) -> int:
+        return self.superblock.number
+
+    @property
+    def low(self) -> int:
+        """Every record below is in the index, or dead."""
+        return next(iter(self.unsettled), self.end)
+
+    def place_of(self, position: int) -> tuple[bytes, int]:
+        return self.superblock.identity, position
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """Contiguous room for a record whose body arrives in pieces."""
+
+    disk: Disk
+    volume: Volume
+    position: int
+    header: Header
+    table: bytearray = field(default_factory=bytearray)
+    written: int = 0
+
+    @property
+    def place(self) -> Place:
+        return Place(self.volume.number, self.position, self.header.record_len)
+
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        """The next bytes of the body: multiples of 64 KiB but for the last. Hashes and writes; may run in a pool."""
+        assert self.written % BLOCK_BYTES == 0, "only the last piece may be odd"
+        assert self.written + len(piece) <= self.header.body_len, "more than announced"
+        view = memoryview(piece)
+        self.table += hash_blocks(view)
+        at = self.position + self.header.body_at + self.written
+        self.disk.pwrite(self.volume.handle, [view], at)
+        self.written += len(piece)
+
+
+@dataclass(slots=True)
+class Drive:
+    """A data directory."""
+
+    path: Path
+    failed: bool = False
+
+
+class VolumeSet:
+    """All volumes of a node, over one or more drives."""
+
+    def __init__(
+        self, drives: Sequence[Path], disk: Disk, clock: Clock, entropy: Entropy, node: bytes
+    ) -> None:
+        self.disk = disk
+        self.drives = [Drive(path / "volumes") for path in drives]
+        self._clock = clock
+        self._entropy = entropy
+        self._node = node
+        self.volumes: dict[int, Volume] = {}
+        self.unreadable: dict[Path, str] = {}
+        self._active: dict[bool, Volume] = {}
+        self._numbers = 0
+        self._open_all()
+
+    def _open_all(self) -> None:
+        for drive in self.drives:
+            self.disk.makedirs(drive.path)
+            for name in sorted(self.disk.listdir(drive.path)):
+                if name.endswith(".tvol"):
+                    self._open(drive.path / name)
+
+    def _open(self, path: Path) -> None:
+        with contextlib.suppress(ValueError):
+            self._numbers = max(self._numbers, int(path.stem[1:], 16))
+        handle = self.disk.open(path, write=True)
+        size = self.disk.size(handle)
+        try:
+            superblock = decode_superblock(self.disk.pread(handle, SUPERBLOCK_BYTES, 0))
+        except CorruptData as error:
+            self.disk.close(handle)
+            if size <= SUPERBLOCK_BYTES:  # cut by a crash while it was made: nothing was ever in it
+                self.disk.remove(path)
+            else:
+                self.unreadable[path] = str(error)
+            return
+        self._numbers = max(self._numbers, superblock.number)
+        self.volumes[superblock.number] = Volume(path, handle, superblock, end=size, sealed=True)
+
+    def reopen_for_appending(self) -> None:
+        """After recovery: let the youngest sound volumes that have room be written to again."""
+        for volume in sorted(self.volumes.values(), key=lambda v: -v.number):
+            if len(self._active) == 2:
+                return
+            if volume.sealed and not volume.failed and volume.end < VOLUME_BYTES_MAX // 2:
+                volume.sealed = False
+                self._active[bool(self._active)] = volume
+
+    def _create(self) -> Volume:
+        self._numbers += 1
+        drive = self._roomiest()
+        superblock = Superblock(self._numbers, self._clock.now_ns(), self._node, self._entropy.token(16))
+        path = drive.path / f"v{self._numbers:08x}.tvol"
+        handle = self.disk.create(path)
+        self.disk.pwrite(handle, [superblock.encode()], 0)
+        self.disk.sync_data(handle)
+        self.disk.sync_dir(drive.path)
+        volume = Volume(path, handle, superblock)
+        self.volumes[volume.number] = volume
+        return volume
+
+    def _roomiest(self) -> Drive:
+        sound = [drive for drive in self.drives if not drive.failed]
+        if not sound:
+            raise Retryable("no drive of this node takes writes")
+        if len(sound) == 1:
+            return sound[0]
+        return max(sound, key=lambda drive: self.disk.free_bytes(drive.path)[0])
+
+    def _with_room(self, length: int, *, large: bool) -> Volume:
+        volume = self._active.get(large)
+        if volume is not None and not volume.failed and volume.end + length <= VOLUME_BYTES_MAX:
+            return volume
+        if volume is not None:
+            volume.sealed = True
+        volume = self._active[large] = self._create()
+        return volume
+
+    def append(self, header: Header, body: bytes | memoryview, footer: Footer) -> tuple[Volume, Place, bytes]:
+        """A whole record in one write. Returns where it is and its root; not synced. Raises NoSpace, Retryable."""
+        volume = self._with_room(header.record_len, large=False)
+        header = replace(header, floor=volume.floor)
+        position = volume.end
+        self._write(volume, encode_record(header, body, footer, volume.place_of(position)), position)
+        volume.end = position + header.record_len
+        volume.unsettled[position] = header.version
+        return volume, Place(volume.number, position, header.record_len), root_of(hash_blocks(body))
+
+    def begin(self, header: Header) -> Slot:
+        """Reserve room for a body that arrives in pieces. Must end in `finish` or `void`."""
+        if self.disk.free_bytes(self._roomiest().path)[0] < header.record_len + RESERVE_BYTES:
+            raise NoSpace("the disk of this node is full")
+        volume = self._with_room(header.record_len, large=True)
+        header = replace(header, floor=volume.floor)
+        position = volume.end
+        self._write(volume, [encode_header(header, *volume.place_of(position))], position)
+        volume.end = position + header.record_len
+        volume.unsettled[position] = header.version
+        volume.open_slots[position] = None
+        return Slot(self.disk, volume, position, header)
+
+    def finish(self, slot: Slot, footer: Footer) -> bytes:
+        """Write the footer: the record is whole, not synced. Returns the root."""
+        assert slot.written == slot.header.body_len, "body is short"
+        table = bytes(slot.table)
+        footer = replace(footer, root=root_of(table))
+        self._write_footer(slot, footer, table)
+        slot.volume.open_slots.pop(slot.position, None)
+        return footer.root
+
+    def void(self, slot: Slot) -> None:
+        """Give a reservation up: dead space."""
+        with contextlib.suppress(OSError, NoSpace, Retryable):
+            self._write_footer(slot, Footer(slot.header.version, void=True), b"")
+        slot.volume.open_slots.pop(slot.position, None)
+        self.settle(slot.volume, slot.position)
+
+    def _write_footer(self, slot: Slot, footer: Footer, table: bytes) -> None:
+        data = encode_footer(slot.header, footer, table, slot.volume.place_of(slot.position))
+        self._write(slot.volume, [data], slot.position + slot.header.table_at)
+
+    def _write(self, volume: Volume, parts: list[bytes], position: int) -> None:
+        if volume.failed:
+            raise Retryable("a volume of this node has failed; send it again")
+        try:
+            self.disk.pwrite(volume.handle, [part for part in parts if part], position)
+        except NoSpace:
+            raise NoSpace("the disk of this node is full") from None
+        except OSError as error:
+            volume.failed = volume.sealed = True
+            raise Retryable(f"writing a volume failed: {error.strerror}") from error
+
+    @staticmethod
+    def settle(volume: Volume, position: int) -> None:
+        """The index says now what the record says."""
+        volume.unsettled.pop(position, None)
+
+    def sync(self, volumes: Sequence[Volume]) -> None:
+        """Make what has been written so far survive a power cut. Raises Retryable; then nothing may be acknowledged."""
+        for volume in volumes:
+            floor = next(iter(volume.open_slots), volume.end)
+            try:
+                self.disk.sync_data(volume.handle)
+            except OSError as error:
+                volume.failed = volume.sealed = True
+                raise Retryable(f"syncing a volume failed: {error.strerror}") from error
+            volume.floor = max(volume.floor, floor)
+
+    def read(self, place: Place, start: int, count: int) -> bytes:
+        """Bytes [start, start+count) of a record, unverified. Raises CorruptData when they are not all there."""
+        volume = self.volumes.get(place.volume)
+        if volume is None:
+            raise CorruptData(f"volume {place.volume} is not there")
+        try:
+            data = self.disk.pread(volume.handle, count, place.position + start)
+        except OSError as error:
+            raise CorruptData(f"volume {place.volume} cannot be read: {error.strerror}") from error
+        if len(data) != count:
+            raise CorruptData(f"volume {place.volume} ends too early")
+        return data
+
+    def pin(self, number: int) -> Callable[[], None]:
+        """Keep a volume's file open until the returned function is called, even if it is removed meanwhile."""
+        volume = self.volumes.get(number)
+        if volume is None:
+            raise CorruptData(f"volume {number} is not there")
+        volume.pins += 1
+
+        def unpin() -> None:
+            volume.pins -= 1
+            self._bury(volume)
+
+        return unpin
+
+    def seal(self, volume: Volume) -> None:
+        """No more records go here."""
+        volume.sealed = True
+        for lane, active in list(self._active.items()):
+            if active is volume:
+                del self._active[lane]
+
+    def remove(self, volume: Volume) -> None:
+        """Delete a volume's file; readers that have it pinned keep it until they are through."""
+        self.seal(volume)
+        volume.condemned = True
+        self.disk.remove(volume.path)
+        self._bury(volume)
+
+    def _bury(self, volume: Volume) -> None:
+        if volume.condemned and volume.pins == 0 and self.volumes.pop(volume.number, None) is not None:
+            self.disk.close(volume.handle)
+
+    def oldest_unsettled(self) -> int | None:
+        """Least version of a record that is not in the index yet; None: all are."""
+        return min((min(v.unsettled.values()) for v in self.volumes.values() if v.unsettled), default=None)
+
+    def close(self) -> None:
+        for volume in self.volumes.values():
+            self.disk.close(volume.handle)
+        self.volumes.clear()
