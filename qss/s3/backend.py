@@ -1,0 +1,328 @@
+"""The port below the S3 server: what a store of buckets and objects offers. Trove, gateway and test memory do.
+
+Loop-neutral. Values here are frozen; text is str (keys are 1 … 1,024 bytes of UTF-8), times are nanoseconds since 1970.
+
+Rules every backend keeps (tests/contracts/s3_backend.py checks them):
+- A put, a part, a completion and a delete are all or nothing, and durable when the call returns. If the body iterator
+  raises, or the task is cancelled, nothing becomes visible and what was written is given back.
+- `WriteCondition.check` is called with the state the commit replaces, in the same atomic step as the commit.
+- Bytes that do not verify are never returned: raise CorruptData from `read`/`chunks`; the server answers
+  `ObjectDamaged`, or breaks the connection when the headers are out already.
+- Absent things raise S3Error with NO_SUCH_BUCKET, NO_SUCH_KEY, NO_SUCH_UPLOAD; a full disk raises qss.errors.NoSpace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Protocol, runtime_checkable
+
+from qss.s3.errors import Code, S3Error
+
+Chunk = bytes | memoryview
+
+KEY_BYTES_MAX: Final = 1024
+PART_NUMBER_MAX: Final = 10_000
+PART_BYTES_MIN: Final = 5 * 1024 * 1024  # of every part but the last
+READ_WHOLE_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
+"""Answers up to this size are asked for with `read` (verified before the status line goes out), others by `chunks`."""
+
+
+class EtagMode(Enum):
+    MD5 = "md5"
+    """S3's own: hex MD5 of the content; `BodyDigests.md5` is set."""
+    OPAQUE = "opaque"
+    """The client said it does not need MD5 (`x-trove-etag: blake3`): the backend makes up 32 hex digits that change
+    with the content, from a hash it computes anyway. `BodyDigests.md5` is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """One of S3's additional checksums."""
+
+    algorithm: str  # "CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"
+    value: str  # base64 as on the wire; a composite one has "-<parts>" behind it
+    composite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a put says about an object besides its bytes."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Content headers by lower-case name: content-type, cache-control, content-disposition, content-encoding,
+    content-language, expires. Stored and given back as they are."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """x-amz-meta-*: lower-case names without the prefix."""
+    tags: tuple[tuple[str, str], ...] = ()
+    storage_class: str = "STANDARD"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What head, get and list say about an object."""
+
+    key: str
+    size: int  # bytes
+    etag: str  # without quotes
+    modified_ns: int
+    attributes: Attributes = field(default_factory=Attributes)
+    checksum: Checksum | None = None
+    part_bytes: tuple[int, ...] = ()  # sizes of the parts it was made of; () for a single put
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BodyDigests:
+    """Known once the last chunk has been taken and everything announced about the body held."""
+
+    length: int  # bytes
+    md5: bytes | None  # 16 bytes; None under EtagMode.OPAQUE
+    checksum: Checksum | None  # what the client sent and the server verified
+
+
+class IncomingBody(Protocol):
+    """The bytes of a put. Taken once."""
+
+    @property
+    def length(self) -> int | None:
+        """Announced bytes, to reserve space by; None when unknown. If chunks() ends without raising, it was exact."""
+        ...
+
+    def chunks(self) -> AsyncIterator[Chunk]:
+        """Decoded bytes. A memoryview is valid until the next one is asked for. Raises S3Error when length, signature
+        or checksum do not hold: at the latest in place of the end, so *end of iteration means verified*."""
+        ...
+
+    def digests(self) -> BodyDigests:
+        """After chunks() ended; an assertion before."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WriteCondition:
+    """If-Match / If-None-Match of a put, copy, completion or delete."""
+
+    if_match: str | None = None  # an etag without quotes, or "*"
+    if_none_match: str | None = None  # only "*" means something to S3 on writes; an etag is honoured too
+
+    def check(self, current: StoredObject | None) -> None:
+        """Raise S3Error unless the write may replace `current` (None: there is no object)."""
+        if self.if_match is not None:
+            if current is None:
+                raise S3Error(Code.NO_SUCH_KEY)
+            if self.if_match not in ("*", current.etag):
+                raise S3Error(Code.PRECONDITION_FAILED)
+        if self.if_none_match is not None and current is not None and self.if_none_match in ("*", current.etag):
+            raise S3Error(Code.PRECONDITION_FAILED)
+
+
+ALWAYS: Final = WriteCondition()
+
+
+@dataclass(frozen=True, slots=True)
+class PutRequest:
+    bucket: str
+    key: str
+    attributes: Attributes = field(default_factory=Attributes)
+    condition: WriteCondition = ALWAYS
+    etag_mode: EtagMode = EtagMode.MD5
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRequest:
+    key: str
+    version_id: str | None = None
+    condition: WriteCondition = ALWAYS
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOutcome:
+    """One for each DeleteRequest, in order. Deleting what is not there succeeds."""
+
+    key: str
+    error: S3Error | None = None
+    version_id: str | None = None
+    delete_marker: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    bucket: str
+    prefix: str = ""
+    delimiter: str = ""
+    after: str = ""  # only keys and common prefixes greater than this, in UTF-8 byte order
+    limit: int = 1000  # keys and common prefixes together; 0 gives an empty, not truncated page
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """`qss.s3.listing.page` makes one from an ordered scan: backends need not group by delimiter themselves."""
+
+    objects: tuple[StoredObject, ...]
+    prefixes: tuple[str, ...]
+    next_after: str | None  # `after` of the next page; None: this was the last
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    name: str
+    created_ns: int
+    region: str = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    key: str
+    upload_id: str  # unguessable, URL-safe
+    started_ns: int
+    attributes: Attributes = field(default_factory=Attributes)
+    checksum_algorithm: str | None = None
+    checksum_composite: bool = True
+    etag_mode: EtagMode = EtagMode.MD5
+
+
+@dataclass(frozen=True, slots=True)
+class CreateUpload:
+    bucket: str
+    key: str
+    attributes: Attributes = field(default_factory=Attributes)
+    checksum_algorithm: str | None = None  # announced in x-amz-checksum-algorithm
+    checksum_composite: bool = True  # x-amz-checksum-type; False = FULL_OBJECT
+    etag_mode: EtagMode = EtagMode.MD5
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRef:
+    bucket: str
+    key: str
+    upload_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    number: int  # 1 … PART_NUMBER_MAX
+    size: int  # bytes
+    etag: str
+    modified_ns: int
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPart:
+    """What the client lists in CompleteMultipartUpload."""
+
+    number: int
+    etag: str
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadsQuery:
+    bucket: str
+    prefix: str = ""
+    delimiter: str = ""
+    key_after: str = ""
+    upload_id_after: str = ""
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class UploadsPage:
+    """Ordered by key, then by start."""
+
+    uploads: tuple[Upload, ...]
+    prefixes: tuple[str, ...]
+    next_after: tuple[str, str] | None  # (key_after, upload_id_after) of the next page
+
+
+class ObjectReader(Protocol):
+    """One version of an object, pinned: a put or delete meanwhile does not change what it gives."""
+
+    @property
+    def info(self) -> StoredObject: ...
+
+    async def read(self, start: int, stop: int) -> Chunk:
+        """Exactly bytes [start, stop), 0 <= start <= stop <= size, at most READ_WHOLE_BYTES_MAX of them."""
+        ...
+
+    def chunks(self, start: int, stop: int) -> AsyncIterator[Chunk]:
+        """Exactly bytes [start, stop) in pieces of any size."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back what pins it. Called once, also after an error."""
+        ...
+
+
+class ObjectBackend(Protocol):
+    """Buckets and objects."""
+
+    async def list_buckets(self) -> Sequence[Bucket]:
+        """In order of name."""
+        ...
+
+    async def create_bucket(self, name: str, region: str) -> None:
+        """Raises S3Error BUCKET_ALREADY_OWNED. The name has been checked."""
+        ...
+
+    async def head_bucket(self, name: str) -> Bucket: ...
+
+    async def delete_bucket(self, name: str) -> None:
+        """Raises BUCKET_NOT_EMPTY (uploads in progress do not count; they are dropped with it)."""
+        ...
+
+    async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:
+        """Check bucket and, early if it likes, condition before taking the body. Returns what is stored now."""
+        ...
+
+    async def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader: ...
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> StoredObject: ...
+
+    async def delete(self, bucket: str, requests: Sequence[DeleteRequest]) -> Sequence[DeleteOutcome]:
+        """Up to 1,000. Raises NO_SUCH_BUCKET; everything about one key is in its outcome."""
+        ...
+
+    async def list_objects(self, query: ListQuery) -> ListPage: ...
+
+    async def put_tags(self, bucket: str, key: str, tags: tuple[tuple[str, str], ...]) -> None:
+        """Replace the tags; () removes them. Etag, time and version stay. (Read them from `head().attributes.tags`.)"""
+        ...
+
+    async def create_upload(self, request: CreateUpload) -> Upload: ...
+
+    async def get_upload(self, ref: UploadRef) -> Upload:
+        """Raises NO_SUCH_UPLOAD."""
+        ...
+
+    async def put_part(self, ref: UploadRef, number: int, body: IncomingBody) -> Part:
+        """Replaces a part of the same number. Raises NO_SUCH_UPLOAD, before taking the body when it can."""
+        ...
+
+    async def list_parts(self, ref: UploadRef, after: int = 0, limit: int = 1000) -> tuple[Sequence[Part], bool]:
+        """Parts with number > after in order, and whether there are more."""
+        ...
+
+    async def list_uploads(self, query: UploadsQuery) -> UploadsPage: ...
+
+    async def complete_upload(
+        self, ref: UploadRef, wanted: Sequence[WantedPart], condition: WriteCondition
+    ) -> StoredObject:
+        """Let `qss.s3.multipart.assemble(upload, stored_parts, wanted)` check the list and compute etag, size and
+        checksum, then make the object visible and drop the upload in one step."""
+        ...
+
+    async def abort_upload(self, ref: UploadRef) -> None:
+        """Raises NO_SUCH_UPLOAD. Parts in flight fail."""
+        ...
+
+
+@runtime_checkable
+class CopiesItself(Protocol):
+    """Optional: a backend that copies better than by reading and putting. The server does the latter for the others."""
+
+    async def copy(self, source: ObjectReader, request: PutRequest) -> StoredObject:
+        """Store the bytes of `source` (from this backend's `open`) under a new name or with new attributes."""
+        ...
