@@ -1,0 +1,50 @@
+"""Blocks that did not verify: counted, logged once, kept for status and repair."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from qss.ids import LocationId, SegmentId, ShardNo, segment_text
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DamagedShard:
+    segment: SegmentId
+    shard: ShardNo
+    location: LocationId
+
+
+class DamageList:
+    """Owned by the vault's event loop. Entries leave when repair has proved them whole."""
+
+    def __init__(self) -> None:
+        self._open: dict[DamagedShard, str] = {}
+        self.blocks_seen = 0  # bad answers since start, counted every time
+        self.shards_repaired = 0
+
+    def report(self, damaged: DamagedShard, why: str) -> None:
+        self.blocks_seen += 1
+        if damaged not in self._open:
+            self._open[damaged] = why
+            _log.warning(
+                "shard %d of segment %s at %s is damaged: %s",
+                damaged.shard, segment_text(damaged.segment), damaged.location, why,
+            )  # fmt: skip
+
+    def repaired(self, segment: SegmentId, shard: ShardNo, location: LocationId) -> None:
+        if self._open.pop(DamagedShard(segment, shard, location), None) is not None:
+            self.shards_repaired += 1
+
+    def forget(self, segment: SegmentId) -> None:
+        for damaged in [one for one in self._open if one.segment == segment]:
+            del self._open[damaged]
+
+    @property
+    def open(self) -> tuple[DamagedShard, ...]:
+        return tuple(sorted(self._open))
+
+    def segments(self) -> list[SegmentId]:
+        return sorted({damaged.segment for damaged in self._open})

@@ -1,0 +1,148 @@
+"""Putting shard objects: one streaming PUT for each location, all at the same time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+from blake3 import blake3
+
+from qss.errors import QssError
+from qss.formats.manifest import Manifest
+from qss.formats.shard import ShardHeader, TableRow, block_offsets, pack_table
+from qss.ids import LocationId, ShardNo, StripeNo, segment_text
+from qss.limits import MIB
+from qss.offload.census import GENERATION
+from qss.offload.keys import FsKeys
+from qss.offload.plan import GiveUp, PutShard, UploadPlan
+from qss.s3.store import Body, ObjectStore
+
+_log = logging.getLogger(__name__)
+
+STRAGGLER_S: Final = 10.0
+"""Once enough shards are placed, how long the last ones may still take before they are left to repair: at least this,
+or three times what the others took."""
+CHUNK_BYTES_MAX: Final = 1 * MIB
+"""What is handed to the connection at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardObject:
+    """All parts of one shard object in the order they are sent; blocks are views of a leased buffer."""
+
+    header: bytes
+    blocks: Sequence[memoryview]
+    table: bytes
+    manifest_box: bytes
+
+    @property
+    def length(self) -> int:
+        return len(self.header) + sum(map(len, self.blocks)) + len(self.table) + len(self.manifest_box)
+
+    def body(self, on_sent: Callable[[int], None] | None = None) -> Body:
+        """`on_sent` hears of the bytes of each chunk that was taken."""
+
+        async def chunks() -> AsyncIterator[bytes | memoryview]:
+            for part in (self.header, *self.blocks, self.table + self.manifest_box):
+                for start in range(0, len(part), CHUNK_BYTES_MAX):
+                    piece = part[start : start + CHUNK_BYTES_MAX]
+                    yield piece
+                    if on_sent is not None:
+                        on_sent(len(piece))
+
+        return Body(self.length, chunks)
+
+
+def shard_object(
+    manifest: Manifest,
+    manifest_box: bytes,
+    shard: ShardNo,
+    blocks: Sequence[memoryview],
+    keys: FsKeys,
+    location: LocationId,
+) -> ShardObject:
+    """Frame one shard's blocks for one location."""
+    lengths = [facts.block for facts in manifest.stripes]
+    offsets = block_offsets(lengths)
+    table = pack_table(
+        [
+            TableRow(offsets[number], lengths[number], manifest.hash_of(StripeNo(number), shard))
+            for number in range(len(lengths))
+        ]
+    )
+    manifest_offset = offsets[-1] + len(table)
+    header = ShardHeader(
+        suite=manifest.suite,
+        k=manifest.k,
+        m=manifest.m,
+        shard=shard,
+        stripes=len(lengths),
+        seal=manifest.seal,
+        table_offset=offsets[-1],
+        manifest_offset=manifest_offset,
+        total=manifest_offset + len(manifest_box),
+        table_hash=blake3(table).digest(),
+    )
+    return ShardObject(header.pack(keys.header, manifest.segment.id, location), blocks, table, manifest_box)
+
+
+class Uploader:
+    def __init__(
+        self, nodes: Mapping[LocationId, ObjectStore], keys: FsKeys, on_sent: Callable[[int], None] | None = None
+    ) -> None:
+        self._nodes = nodes
+        self._keys = keys
+        self._on_sent = on_sent
+
+    async def put(self, manifest: Manifest, box: bytes, shard: ShardNo, home: LocationId,
+                  blocks: Sequence[memoryview]) -> int:  # fmt: skip
+        """Put one shard; returns the object's length in bytes. Raises what the location's `put` does."""
+        parts = shard_object(manifest, box, shard, blocks, self._keys, home)
+        name = self._keys.shard_name(manifest.segment.id, GENERATION, home)
+        await self._nodes[home].put(name, parts.body(self._on_sent))
+        return parts.length
+
+    async def run(
+        self, plan: UploadPlan, manifest: Manifest, box: bytes, blocks: Callable[[ShardNo], Sequence[memoryview]]
+    ) -> str:
+        """Carry the plan out. Returns when every shard is placed or given up, or when enough are placed and the
+        others take much longer. The answer is the last trouble met, one sentence, empty if there was none."""
+        trouble = ""
+        started = trio.current_time()
+        changed = trio.Event()
+
+        async def put(task: PutShard) -> None:
+            nonlocal trouble
+            step: PutShard | GiveUp = task
+            while isinstance(step, PutShard):
+                try:
+                    await self.put(manifest, box, step.shard, step.location, blocks(step.shard))
+                except QssError as error:
+                    trouble = f"{step.location}: {error}"
+                    segment = segment_text(manifest.segment.id)
+                    _log.info("shard %d of segment %s not placed at %s", step.shard, segment, trouble)
+                    step = plan.on_failed(step.shard)
+                else:
+                    plan.on_placed(step.shard)
+                    break
+            changed.set()
+
+        async with trio.open_nursery() as nursery:
+            for task in plan.start():
+                nursery.start_soon(put, task)
+            deadline: float | None = None
+            while not plan.finished:
+                if plan.enough and deadline is None:
+                    now = trio.current_time()
+                    deadline = now + max(STRAGGLER_S, 3 * (now - started))
+                with trio.move_on_at(deadline if deadline is not None else float("inf")) as waiting:
+                    await changed.wait()
+                changed = trio.Event()
+                if waiting.cancelled_caught:
+                    trouble = trouble or "a location takes much longer than the others"
+                    break
+            nursery.cancel_scope.cancel()
+        return trouble
