@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,18 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def wait_gone(pid: int, wait_s: float) -> bool:
+    """Wait until a process, not our child, has ended; False if it has not within `wait_s` seconds."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], wait_s)[0])
+    finally:
+        os.close(handle)
 
 
 def write_whole(path: Path, text: str, mode: int = 0o644) -> None:

@@ -55,10 +55,13 @@ def parse(text: str, source: Path, environ: Mapping[str, str]) -> Settings:
     return Settings(
         source=source,
         state=state,
+        run_dir=base.get("run_dir", state / "run"),
         key_file=base.get("key_file", state / "key"),
         mountpoint=base.get("mountpoint"),
         cache=CacheOptions(
-            **section("cache", schema.CACHE), retention=RetentionOptions(**section("retention", schema.RETENTION))
+            **section("cache", schema.CACHE),
+            safe_missing_max=offload.k + offload.m - offload.safe_shards,
+            retention=RetentionOptions(**section("retention", schema.RETENTION)),
         ),
         offload=offload,
         locations=_locations(document.get("location", []), offload, environ, source),

@@ -113,6 +113,9 @@ CACHE: Final[Fields] = {
     "checkpoint_every": Field("checkpoint_every_s", duration(0.05)),
     "index_map": Field("index_map_bytes", size(16 * MIB)),
     "fetch_deadline": Field("fetch_deadline_s", duration(0.05)),
+    "checkpoint_changes": Field("checkpoint_changes_max", whole(1)),
+    "admit_deadline": Field("admit_deadline_s", duration(0.05)),
+    "soft_free": Field("free_bytes_soft", size()),
     "hard_free": Field("free_bytes_hard", size()),
 }
 
@@ -157,7 +160,12 @@ CODE: Final[Fields] = {"k": Field("k", whole(1, 255)), "m": Field("m", whole(0, 
 
 def filesystem(folder: Path) -> Fields:
     path = path_in(folder)
-    return {"state": Field("state", path), "key_file": Field("key_file", path), "mountpoint": Field("mountpoint", path)}
+    return {
+        "state": Field("state", path),
+        "run": Field("run_dir", path),
+        "key_file": Field("key_file", path),
+        "mountpoint": Field("mountpoint", path),
+    }
 
 
 def hooks(folder: Path) -> Fields:

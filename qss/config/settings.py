@@ -41,6 +41,7 @@ class Settings:
 
     source: Path  # the configuration file
     state: Path  # cache, index, key
+    run_dir: Path  # sockets, pid files
     key_file: Path
     mountpoint: Path | None
     cache: CacheOptions
@@ -49,11 +50,6 @@ class Settings:
     mount: MountSettings
     hooks: HookOptions
     log: LogOptions
-
-    @property
-    def run_dir(self) -> Path:
-        """Sockets, pid files and the lock."""
-        return self.state / "run"
 
     @property
     def cache_dir(self) -> Path:

@@ -1,0 +1,23 @@
+"""Exit codes, the same for every command (docs/operations.md)."""
+
+from __future__ import annotations
+
+import enum
+
+from qss.errors import Damaged, FsError, QssError, Refused, Retryable
+
+
+class Exit(enum.IntEnum):
+    OK = 0
+    INTERNAL = 1  # our bug
+    USAGE = 2  # wrong arguments
+    REFUSED = 3  # the user must act: configuration, key, permission, space
+    UNREACHABLE = 4  # not mounted, or a location does not answer
+    DATA = 5  # data at risk, damaged or lost
+
+
+_TABLE = ((Refused, Exit.REFUSED), (FsError, Exit.REFUSED), (Retryable, Exit.UNREACHABLE), (Damaged, Exit.DATA))
+
+
+def exit_of(error: QssError) -> Exit:
+    return next((code for kind, code in _TABLE if isinstance(error, kind)), Exit.INTERNAL)

@@ -1,0 +1,103 @@
+"""mount, umount."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qss.app.exits import Exit
+from qss.cli.session import JsonFlag, call_mount, print_json, say, session_of, warn
+
+CLOSE_S_MAX = 60.0
+"""How long the mount process may take to close its index after its last word."""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(mount)
+    app.command()(umount)
+
+
+def mount(
+    context: typer.Context,
+    directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="[that of the configuration]")] = None,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay; log to standard error.")] = False,
+    log_file: Annotated[Path | None, typer.Option(metavar="FILE", help="[STATE/log/qss.log]")] = None,
+    as_json: Annotated[bool, JsonFlag] = False,
+) -> None:
+    """Mount the file system; returns when it is ready."""
+    from qss.app import daemon
+    from qss.config import environment
+    from qss.errors import ConfigInvalid
+
+    session = session_of(context)
+    settings = session.settings()
+    mountpoint = directory.absolute() if directory else settings.mountpoint
+    if mountpoint is None:
+        raise ConfigInvalid("name the directory to mount on, or set mountpoint in the configuration")
+    arguments = ["--config", str(settings.source), "--mountpoint", str(mountpoint)]
+    if log_file:
+        arguments += ["--log-file", str(log_file.absolute())]
+    if foreground:
+        from qss.app.mount import main
+
+        raise typer.Exit(main(arguments))
+    log = (log_file or settings.log.file or settings.state / "log" / "qss.log").absolute()
+    pid = daemon.start(arguments, environment(), log)
+    print_json({"mountpoint": str(mountpoint), "pid": pid}) if as_json else say(f"Mounted on {mountpoint}.")
+
+
+def umount(
+    context: typer.Context,
+    directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="[where it is mounted]")] = None,
+    lazy: Annotated[bool, typer.Option("--lazy", help="Even if it is in use.")] = False,
+    drain: Annotated[str | None, typer.Option(metavar="TIME", help="How long offload may go on, e.g. 30s")] = None,
+    as_json: Annotated[bool, JsonFlag] = False,
+) -> None:
+    """Unmount, seal what was written, give offload a bounded time to bring it to the locations."""
+    from qss.app.running import is_locked, wait_gone
+    from qss.config.units import human_size, parse_duration
+    from qss.errors import Refused, Unreachable
+
+    settings = session_of(context).settings()
+    try:
+        drain_s = parse_duration(drain) if drain is not None else settings.mount.drain_s
+    except ValueError as error:
+        raise typer.BadParameter(f"--drain {drain} {error}") from error
+    try:
+        where = call_mount(settings, "where")
+    except Unreachable:
+        if is_locked(settings.state):
+            raise
+        _clear_dead(directory or settings.mountpoint)
+        return
+    seen = Path(where["mountpoint"])
+    if directory is not None and directory.absolute() != seen:
+        raise Refused(f"this file system is mounted on {seen}, not on {directory}")
+    left = call_mount(settings, "unmount", lazy=lazy, drain_s=drain_s)
+    wait_gone(where["pid"], CLOSE_S_MAX)
+    at_risk = left["at_risk_bytes"]
+    if as_json:
+        print_json(left)
+    elif at_risk:
+        warn(
+            f"{human_size(at_risk)} are only on this machine yet and are offloaded after the next mount: "
+            "keep the state directory."
+        )
+    else:
+        say(f"Unmounted {seen}; everything is safe at the locations.")
+    if at_risk:
+        raise typer.Exit(Exit.DATA)
+
+
+def _clear_dead(directory: Path | None) -> None:
+    """Take away what a mount process that is gone has left behind."""
+    from qss.app import mountpoint
+    from qss.errors import Unreachable
+
+    kind = mountpoint.mounted_type(directory) if directory else None
+    if directory is None or kind is None or not (kind.startswith("fuse") and mountpoint.is_dead(directory)):
+        raise Unreachable("the file system is not mounted")
+    mountpoint.unmount(directory, lazy=True)
+    say(f"Its process was gone; {directory} is cleared. What was written is offloaded after the next mount.")

@@ -1,0 +1,131 @@
+"""Documents of the running processes, for people. rich is imported only here."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.table import Table
+
+from qss.config.units import human_duration, human_size
+
+REFRESH_S = 1.0
+
+Document = dict[str, Any]
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _pairs(rows: list[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, pad_edge=False, header_style="bold")
+
+
+def _latency(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.0f} ms"
+
+
+def _status(document: Document) -> Group:
+    cache, offload, damage = document["cache"], document["offload"], document["damage"]
+    at_risk = document["at_risk_bytes"]
+    risk = "nothing; everything is safe at the locations"
+    if at_risk:
+        age = document["oldest_unsafe_age_s"]
+        risk = f"[yellow]{human_size(at_risk)}[/]" + (f", the oldest for {human_duration(age)}" if age else "")
+    process = f"pid {offload['pid']}" if offload["running"] else "[red]not running[/]"
+    rows = [
+        ("mounted on", str(document["mountpoint"])),
+        ("at risk", risk),
+        ("local copies", f"{human_size(cache['local_bytes'])} of at most {human_size(cache['size_bytes_max'])}"),
+        ("fetched", f"{human_size(cache['fetched_bytes'])} in {cache['fetches']} stripes"),
+        ("code", f"any {document['k']} of {document['k'] + document['m']} shards give everything back"),
+        ("offload", f"{process}, {document['queue']['segments']} segments wait"),
+    ]
+    if damage["found"]:
+        rows.append(("damage", f"[red]{damage['found']} damaged blocks or objects found[/]"))
+    rows += [("error", f"[red]{line}[/]") for line in document["errors"]]
+    table = _table("location", "state", "latency", "last error")
+    for each in document["locations"]:
+        state = "[green]up[/]" if each["up"] else "[red]down[/]"
+        table.add_row(each["name"], state, _latency(each["latency_s"]), each["last_error"])
+    return Group(_pairs(rows), "", table)
+
+
+def status(document: Document) -> None:
+    _console().print(_status(document))
+
+
+def watch(fetch: Callable[[], Document]) -> None:
+    """Until interrupted."""
+    with Live(_status(fetch()), console=_console(), screen=False, auto_refresh=False) as live:
+        while True:
+            time.sleep(REFRESH_S)
+            live.update(_status(fetch()), refresh=True)
+
+
+@contextlib.contextmanager
+def sync_bar() -> Iterator[Callable[[Document], None]]:
+    """A progress bar on standard error, fed with {"at_risk_bytes"}."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("offloading", total=None)
+        total = 0
+
+        def update(document: Document) -> None:
+            nonlocal total
+            left = document["at_risk_bytes"]
+            total = max(total, left)
+            progress.update(task, total=total or None, completed=total - left)
+
+        yield update
+
+
+def retention(document: Document) -> None:
+    age, free = document["age_s_max"], human_size(document["free_bytes"])
+    _console().print(
+        _pairs(
+            [
+                ("local copies", human_size(document["local_bytes"])),
+                ("max size", human_size(document["size_bytes_max"])),
+                ("max age", "none" if age is None else human_duration(age)),
+                (
+                    "min free",
+                    f"{human_size(document['free_bytes_min'])} ({free} are free)",
+                ),
+            ]
+        )
+    )
+
+
+def locations(rows: list[Document]) -> None:
+    table = _table("location", "url", "state", "latency", "labels", "last error")
+    for row in rows:
+        labels = ", ".join(f"{key}={value}" for key, value in row["labels"].items())
+        table.add_row(row["name"], row["url"], row["state"], _latency(row["latency_s"]), labels, row["last_error"])
+    _console().print(table)
+
+
+def probes(rows: list[Document]) -> None:
+    table = _table("location", "state", "took", "error")
+    for row in rows:
+        table.add_row(row["name"], "works" if row["ok"] else "FAILS", _latency(row["latency_s"]), row["error"])
+    _console().print(table)
