@@ -22,7 +22,11 @@ class CacheOptions:
     journal_bytes: int = JOURNAL_BYTES_DEFAULT
     seal_after_s: float = 30.0  # a dirty log is cut after this long
     checkpoint_every_s: float = 5.0
+    checkpoint_changes_max: int = 50_000  # rows changed, whichever comes first
     index_map_bytes: int = 64 * GIB  # address space, not memory
     fetch_deadline_s: float = 60.0  # a read miss gets EIO after this long
+    safe_missing_max: int = 0  # shards that may still be missing when a root names a segment
+    free_bytes_soft: int = 256 * MIB  # writers are slowed below
     free_bytes_hard: int = 64 * MIB  # writers get ENOSPC below; deletes and metadata go on
+    admit_deadline_s: float = 30.0  # a writer waits this long for space before ENOSPC
     retention: RetentionOptions = RetentionOptions()

@@ -1,93 +1,399 @@
-"""SegmentCache: the one public class of qss.cache. STUB of the interface qss.fs is written against."""
+"""SegmentCache: the one public class of qss.cache. It puts the parts together and decides nothing of its own."""
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
-from qss.cache.options import CacheOptions
-from qss.formats.tables import ExtentRow, Table
+import trio
+
+from qss.cache.admission import Admission
+from qss.cache.change import Change
+from qss.cache.durability import Durability
+from qss.cache.facts import CacheFacts
+from qss.cache.index import Index
+from qss.cache.ledger import Ledger
+from qss.cache.options import CacheOptions, RetentionOptions
+from qss.cache.read_cache import WHOLE, ReadCache
+from qss.cache.recovery import Recovered, catch_up, recover
+from qss.cache.retention import Candidate, EvictionReport, Victim, plan
+from qss.cache.segment_log import LogFile
+from qss.cache.shelf import PUBLISHED_KEY, Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.errors import CorruptData, ObjectMissing, QssError
+from qss.formats.journal import Op
+from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
 from qss.host import Host
-from qss.ids import Ino, SegmentId
-from qss.segments import SegmentVault
+from qss.ids import Ino, SegmentId, StripeNo, segment_text
+from qss.limits import MIB
+from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
 
+RETENTION_KEY: Final = b"cache.retention"
+_TICK_S: Final = 1.0
+_ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
+_LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
-class Change:
-    """A transaction being put together: reads see its own writes. Nothing happens until `SegmentCache.commit`."""
+_log = logging.getLogger("qss.cache")
 
-    def get(self, table: Table, key: bytes) -> bytes | None: ...
-
-    def put(self, table: Table, key: bytes, value: bytes) -> None: ...
-
-    def delete(self, table: Table, key: bytes) -> None: ...
-
-    def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Rows with start <= key < stop, in key order, own writes included."""
-        ...
-
-    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
-        """The row with the greatest key <= `key`, or None."""
-        ...
+__all__ = ["Change", "SegmentCache"]
 
 
 class SegmentCache:
-    """Logs, index and read cache of one file system. Sole writer. Lives on one trio thread."""
+    """Logs, index and read cache of one file system. Sole writer. Lives on one trio thread.
+
+    It is also the SegmentShelf of qss.segments.
+    """
+
+    def __init__(
+        self, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None, recovered: Recovered
+    ) -> None:
+        """Use `open`."""
+        self._root = root
+        self._host = host
+        self._options = options
+        self._data = recovered.data
+        self._journal = recovered.journal
+        self._replayed = recovered.replayed
+        self._ledger = Ledger(recovered.index, recovered.data, recovered.journal, self._reopened_index)
+        self._durability = Durability(root, host, self._ledger, self._on_sealed)
+        self._shelf = Shelf(recovered.index)
+        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s)
+        self._admission = Admission(
+            lambda: host.disk.free_bytes(root)[0], self._make_room,
+            options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
+        )  # fmt: skip
+        self._retention = self._stored_retention() or options.retention
+        self._dirty_since: float | None = None  # trio's clock; None: nothing to cut
+        self._news = False  # of sealed segments
+        self._news_event = trio.Event()
+        self._published_event = trio.Event()
+        self._wake = trio.Event()
+        self._note_local(recovered)
 
     @classmethod
     async def open(cls, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None) -> Self:
-        """Open or create the cache in `root`: recover the logs, replay the journal's tail into the index."""
-        ...
+        """Open or create the cache in `root`: recover the logs, replay the journal's tail into the index.
+
+        Raises Damaged when a journal is damaged where an fsync has covered it.
+        """
+        recovered = recover(root, host, options.index_map_bytes)
+        cache = cls(root, host, options, vault, recovered)
+        await cache._durability.settle()
+        await cache._durability.mark_opened()
+        return cache
 
     async def run(self) -> None:
-        """Background work (checkpoints, sealing by time, eviction, admission). Started in a nursery by the app."""
-        ...
+        """Background work: checkpoints, seals, eviction, fetching ahead. Never returns; started in a nursery."""
+        async with trio.open_nursery() as nursery:
+            self._reads.nursery = nursery
+            try:
+                await self._maintain()
+            finally:
+                self._reads.nursery = None
 
     async def close(self) -> None:
         """Seal what is open, checkpoint, close."""
-        ...
+        with trio.CancelScope(shield=True):
+            try:
+                await self.cut()
+                await self._durability.sync_local()
+                await self._durability.checkpoint()
+            finally:
+                self._reads.close()
+                for file in [*self._data.closing, *self._journal.closing, self._data.open, self._journal.open]:
+                    if file is not None:
+                        self._host.disk.close(file.handle)
+                self._ledger.index.close()
 
     # -- the index: synchronous, memory-mapped, a few microseconds. Iterators must be used up before any await
-    def get(self, table: Table, key: bytes) -> bytes | None: ...
 
-    def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]: ...
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        return self._ledger.index.get(table, key)
 
-    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None: ...
+    def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Rows with start <= key < stop, in key order."""
+        return self._ledger.index.scan(table, start, stop)
 
-    def begin(self) -> Change: ...
+    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
+        """The row with the greatest key <= `key`, or None."""
+        return self._ledger.index.floor(table, key)
+
+    def begin(self) -> Change:
+        return Change(self._ledger.index)
 
     def commit(self, change: Change) -> None:
         """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace."""
-        ...
+        ops = change.ops()
+        if not ops:
+            return
+        self._ledger.write(ops)
+        self._mark_dirty()
+        if self._journal.reach[1] >= self._options.journal_bytes:
+            self._close_logs()
 
     # -- content
+
     async def admit(self, count: int) -> None:
         """Wait until `count` more bytes may be written (back-pressure). Returns at once while there is room.
         Raises NoSpace after the deadline."""
-        ...
+        await self._admission.admit(count)
 
     def append(self, ino: Ino, offset: int, payload: bytes | memoryview) -> list[tuple[int, ExtentRow]]:
         """Append file content to the data log: (file offset, extent) for each record written, in order.
-        The bytes are in the page cache on return; they mean nothing until a committed change names them."""
-        ...
+        The bytes are in the page cache on return; they mean nothing until a committed change names them.
+
+        Raises NoSpace at the hard limit of the disk."""
+        self._admission.spend(len(payload) + _LOG_OVERHEAD_BYTES)
+        extents = self._data.append_record(ino, offset, payload, self._options.segment_bytes)
+        file = self._reads.segment_file(extents[-1][1].segment)
+        if file is None:  # a new segment has begun
+            self._wake.set()
+            for _, extent in extents:
+                self._reads.add_segment(extent.segment, self._data.path_of(extent.segment), 0, trio.current_time())
+        return extents
 
     async def read(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview:
         """Verified bytes [start, stop) relative to the extent. Fetches through the vault on a miss.
         Raises FsError(EIO) when they cannot be had within the deadline, or do not verify anywhere."""
-        ...
+        return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
 
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
-        """As `read`, if the bytes are cached; None on a miss. Never waits."""
-        ...
+        """As `read`, if the bytes are cached and verify; None otherwise. Never waits."""
+        try:
+            return self._reads.read_now(extent, start, stop)
+        except CorruptData:
+            return None  # `read` deals with it, and counts it
+
+    # -- durability
 
     async def sync_local(self) -> None:
         """Return when everything appended and committed before the call survives a power cut (group commit)."""
-        ...
+        await self._durability.sync_local()
 
     async def cut(self) -> SegmentId:
-        """Seal both logs now; the id of the journal segment that closes this cut (the newest if nothing is dirty)."""
-        ...
+        """Seal both logs now; the id of the journal segment that closes this cut (the newest if nothing is dirty;
+        0 if nothing was ever written)."""
+        if self._dirty_since is not None:
+            self._close_logs()
+        await self._durability.settle()
+        return self._shelf.newest_journal
+
+    async def checkpoint(self) -> None:
+        """Make the index durable as it is; afterwards a start has less to replay."""
+        await self._durability.checkpoint()
 
     async def wait_published(self, journal: SegmentId) -> None:
         """Return when a root names a restore point that includes this journal segment."""
-        ...
+        while self._shelf.published < journal:
+            await self._published_event.wait()
+
+    # -- SegmentShelf
+
+    async def unsafe_segments(self) -> list[SealedSegment]:
+        """Sealed segments whose shards are not all placed, oldest first."""
+        return self._shelf.unsafe()
+
+    async def path_of(self, segment: SegmentId) -> Path:
+        """The file with the segment's bytes. Raises ObjectMissing if it is not cached whole."""
+        self._shelf.row(segment)
+        file = self._reads.segment_file(segment)
+        if file is None:
+            raise ObjectMissing(f"segment {segment_text(segment)} is not here")
+        return file.path
+
+    async def sealed_segment(self, segment: SegmentId) -> SealedSegment:
+        """Facts of one sealed segment. Raises ObjectMissing if there is none."""
+        return sealed_of(segment, self._shelf.row(segment))
+
+    async def mark_offloaded(self, receipt: Receipt) -> None:
+        """Durably note the receipt; now retention may free the local copy if it is complete. Idempotent."""
+        row = self._shelf.offloaded(receipt)
+        if row is not None:
+            self._put_row(receipt.segment, row)
+        await self._durability.sync_local()
+
+    async def adopt(self, sealed: SealedSegment, receipt: Receipt) -> None:
+        """After a rebuild: a segment that is at the locations and has no row here. Idempotent."""
+        row = self._shelf.rows.get(sealed.id) or row_of(sealed)
+        self._put_row(sealed.id, with_receipt(row, receipt))
+        await self._durability.sync_local()
+
+    async def restore_point(self) -> RestorePoint | None:
+        """The newest restore point all of whose segments are safe; None before the first."""
+        return restore_point(
+            self._shelf.rows, self._ledger.index.live_all(), self._data.numbers.next_segment,
+            self._options.safe_missing_max,
+        )  # fmt: skip
+
+    async def mark_published(self, point: RestorePoint) -> None:
+        """Durably note that a root names this restore point. Idempotent."""
+        op = self._shelf.publish(point, self.get(Table.META, PUBLISHED_KEY))
+        if op.before != op.after:
+            self._ledger.write([op])
+        await self._durability.sync_local()
+        self._shelf.published = max(self._shelf.published, point.journals[-1])
+        self._shelf.published_cut_ns = max(self._shelf.published_cut_ns, point.cut_ns)
+        self._published_event.set()
+        self._published_event = trio.Event()
+
+    async def wait_sealed(self) -> None:
+        """Return when there may be a new unsafe segment since the last call returned. For one waiter."""
+        while not self._news:
+            await self._news_event.wait()
+        self._news = False
+
+    # -- retention
+
+    def set_retention(self, retention: RetentionOptions) -> None:
+        """From now on, and after a restart, in place of what was configured. Raises NoSpace."""
+        value = json.dumps(asdict(retention)).encode()
+        before = self.get(Table.META, RETENTION_KEY)
+        if before != value:
+            self._ledger.write([Op(Table.META, RETENTION_KEY, before, value)])
+        self._retention = retention
+        self._wake.set()
+
+    @property
+    def retention(self) -> RetentionOptions:
+        return self._retention
+
+    def plan_eviction(self, *, all_: bool = False) -> list[Victim]:
+        """What `evict` would free now, and why."""
+        return self._plan(self._retention, all_=all_)
+
+    async def evict(self, *, all_: bool = False) -> EvictionReport:
+        """Unlink local copies that are safe elsewhere, as the policy says, or all of them."""
+        return await self._evict(self.plan_eviction(all_=all_))
+
+    def _plan(self, retention: RetentionOptions, *, all_: bool = False) -> list[Victim]:
+        now = trio.current_time()
+        candidates = []
+        kept = 0
+        for (segment, stripe), file in self._reads.files.items():
+            row = self._shelf.rows.get(segment)
+            if row is not None and row.kind is not SegmentKind.DATA:
+                continue
+            kept += file.length
+            if stripe != WHOLE or (row is not None and row.state is not SegmentState.SEALED):
+                number = None if stripe == WHOLE else StripeNo(stripe)
+                candidates.append(Candidate(segment, number, file.length, now - file.used_s))
+        free, _ = self._host.disk.free_bytes(self._root)
+        return plan(candidates, retention, kept, free, all_=all_)
+
+    async def _evict(self, victims: list[Victim]) -> EvictionReport:
+        if victims:
+            await self._durability.sync_local()  # the receipts must be durable before the bytes go
+        segments = stripes = freed = 0
+        for victim in victims:
+            copy = victim.copy
+            freed += self._reads.drop((copy.segment, WHOLE if copy.stripe is None else copy.stripe))
+            segments += copy.stripe is None
+            stripes += copy.stripe is not None
+        return EvictionReport(segments, stripes, freed)
+
+    def facts(self) -> CacheFacts:
+        """A moment's figures, for `status`."""
+        shelf, reads, now_ns = self._shelf, self._reads, self._host.clock.now_ns()
+        logs = [*self._data.closing, *self._journal.closing]
+        if self._dirty_since is not None:
+            logs += [file for file in (self._data.open, self._journal.open) if file is not None]
+        ages = [(now_ns - sealed.sealed_ns) / 1e9 for sealed in shelf.unsafe()]
+        if self._dirty_since is not None:
+            ages.append(trio.current_time() - self._dirty_since)
+        free, total = self._host.disk.free_bytes(self._root)
+        return CacheFacts(
+            unsealed_bytes=sum(file.position for file in logs),
+            at_risk_age_s=max(ages, default=0.0),
+            live_bytes=sum(self._ledger.index.live_all().values()),
+            disk_free_bytes=free,
+            disk_total_bytes=total,
+            writers_waiting=self._admission.waiting,
+            replayed_batches=self._replayed,
+            **shelf.figures(),
+            **reads.figures({s for s, row in shelf.rows.items() if row.kind is SegmentKind.JOURNAL}),
+        )
+
+    # -- inside
+
+    def _mark_dirty(self) -> None:
+        if self._dirty_since is None:
+            self._dirty_since = trio.current_time()
+        if self._ledger.index.changes >= self._options.checkpoint_changes_max:
+            self._wake.set()
+
+    def _close_logs(self) -> None:
+        """The cut itself, at one moment: both logs end here together. `settle` does the slow part."""
+        if self._data.open is not None and self._data.open.count:
+            self._data.close_open()
+        file = self._journal.close_open()
+        if file is not None:
+            file.needs_upto = self._data.last[0]
+        self._dirty_since = None
+        self._wake.set()
+
+    def _on_sealed(self, file: LogFile, row: SegmentRow) -> None:
+        self._shelf.rows[file.segment] = row
+        known = self._reads.segment_file(file.segment)
+        self._reads.add_segment(file.segment, file.path, row.length, known.used_s if known else trio.current_time())
+        self._news = True
+        self._news_event.set()
+        self._news_event = trio.Event()
+
+    def _put_row(self, segment: SegmentId, row: SegmentRow) -> None:
+        op = self._shelf.put(segment, row)
+        if op.before != op.after:
+            self._ledger.write([op])
+            self._shelf.rows[segment] = row
+
+    async def _maintain(self) -> None:
+        checkpoint_s = trio.current_time()
+        while True:
+            with trio.move_on_after(_TICK_S):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            now = trio.current_time()
+            try:
+                if self._dirty_since is not None and now - self._dirty_since >= self._options.seal_after_s:
+                    self._close_logs()
+                await self._durability.settle()
+                many = self._ledger.index.changes >= self._options.checkpoint_changes_max
+                if many or now - checkpoint_s >= self._options.checkpoint_every_s:
+                    await self._durability.checkpoint()
+                    checkpoint_s = now
+                await self.evict()
+            except (QssError, OSError):
+                _log.exception("the cache could not be maintained; trying again")
+                await trio.sleep(_TICK_S)
+
+    async def _make_room(self) -> None:
+        """Writers are waiting: free what is safe, least recently used first."""
+        await self.evict()
+        wanted = replace(self._retention, free_bytes_min=self._options.free_bytes_soft + _ROOM_BYTES)
+        await self._evict(self._plan(wanted))
+
+    def _note_local(self, recovered: Recovered) -> None:
+        disk, now, wall_ns = self._host.disk, trio.current_time(), self._host.clock.now_ns()
+
+        def used_s(path: Path) -> float:
+            return now - max(wall_ns - disk.mtime_ns(path), 0) / 1e9
+
+        for log in (self._data, self._journal):
+            for segment, length in recovered.local[log.kind].items():
+                path = log.path_of(segment)
+                self._reads.add_segment(segment, path, length, used_s(path))
+        self._reads.find_stripes(used_s)
+
+    def _stored_retention(self) -> RetentionOptions | None:
+        stored = self.get(Table.META, RETENTION_KEY)
+        if stored is None:
+            return None
+        try:
+            return RetentionOptions(**json.loads(stored))
+        except (ValueError, TypeError):
+            return None  # a field of another version: what is configured holds
+
+    def _reopened_index(self) -> Index:
+        return catch_up(self._root, self._host, self._options.index_map_bytes, self._data, self._journal)

@@ -61,6 +61,10 @@ class Disk(Protocol):
 
     def exists(self, path: Path) -> bool: ...
 
+    def mtime_ns(self, path: Path) -> int:
+        """When the file was last written, nanoseconds since 1970."""
+        ...
+
     def free_bytes(self, path: Path) -> tuple[int, int]:
         """(available to us, total) bytes of the file system that holds `path`."""
         ...
@@ -133,6 +137,9 @@ class PosixDisk:
 
     def exists(self, path: Path) -> bool:
         return path.exists()
+
+    def mtime_ns(self, path: Path) -> int:
+        return os.stat(path).st_mtime_ns
 
     def free_bytes(self, path: Path) -> tuple[int, int]:
         stat = os.statvfs(path)

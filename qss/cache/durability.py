@@ -1,0 +1,139 @@
+"""When things become durable: group commit, seals, checkpoints. Owner of the tasks' locks; knows no policy."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from qss.cache.ledger import Ledger
+from qss.cache.recovery import Marker, write_marker
+from qss.cache.segment_log import LogFile
+from qss.errors import FsError
+from qss.formats.journal import Op
+from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
+from qss.host import Host
+from qss.segments import SegmentKind
+
+_T = TypeVar("_T")
+
+
+class Durability:
+    """fsync, seal, checkpoint of one cache."""
+
+    def __init__(
+        self, root: Path, host: Host, ledger: Ledger, on_sealed: Callable[[LogFile, SegmentRow], None]
+    ) -> None:
+        self._root = root
+        self._host = host
+        self._ledger = ledger
+        self._on_sealed = on_sealed
+        self._sync_lock = trio.Lock()  # fair; whoever holds it may sync and let go of log files
+        self._checkpoint_lock = trio.Lock()
+        self._asked = 0
+        self._answered = 0
+        self._failed = False
+        self.boot_id = host.clock.boot_id()
+
+    async def sync_local(self) -> None:
+        """Return when all that was written before the call survives a power cut. One sync serves all who wait.
+
+        Raises FsError(EIO) when the disk fails; from then on always: a failed sync may have dropped the pages.
+        """
+        if not self._failed and not self._unsynced():
+            return
+        self._asked += 1
+        ticket = self._asked
+        async with self._sync_lock:
+            if self._answered >= ticket:
+                return
+            covers = self._asked
+            await self._sync(self._unsynced())
+            self._answered = covers
+
+    def _unsynced(self) -> list[LogFile]:
+        return self._ledger.data.unsynced() + self._ledger.journal.unsynced()
+
+    async def _sync(self, files: list[LogFile]) -> None:
+        """Holding the lock."""
+        if self._failed:
+            raise FsError(errno.EIO, "an earlier sync of the cache failed")
+        disk = self._host.disk
+        targets = [(file, file.position) for file in files]
+        jobs: list[Callable[[], None]] = [_job(disk.sync_data, f.handle) for f, at in targets if f.synced < at]
+        jobs += [_job(disk.sync_dir, path) for path in {file.path.parent for file in files if not file.named}]
+        failures: list[OSError] = []
+
+        async def do(job: Callable[[], None]) -> None:
+            try:
+                await trio.to_thread.run_sync(job)
+            except OSError as error:
+                failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for job in jobs[1:]:
+                nursery.start_soon(do, job)
+            if jobs:
+                await do(jobs[0])
+        if failures:
+            self._failed = True
+            raise FsError(errno.EIO, "the cache disk cannot be synced") from failures[0]
+        for file, at in targets:
+            file.synced = max(file.synced, at)
+            file.named = True
+
+    async def settle(self) -> None:
+        """Sync the closed segments and give them their rows. Raises NoSpace, FsError; then they stay queued.
+
+        Crash after 1: they are given their rows at the next start. After 2: nothing is left to do.
+        """
+        data, journal = self._ledger.data, self._ledger.journal
+        if not data.closing and not journal.closing:
+            return
+        async with self._sync_lock:
+            files = data.closing + journal.closing
+            await self._sync([file for file in files if not file.durable])  # 1. their bytes are safe here
+            rows = [(file, self._row(file)) for file in files]
+            ops = [Op(Table.SEGMENTS, u64_key(file.segment), None, row.pack()) for file, row in rows]
+            if ops:
+                self._ledger.write(ops)  # 2. from here on they are sealed
+            for file, row in rows:
+                (data if file.kind is SegmentKind.DATA else journal).settled(file)
+                self._on_sealed(file, row)
+
+    def _row(self, file: LogFile) -> SegmentRow:
+        return SegmentRow(
+            file.kind, SegmentState.SEALED, 0, 0, 0, file.position, self._host.clock.now_ns(), file.needs_upto, 0,
+            bytes(16),
+        )  # fmt: skip
+
+    async def checkpoint(self) -> None:
+        """Commit the index and make it durable.
+
+        Crash after 1 or 2: the index is a transaction ahead of the marker; after a power cut it is rebuilt, after a
+        mere kill it is used. The next commit must not begin before 4: LMDB may then reuse pages of the one noted.
+        """
+        async with self._checkpoint_lock:
+            if not self._ledger.index.changes:
+                return
+            txnid = self._ledger.checkpoint()  # 1. in the page cache
+            await self.sync_local()  # 2. the logs first: the index must never know more than they do
+            index = self._ledger.index
+
+            def finish() -> None:
+                index.sync()  # 3. the index
+                write_marker(self._host, self._root, Marker(self.boot_id, txnid))  # 4. and that it is
+
+            await trio.to_thread.run_sync(finish)
+
+    async def mark_opened(self) -> None:
+        """At start: note this boot. As `checkpoint`, but always."""
+        self._ledger.index.changes += 1
+        await self.checkpoint()
+
+
+def _job(call: Callable[[_T], None], argument: _T) -> Callable[[], None]:
+    return lambda: call(argument)

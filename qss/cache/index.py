@@ -1,0 +1,162 @@
+"""The index: a materialised view of the journal in LMDB. The only module of the cache that knows LMDB.
+
+One write transaction stays open for as long as the cache does; all reads and writes go through it, so they see each
+other at once and cost a memory access. `checkpoint` commits it and opens the next. Nothing here is synced: `sync` is
+called from a thread, after the logs are synced, and the caller must not checkpoint again before it has returned
+(qss.cache.recovery says why that is enough to trust the index after a power cut).
+
+LIVE (bytes of files that point into each segment) is not journaled: it follows from EXTENTS, change by change.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from qss.errors import Damaged, NoSpace
+from qss.formats.journal import Op
+from qss.formats.tables import Table, u64_key, u64_of_key
+from qss.ids import SegmentId
+
+_LIVE: Final = struct.Struct("<Q")
+_EXTENT_PART: Final = struct.Struct("<Q12xI")  # ExtentRow: segment … length
+_APPLIED: Final = b"index.applied"  # in META, the one row that is not journaled
+
+
+class Index:
+    """Named databases, one for each Table. Keys and values are bytes; iterators die with the next checkpoint."""
+
+    def __init__(self, path: Path, map_bytes: int) -> None:
+        """Open or create. Raises Damaged when LMDB cannot read what is there."""
+        try:
+            self._env = lmdb.open(
+                str(path), map_size=map_bytes, max_dbs=len(Table), mode=0o600, sync=False, metasync=False,
+                lock=False, writemap=False, readahead=True, meminit=False,
+            )  # fmt: skip
+            self._dbs = [self._env.open_db(table.name.encode()) for table in Table]
+            self._txn = self._env.begin(write=True)
+            self._live = {
+                SegmentId(u64_of_key(key)): _LIVE.unpack(value)[0] for key, value in self.scan(Table.LIVE, b"")
+            }
+        except (lmdb.Error, struct.error) as error:
+            raise Damaged(f"the index cannot be opened: {error}") from error
+        self._live_changed: set[SegmentId] = set()
+        self.changes = 0  # rows changed since the last checkpoint
+
+    # -- rows
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        return self._txn.get(key, None, self._dbs[table])
+
+    def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Rows with start <= key < stop, in key order."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            if not cursor.set_range(start):
+                return
+            if stop is None:
+                yield from cursor
+                return
+            for key, value in cursor:
+                if key >= stop:
+                    return
+                yield key, value
+
+    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
+        """The row with the greatest key <= `key`."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            if cursor.set_range(key):
+                if cursor.key() == key:
+                    return key, cursor.value()
+                return cursor.item() if cursor.prev() else None
+            return cursor.item() if cursor.last() else None
+
+    def below(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
+        """The row with the greatest key < `key`."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            if cursor.set_range(key):
+                return cursor.item() if cursor.prev() else None
+            return cursor.item() if cursor.last() else None
+
+    def apply(self, ops: Iterable[Op]) -> None:
+        """Make the rows what the ops say. Raises Damaged when LMDB fails; then the transaction is lost (`reset`)."""
+        put, delete, dbs = self._txn.put, self._txn.delete, self._dbs
+        try:
+            for table, key, before, after in ops:
+                if table is Table.EXTENTS:
+                    self._count(before, after)
+                if after is None:
+                    delete(key, b"", dbs[table])
+                else:
+                    put(key, after, True, True, False, dbs[table])
+                self.changes += 1
+        except lmdb.Error as error:
+            raise Damaged(f"the index cannot be written: {error}") from error
+
+    def live_bytes(self, segment: SegmentId) -> int:
+        """Bytes of files that point into this segment."""
+        return self._live.get(segment, 0)
+
+    def live_all(self) -> dict[SegmentId, int]:
+        """Every segment with live bytes. A copy."""
+        return dict(self._live)
+
+    def _count(self, before: bytes | None, after: bytes | None) -> None:
+        live, changed = self._live, self._live_changed
+        if before is not None:
+            segment, length = _EXTENT_PART.unpack(before)
+            rest = live.get(segment, 0) - length
+            if rest > 0:
+                live[segment] = rest
+            else:
+                live.pop(segment, None)
+            changed.add(segment)
+        if after is not None:
+            segment, length = _EXTENT_PART.unpack(after)
+            live[segment] = live.get(segment, 0) + length
+            changed.add(segment)
+
+    # -- durability
+
+    @property
+    def applied(self) -> bytes | None:
+        """The mark given to the checkpoint this index was opened at."""
+        return self.get(Table.META, _APPLIED)
+
+    @property
+    def txnid(self) -> int:
+        """Number of the last committed transaction, as the file shows it."""
+        number: int = self._env.info()["last_txnid"]
+        return number
+
+    def checkpoint(self, applied: bytes) -> int:
+        """Commit everything so far under this mark; returns the txnid. Raises NoSpace, Damaged; then `reset`."""
+        try:
+            for segment in self._live_changed:
+                live = self._live.get(segment)
+                if live is None:
+                    self._txn.delete(u64_key(segment), db=self._dbs[Table.LIVE])
+                else:
+                    self._txn.put(u64_key(segment), _LIVE.pack(live), db=self._dbs[Table.LIVE])
+            self._txn.put(_APPLIED, applied, db=self._dbs[Table.META])
+            self._txn.commit()
+            self._txn = self._env.begin(write=True)
+        except lmdb.Error as error:
+            if "No space" in str(error):
+                raise NoSpace("the index cannot be written") from error
+            raise Damaged(f"the index cannot be written: {error}") from error
+        self._live_changed.clear()
+        self.changes = 0
+        return self.txnid
+
+    def sync(self) -> None:
+        """What was committed survives a power cut. Called from a thread."""
+        self._env.sync(True)
+
+    def close(self) -> None:
+        """Close without committing."""
+        self._txn.abort()
+        self._env.close()

@@ -1,0 +1,54 @@
+"""The journal and the index as one thing: what is written is in both or in neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from qss.cache.index import Index
+from qss.cache.recovery import Applied
+from qss.cache.segment_log import SegmentLog
+from qss.errors import Damaged
+from qss.formats.journal import Op, encode_batch
+
+
+class Ledger:
+    """Sole writer of journal and index."""
+
+    def __init__(self, index: Index, data: SegmentLog, journal: SegmentLog, reopen: Callable[[], Index]) -> None:
+        """`reopen` gives a fresh index brought up to the journal's end, should LMDB lose its transaction."""
+        self.index = index
+        self.data = data
+        self.journal = journal
+        self._reopen = reopen
+
+    def write(self, ops: Sequence[Op]) -> None:
+        """Append one batch to the journal, then apply it. Raises NoSpace and OSError; then nothing has changed."""
+        segment, count = self.data.reach
+        # The number depends on the segment, so the segment must be there first.
+        self.journal.ensure_open()
+        self.journal.append_frames(encode_batch(ops, self.journal.next_number, segment, count))
+        try:
+            self.index.apply(ops)  # 2. a crash in between is made up for by replay
+        except Damaged:
+            self.revive()
+
+    def applied(self) -> Applied:
+        """The mark of the index as it is now."""
+        file = self.journal.open
+        journal, position, frames = (
+            (file.segment, file.position, file.count) if file else (*self.journal.last, self.journal.last_count)
+        )
+        return Applied(journal, position, frames, *self.data.reach, self.data.numbers.next_segment)
+
+    def checkpoint(self) -> int:
+        """Commit the index, unsynced; its txnid. Raises NoSpace and Damaged; the rows are all there still."""
+        try:
+            return self.index.checkpoint(self.applied().pack())
+        except Exception:
+            self.revive()
+            raise
+
+    def revive(self) -> None:
+        """LMDB has lost its transaction (disk full, I/O error): build it again from its file and the journal."""
+        self.index.close()
+        self.index = self._reopen()

@@ -1,0 +1,315 @@
+"""Reading: open files, record tables, fetched stripes. Nothing leaves here unverified.
+
+What is cached is what the directories show: a segment file, or single stripes of it. `read_now` never waits;
+`read` fetches the missing stripe through the vault, one fetch a stripe however many readers wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypedDict
+
+import trio
+
+from qss.cache.scan import file_length
+from qss.errors import CorruptData, Damaged, FsError, QssError, Retryable
+from qss.formats.record import decode_head, head_bytes, verify_blocks
+from qss.formats.tables import ExtentRow
+from qss.host import Disk
+from qss.host.disk import Handle
+from qss.ids import SegmentId, StripeNo, segment_text
+from qss.limits import BLOCK_BYTES, STRIPE_BYTES
+from qss.segments import SegmentVault
+
+STRIPE_SUFFIX: Final = ".stripe"
+OPEN_FILES_MAX: Final = 256
+TABLES_MAX: Final = 16_384  # records; at most 1 KiB of table each
+FETCHES_IN_FLIGHT_MAX: Final = 8
+READAHEAD_STRIPES: Final = 3
+FETCH_WAIT_S_FIRST: Final = 0.25
+FETCH_WAIT_S_MAX: Final = 2.0
+
+StripeKey = tuple[SegmentId, StripeNo]
+FileKey = tuple[SegmentId, int]  # stripe number, or WHOLE
+WHOLE: Final = -1
+
+
+@dataclass(slots=True)
+class CachedFile:
+    """One file with bytes of a segment: the whole of it, or one stripe."""
+
+    path: Path
+    length: int  # bytes; of the open segment only what it had when first seen
+    used_s: float  # our access clock
+
+
+class Figures(TypedDict):
+    """Part of CacheFacts."""
+
+    data_local_bytes: int
+    journal_local_bytes: int
+    stripe_bytes: int
+    fetches_in_flight: int
+    fetches: int
+    fetch_bytes: int
+    fetch_failures: int
+    damaged_reads: int
+
+
+class ReadCache:
+    """Owner of everything that is read. Lives on the trio thread."""
+
+    def __init__(self, disk: Disk, stripes: Path, vault: SegmentVault | None, fetch_deadline_s: float) -> None:
+        self._disk = disk
+        self._stripes_path = stripes
+        self._vault = vault
+        self._deadline_s = fetch_deadline_s
+        self._handles: OrderedDict[FileKey, Handle] = OrderedDict()
+        self._tables: OrderedDict[tuple[SegmentId, int], bytes] = OrderedDict()
+        self._fetches: dict[StripeKey, trio.Event] = {}
+        self._slots = trio.CapacityLimiter(FETCHES_IN_FLIGHT_MAX)
+        self._missed: OrderedDict[StripeKey, None] = OrderedDict()
+        self.nursery: trio.Nursery | None = None  # background fetches; without one only what is asked for is fetched
+        self.files: dict[FileKey, CachedFile] = {}
+        self.bad_local: set[FileKey] = set()  # whole segments with a damaged block: read through stripes instead
+        self.damaged = 0
+        self.fetches = 0
+        self.fetch_bytes = 0
+        self.fetch_failures = 0
+
+    # -- what is here
+
+    def add_segment(self, segment: SegmentId, path: Path, length: int, used_s: float) -> None:
+        self.files[segment, WHOLE] = CachedFile(path, length, used_s)
+
+    def add_stripe(self, key: StripeKey, length: int, used_s: float) -> None:
+        self.files[key] = CachedFile(self.stripe_path(key), length, used_s)
+
+    def stripe_path(self, key: StripeKey) -> Path:
+        return self._stripes_path / f"{segment_text(key[0])}-{key[1]}{STRIPE_SUFFIX}"
+
+    def segment_file(self, segment: SegmentId) -> CachedFile | None:
+        return self.files.get((segment, WHOLE))
+
+    def drop(self, key: FileKey) -> int:
+        """Forget and unlink one cached file; the bytes that frees."""
+        file = self.files.pop(key, None)
+        if file is None:
+            return 0
+        handle = self._handles.pop(key, None)
+        if handle is not None:
+            self._disk.close(handle)
+        self.bad_local.discard(key)
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.remove(file.path)
+        return file.length
+
+    def close(self) -> None:
+        for handle in self._handles.values():
+            self._disk.close(handle)
+        self._handles.clear()
+
+    def find_stripes(self, used_s: Callable[[Path], float]) -> None:
+        """At start: take up the stripes that are here and remove what a fetch left half done."""
+        for name in self._disk.listdir(self._stripes_path):
+            path = self._stripes_path / name
+            segment, _, stripe = name.removesuffix(STRIPE_SUFFIX).partition("-")
+            try:
+                key = (SegmentId(int(segment, 16)), StripeNo(int(stripe)))
+            except ValueError:
+                key = None
+            if key is None or self.stripe_path(key) != path:
+                self._disk.remove(path)
+            else:
+                self.add_stripe(key, file_length(self._disk, path), used_s(path))
+
+    def figures(self, journals: set[SegmentId]) -> Figures:
+        """Our part of CacheFacts."""
+        whole = [(segment, file.length) for (segment, stripe), file in self.files.items() if stripe == WHOLE]
+        return {
+            "data_local_bytes": sum(length for segment, length in whole if segment not in journals),
+            "journal_local_bytes": sum(length for segment, length in whole if segment in journals),
+            "stripe_bytes": sum(file.length for (_, stripe), file in self.files.items() if stripe != WHOLE),
+            "fetches_in_flight": len(self._fetches),
+            "fetches": self.fetches,
+            "fetch_bytes": self.fetch_bytes,
+            "fetch_failures": self.fetch_failures,
+            "damaged_reads": self.damaged,
+        }
+
+    # -- reading what is here
+
+    def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
+        """Verified bytes [start, stop) of the extent if they are here; None: a miss. Raises CorruptData."""
+        segment, position, record_length, skip, _ = extent
+        handle, base = self._locate(segment, position)
+        if handle is None:
+            return None
+        start += skip
+        stop += skip
+        assert 0 <= start < stop <= record_length
+        payload_at = position - base + head_bytes(record_length)
+        if record_length <= BLOCK_BYTES:
+            whole = self._disk.pread(handle, payload_at - position + base + record_length, position - base)
+            head = decode_head(whole)
+            if head.length != record_length or len(whole) < head_bytes(record_length) + record_length:
+                raise CorruptData("a record is not the one the index names")
+            payload = memoryview(whole)[head_bytes(record_length) :]
+            verify_blocks(head.table, 0, payload)
+            return payload[start:stop]
+        table = self._table(handle, base, extent)
+        first = start // BLOCK_BYTES
+        block_start = first * BLOCK_BYTES
+        block_stop = min(-(-stop // BLOCK_BYTES) * BLOCK_BYTES, record_length)
+        data = self._disk.pread(handle, block_stop - block_start, payload_at + block_start)
+        if len(data) < block_stop - block_start:
+            raise CorruptData("a record is cut short")
+        verify_blocks(table, first, data)
+        if block_start == start and block_stop == stop:
+            return data
+        return memoryview(data)[start - block_start : stop - block_start]
+
+    def _locate(self, segment: SegmentId, position: int) -> tuple[Handle | None, int]:
+        """Open file with this place of a segment, and the place in the segment where that file begins."""
+        key: FileKey = (segment, WHOLE)
+        base = 0
+        file = self.files.get(key)
+        if file is None or (self.bad_local and key in self.bad_local):
+            stripe = position // STRIPE_BYTES
+            key, base = (segment, stripe), stripe * STRIPE_BYTES
+            file = self.files.get(key)
+            if file is None:
+                return None, 0
+        file.used_s = trio.current_time()
+        handles = self._handles
+        handle = handles.get(key)
+        if handle is not None:
+            handles.move_to_end(key)
+            return handle, base
+        try:
+            handle = self._disk.open(file.path)
+        except FileNotFoundError:
+            del self.files[key]  # somebody removed it by hand: not cached then
+            return None, 0
+        handles[key] = handle
+        if len(handles) > OPEN_FILES_MAX:
+            self._disk.close(handles.popitem(last=False)[1])
+        return handle, base
+
+    def _table(self, handle: Handle, base: int, extent: ExtentRow) -> bytes:
+        segment, position, record_length, _, _ = extent
+        tables = self._tables
+        table = tables.get((segment, position))
+        if table is not None:
+            tables.move_to_end((segment, position))
+            return table
+        head = decode_head(self._disk.pread(handle, head_bytes(record_length), position - base))
+        if head.length != record_length:
+            raise CorruptData("a record is not the one the index names")
+        tables[segment, position] = head.table
+        if len(tables) > TABLES_MAX:
+            tables.popitem(last=False)
+        return head.table
+
+    # -- reading what is elsewhere
+
+    async def read(self, extent: ExtentRow, start: int, stop: int, stripes_total: int) -> bytes | memoryview:
+        """As `read_now`, fetching on a miss. `stripes_total`: of the segment if it is offloaded, else 0.
+
+        Raises FsError(EIO) when the bytes cannot be had in time, or verify nowhere.
+        """
+        segment = extent.segment
+        key = (segment, StripeNo(extent.record_position // STRIPE_BYTES))
+        refetched = False
+        deadline = trio.current_time() + self._deadline_s
+        while True:
+            try:
+                data = self.read_now(extent, start, stop)
+            except CorruptData as error:
+                self.damaged += 1
+                if not stripes_total or self._vault is None or refetched:
+                    raise FsError(errno.EIO, str(error)) from error
+                refetched = True
+                self._distrust(key, extent)
+                continue
+            if data is not None:
+                return data
+            if not stripes_total or self._vault is None:
+                raise FsError(errno.EIO, "the segment is neither here nor at the locations")
+            if trio.current_time() >= deadline:
+                raise FsError(errno.EIO, "the locations did not answer in time")
+            self._read_ahead(key, stripes_total)
+            with trio.move_on_at(deadline):
+                await self._fetched(key)
+
+    def _distrust(self, key: StripeKey, extent: ExtentRow) -> None:
+        self._tables.pop((extent.segment, extent.record_position), None)
+        if (extent.segment, WHOLE) in self.files and (extent.segment, WHOLE) not in self.bad_local:
+            self.bad_local.add((extent.segment, WHOLE))
+        else:
+            self.drop(key)
+
+    async def _fetched(self, key: StripeKey) -> None:
+        """Return when a fetch of this stripe has ended, well or not."""
+        running = self._fetches.get(key)
+        if running is not None:
+            await running.wait()
+        elif self.nursery is not None:
+            await self._start(key, self.nursery).wait()
+        else:
+            self._fetches[key] = done = trio.Event()
+            await self._fetch(key, done)
+
+    def _start(self, key: StripeKey, nursery: trio.Nursery) -> trio.Event:
+        self._fetches[key] = done = trio.Event()
+        nursery.start_soon(self._fetch, key, done)
+        return done
+
+    def _read_ahead(self, key: StripeKey, stripes_total: int) -> None:
+        segment, stripe = key
+        sequential = (segment, StripeNo(stripe - 1)) in self._missed
+        self._missed[key] = None
+        if len(self._missed) > 64:
+            self._missed.popitem(last=False)
+        if self.nursery is None or not sequential or key in self._fetches:
+            return
+        self._start(key, self.nursery)
+        for ahead in range(stripe + 1, min(stripe + 1 + READAHEAD_STRIPES, stripes_total)):
+            following = (segment, StripeNo(ahead))
+            self._missed[following] = None
+            if following not in self.files and following not in self._fetches:
+                if len(self._fetches) >= FETCHES_IN_FLIGHT_MAX:
+                    return
+                self._start(following, self.nursery)
+
+    async def _fetch(self, key: StripeKey, done: trio.Event) -> None:
+        """Try until the deadline. Failure is only that the stripe is still not there."""
+        assert self._vault is not None
+        wait_s = FETCH_WAIT_S_FIRST
+        path = self.stripe_path(key)
+        try:
+            async with self._slots:
+                with trio.move_on_after(self._deadline_s):
+                    while True:
+                        try:
+                            await self._vault.fetch(*key, path)
+                            break
+                        except (Damaged, Retryable):
+                            self.fetch_failures += 1
+                        await trio.sleep(wait_s)
+                        wait_s = min(wait_s * 2, FETCH_WAIT_S_MAX)
+                    length = file_length(self._disk, path)
+                    self.add_stripe(key, length, trio.current_time())
+                    self.fetches += 1
+                    self.fetch_bytes += length
+        except (QssError, OSError):
+            self.fetch_failures += 1  # the reader finds no stripe and asks again until its own deadline
+            await trio.sleep(FETCH_WAIT_S_FIRST)
+        finally:
+            del self._fetches[key]
+            done.set()

@@ -1,0 +1,371 @@
+"""What happens at start: which index can be trusted, what of the journal still has to be applied, where the logs end.
+
+    same boot as noted      the page cache has survived: LMDB is whole, and so is every complete write of the logs
+    another boot            LMDB is trusted only if its last transaction is the one noted as synced (the logs were
+                            synced before it was noted); log tails are verified frame by frame and record by record
+    LMDB missing, damaged,  the index is rebuilt by replaying every journal from the first
+    or not to be trusted
+
+Replay stops at the first batch that does not verify, is not the next one, or names data that is not there. What
+lies behind is cut off: it was never covered by an fsync. docs/crash-points.md goes through the cuts one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from qss.cache.index import Index
+from qss.cache.scan import file_length, frames_of, header_of, segments_in, verified_length
+from qss.cache.segment_log import LogFile, Numbers, SegmentLog
+from qss.errors import CorruptData, Damaged
+from qss.formats.journal import Batch, Op, PackedOp, ops_of
+from qss.formats.record import SEGMENT_HEADER_BYTES
+from qss.formats.tables import Table, u64_key, u64_of_key
+from qss.host import Host
+from qss.ids import SEGMENT_ID_NONE, SegmentId
+from qss.segments import SegmentKind
+
+INDEX_DIR: Final = "index"
+MARKER: Final = "index-synced.json"
+_APPLIED: Final = struct.Struct("<QIIQIQ")
+_WHOLE_SEGMENT: Final = 2**32
+_NO_SEGMENT: Final = (SEGMENT_ID_NONE, 0)
+
+
+class Applied(NamedTuple):
+    """How far the index has come: everything in the journal up to here is in it."""
+
+    journal: SegmentId  # 0: nothing yet
+    position: int  # end of the last frame applied
+    frames: int  # up to there in that segment
+    data_segment: SegmentId  # the data log reached to here then
+    data_bytes: int
+    next_segment: SegmentId
+
+    def pack(self) -> bytes:
+        return _APPLIED.pack(*self)
+
+    @classmethod
+    def unpack(cls, untrusted: bytes) -> Applied:
+        """Raises CorruptData."""
+        try:
+            return cls(*_APPLIED.unpack(untrusted))
+        except struct.error as error:
+            raise CorruptData("the mark of the index has the wrong length") from error
+
+
+NOTHING_APPLIED: Final = Applied(SEGMENT_ID_NONE, 0, 0, SEGMENT_ID_NONE, 0, SegmentId(1))
+
+
+class Marker(NamedTuple):
+    """What `index-synced.json` says."""
+
+    boot_id: str
+    txnid: int
+
+
+class Frame(NamedTuple):
+    """One frame of the journal and where it stands."""
+
+    journal: SegmentId
+    end: int  # position behind it
+    batch: Batch
+
+
+@dataclass(slots=True)
+class Recovered:
+    """A cache ready to go on."""
+
+    index: Index
+    data: SegmentLog
+    journal: SegmentLog
+    numbers: Numbers
+    replayed: int = 0  # batches
+    rebuilt: bool = False  # the index was not trusted, or not there
+    cut_bytes: int = 0  # taken off the tails
+    local: dict[SegmentKind, dict[SegmentId, int]] = field(default_factory=dict)  # every log file here → its length
+
+
+def recover(root: Path, host: Host, map_bytes: int) -> Recovered:
+    """Bring logs and index of the cache in `root` together. Blocks; may take seconds after a power cut.
+
+    Raises Damaged when a journal is damaged in the middle: cutting there would lose what an fsync has covered.
+    """
+    marker = read_marker(host, root)
+    same_boot = marker is not None and marker.boot_id == host.clock.boot_id()
+    numbers = Numbers(SegmentId(1))
+    data = SegmentLog(host.disk, root / "data", SegmentKind.DATA, numbers)
+    journal = SegmentLog(host.disk, root / "journal", SegmentKind.JOURNAL, numbers)
+    for path in (data.directory, journal.directory, root / "stripes", root / INDEX_DIR):
+        host.disk.makedirs(path)
+    index, applied = _open_index(root, host, map_bytes, marker, same_boot)
+    try:
+        return _Recovery(host, index, data, journal, same_boot).run(applied)
+    except CorruptData:
+        index.close()
+        if applied == NOTHING_APPLIED:
+            raise
+    # The index did not fit the journal after all: start again from the journal alone.
+    drop_index(root, host)
+    index = Index(root / INDEX_DIR, map_bytes)
+    return _Recovery(host, index, data, journal, same_boot).run(NOTHING_APPLIED)
+
+
+def catch_up(root: Path, host: Host, map_bytes: int, data: SegmentLog, journal: SegmentLog) -> Index:
+    """While the cache is in use: an index as of the end of the journal, from what LMDB still has.
+
+    Raises Damaged when that fails too.
+    """
+    index, applied = _open_index(root, host, map_bytes, read_marker(host, root), same_boot=True)
+    _Recovery(host, index, data, journal, same_boot=True).replay(applied)
+    return index
+
+
+def read_marker(host: Host, root: Path) -> Marker | None:
+    """The marker, or None if there is none that can be read."""
+    try:
+        handle = host.disk.open(root / MARKER)
+    except FileNotFoundError:
+        return None
+    try:
+        found = json.loads(host.disk.pread(handle, 4096, 0))
+        return Marker(str(found["boot_id"]), int(found["txnid"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+    finally:
+        host.disk.close(handle)
+
+
+def write_marker(host: Host, root: Path, marker: Marker) -> None:
+    """Note durably which transaction of the index is synced. Blocks."""
+    disk, temporary = host.disk, root / (MARKER + ".new")
+    with contextlib.suppress(FileNotFoundError):
+        disk.remove(temporary)
+    handle = disk.create(temporary)
+    try:
+        disk.pwrite(handle, [json.dumps(marker._asdict()).encode()], 0)
+        disk.sync_data(handle)
+    finally:
+        disk.close(handle)
+    disk.rename(temporary, root / MARKER)
+    disk.sync_dir(root)
+
+
+def drop_index(root: Path, host: Host) -> None:
+    """Remove LMDB's files; the journal has everything."""
+    for name in host.disk.listdir(root / INDEX_DIR):
+        host.disk.remove(root / INDEX_DIR / name)
+
+
+def _open_index(
+    root: Path, host: Host, map_bytes: int, marker: Marker | None, same_boot: bool
+) -> tuple[Index, Applied]:
+    path = root / INDEX_DIR
+    if marker is not None and host.disk.exists(path / "data.mdb"):
+        with contextlib.suppress(Damaged):
+            index = Index(path, map_bytes)
+            mark = index.applied
+            if mark is not None and (same_boot or index.txnid == marker.txnid):
+                with contextlib.suppress(CorruptData):
+                    return index, Applied.unpack(mark)
+            index.close()
+    drop_index(root, host)
+    return Index(path, map_bytes), NOTHING_APPLIED
+
+
+class _Recovery:
+    """One run of it. The steps are in the order of `run`."""
+
+    def __init__(self, host: Host, index: Index, data: SegmentLog, journal: SegmentLog, same_boot: bool) -> None:
+        self._disk = host.disk
+        self._index = index
+        self._data = data
+        self._journal = journal
+        self._same_boot = same_boot
+        self._data_ids = segments_in(self._disk, data.directory)
+        self._journal_ids = segments_in(self._disk, journal.directory)
+        self._lengths: dict[SegmentId, int] = {}  # data segment → bytes known to be there
+        self._rows_ahead: set[SegmentId] | None = None
+        self._cut = 0
+
+    def run(self, applied: Applied) -> Recovered:
+        reached, replayed = self.replay(applied)
+        self._end_journal(reached)
+        self._end_data(reached)
+        seen = [*self._data_ids, *self._journal_ids, SegmentId(reached.next_segment - 1)]
+        last_row = self._index.floor(Table.SEGMENTS, b"\xff" * 8)
+        if last_row is not None:
+            seen.append(SegmentId(u64_of_key(last_row[0])))
+        numbers = self._data.numbers
+        numbers.next_segment = SegmentId(max(seen) + 1)
+        recovered = Recovered(self._index, self._data, self._journal, numbers, replayed)
+        recovered.rebuilt = applied == NOTHING_APPLIED and bool(self._journal_ids)
+        recovered.cut_bytes = self._cut
+        for log in (self._data, self._journal):
+            ids = segments_in(self._disk, log.directory)
+            recovered.local[log.kind] = {segment: file_length(self._disk, log.path_of(segment)) for segment in ids}
+        return recovered
+
+    # -- 1. replay
+
+    def replay(self, applied: Applied) -> tuple[Applied, int]:
+        """Apply what the index has not seen; how far the journal is good, and the number of batches applied."""
+        reached, replayed = applied, 0
+        waiting: list[Batch] = []
+        for frame in self._frames(applied):
+            batch = frame.batch
+            if not self._reaches(batch.data_segment, batch.data_bytes):
+                break
+            waiting.append(batch)
+            if batch.more_follows:
+                continue
+            for part in waiting:
+                for packed in ops_of(part):
+                    self._apply(packed)
+            waiting.clear()
+            replayed += 1
+            reached = Applied(
+                frame.journal, frame.end, batch.number + 1, batch.data_segment, batch.data_bytes, reached.next_segment
+            )
+        return reached, replayed
+
+    def _apply(self, packed: PackedOp) -> None:
+        before = self._index.get(packed.table, packed.key)
+        self._index.apply([Op(packed.table, packed.key, before, packed.after(before))])
+
+    def _frames(self, start: Applied) -> Iterator[Frame]:
+        """Frames from `start` on, as long as they verify and follow each other."""
+        journals = [segment for segment in self._journal_ids if segment >= start.journal]
+        if start.journal and (not journals or journals[0] != start.journal):
+            raise CorruptData("the index is ahead of the journal")
+        before = _NO_SEGMENT
+        for segment in journals:
+            handle = self._disk.open(self._journal.path_of(segment))
+            try:
+                header = header_of(self._disk, self._journal.path_of(segment), segment)
+                position, count = SEGMENT_HEADER_BYTES, 0
+                if segment == start.journal:
+                    position, count = start.position, start.frames
+                    if self._disk.size(handle) < position:
+                        raise CorruptData("the index is ahead of the journal")
+                elif header is None or (header.previous, header.previous_length) != before:
+                    if header is not None and before == _NO_SEGMENT:
+                        raise Damaged(f"journal segment {header.previous:016x} is missing")
+                    return
+                for end, batch in frames_of(self._disk, handle, position):
+                    if batch.number != count:
+                        return
+                    position, count = end, count + 1
+                    yield Frame(segment, end, batch)
+                before = (segment, position)
+                if self._disk.size(handle) > position:
+                    return  # a torn tail: nothing behind it counts
+            finally:
+                self._disk.close(handle)
+
+    # -- 2. is the data there that a batch names?
+
+    def _reaches(self, segment: SegmentId, count: int) -> bool:
+        """Whether the data log is whole up to `count` bytes of this segment."""
+        if segment == SEGMENT_ID_NONE:
+            return True
+        if segment not in self._lengths:
+            self._lengths[segment] = self._length_of(segment)
+        return count <= self._lengths[segment]
+
+    def _length_of(self, segment: SegmentId) -> int:
+        if self._index.get(Table.SEGMENTS, u64_key(segment)) is not None:
+            return _WHOLE_SEGMENT  # synced before it got its row; if it is not here now, it was evicted
+        path = self._data.path_of(segment)
+        if self._same_boot and self._disk.exists(path):
+            length = file_length(self._disk, path)
+        elif segment in self._sealed_ahead():
+            return _WHOLE_SEGMENT
+        elif self._disk.exists(path):
+            length = verified_length(self._disk, path)
+        else:
+            return -1
+        header = header_of(self._disk, path, segment)
+        if header is None or not self._reaches(header.previous, header.previous_length):
+            return -1
+        return length
+
+    def _sealed_ahead(self) -> set[SegmentId]:
+        """Segments whose row stands anywhere in the journals here: each was synced before the row was written."""
+        if self._rows_ahead is None:
+            self._rows_ahead = set()
+            for segment in self._journal_ids:
+                self._rows_ahead |= self._rows_in(segment)
+        return self._rows_ahead
+
+    def _rows_in(self, journal: SegmentId) -> set[SegmentId]:
+        handle = self._disk.open(self._journal.path_of(journal))
+        found = set()
+        try:
+            with contextlib.suppress(CorruptData):
+                for _, batch in frames_of(self._disk, handle, SEGMENT_HEADER_BYTES):
+                    for op in ops_of(batch):
+                        if op.table is Table.SEGMENTS and op.is_put:
+                            found.add(SegmentId(u64_of_key(op.key)))
+        finally:
+            self._disk.close(handle)
+        return found
+
+    # -- 3. cut the tails, newest file first, so that a crash in between leaves a tail that is still torn
+
+    def _end_journal(self, reached: Applied) -> None:
+        keep = [segment for segment in self._journal_ids if segment <= reached.journal]
+        drop = [segment for segment in self._journal_ids if segment > reached.journal]
+        if drop:
+            sealed = self._sealed_ahead()
+            if any(segment in sealed for segment in [*keep[-1:], *drop]):
+                raise Damaged(f"journal segment {reached.journal:016x} is damaged behind byte {reached.position}")
+        for segment in reversed(drop):
+            self._remove(self._journal, segment)
+        rowless = [segment for segment in keep if not self._has_row(segment)]
+        for segment in rowless:
+            newest = segment == keep[-1]
+            length = reached.position if newest else file_length(self._disk, self._journal.path_of(segment))
+            file = self._take_over(self._journal, segment, length, reached.frames if newest else 0)
+            if newest:
+                self._journal.open = file
+            else:
+                file.needs_upto = max((d for d in self._data_ids if d < segment), default=SEGMENT_ID_NONE)
+                self._journal.closing.append(file)
+        closed = [segment for segment in keep if self._journal.open is None or segment != self._journal.open.segment]
+        if closed:
+            self._journal.last = (closed[-1], file_length(self._disk, self._journal.path_of(closed[-1])))
+            self._journal.last_count = reached.frames if closed[-1] == reached.journal else 0
+
+    def _end_data(self, reached: Applied) -> None:
+        for segment in reversed(self._data_ids):
+            if segment > reached.data_segment and not self._has_row(segment):
+                self._remove(self._data, segment)
+        for segment in self._data_ids:
+            if segment <= reached.data_segment and not self._has_row(segment):
+                newest = segment == reached.data_segment
+                length = reached.data_bytes if newest else file_length(self._disk, self._data.path_of(segment))
+                self._data.closing.append(self._take_over(self._data, segment, length, 0))
+        self._data.last = (reached.data_segment, reached.data_bytes)
+
+    def _has_row(self, segment: SegmentId) -> bool:
+        return self._index.get(Table.SEGMENTS, u64_key(segment)) is not None
+
+    def _take_over(self, log: SegmentLog, segment: SegmentId, length: int, count: int) -> LogFile:
+        file = log.take_over(segment, length, count)
+        tail = self._disk.size(file.handle) - length
+        if tail > 0:
+            self._disk.truncate(file.handle, length)
+            self._cut += tail
+        return file
+
+    def _remove(self, log: SegmentLog, segment: SegmentId) -> None:
+        self._cut += file_length(self._disk, log.path_of(segment))
+        self._disk.remove(log.path_of(segment))
+        self._disk.sync_dir(log.directory)

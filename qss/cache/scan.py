@@ -1,0 +1,83 @@
+"""Reading log files end to end: which bytes of them verify."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from qss.cache.segment_log import LOG_SUFFIX
+from qss.errors import CorruptData
+from qss.formats.journal import Batch, scan_frames
+from qss.formats.record import SEGMENT_HEADER_BYTES, SegmentHeader, head_bytes, scan_stripe
+from qss.host import Disk
+from qss.host.disk import Handle
+from qss.ids import SegmentId
+from qss.limits import STRIPE_BYTES
+
+
+def segments_in(disk: Disk, directory: Path) -> list[SegmentId]:
+    """Ids of the log files in a directory, oldest first."""
+    found = []
+    for name in disk.listdir(directory):
+        with contextlib.suppress(ValueError):
+            if name.endswith(LOG_SUFFIX):
+                found.append(SegmentId(int(name.removesuffix(LOG_SUFFIX), 16)))
+    return sorted(found)
+
+
+def file_length(disk: Disk, path: Path) -> int:
+    """Bytes in a file."""
+    handle = disk.open(path)
+    try:
+        return disk.size(handle)
+    finally:
+        disk.close(handle)
+
+
+def header_of(disk: Disk, path: Path, segment: SegmentId) -> SegmentHeader | None:
+    """The header of a log file; None if it does not verify or is another segment's."""
+    handle = disk.open(path)
+    try:
+        header = SegmentHeader.unpack(disk.pread(handle, SEGMENT_HEADER_BYTES, 0))
+    except CorruptData:
+        return None
+    finally:
+        disk.close(handle)
+    return header if header.segment == segment else None
+
+
+def frames_of(disk: Disk, handle: Handle, position: int) -> Iterator[tuple[int, Batch]]:
+    """(end, frame) of a journal file from `position` on; ends at the first that does not verify."""
+    size = disk.size(handle)
+    while position < size:
+        base = position - position % STRIPE_BYTES
+        stripe = disk.pread(handle, STRIPE_BYTES, base)
+        try:
+            for _, end, batch in scan_frames(stripe, position - base):
+                yield base + end, batch
+        except CorruptData:
+            return
+        position = base + STRIPE_BYTES
+
+
+def verified_length(disk: Disk, path: Path) -> int:
+    """Bytes from the start of a data segment that verify: whole records without a gap. -1: not even a header."""
+    handle = disk.open(path)
+    good, count = SEGMENT_HEADER_BYTES, 0
+    try:
+        try:
+            SegmentHeader.unpack(disk.pread(handle, SEGMENT_HEADER_BYTES, 0))
+        except CorruptData:
+            return -1
+        with contextlib.suppress(CorruptData):
+            for base in range(0, disk.size(handle), STRIPE_BYTES):
+                stripe = disk.pread(handle, STRIPE_BYTES, base)
+                for position, head in scan_stripe(stripe, SEGMENT_HEADER_BYTES if base == 0 else 0):
+                    if head.sequence & 0xFFFF_FFFF != count:
+                        return good
+                    count += 1
+                    good = base + position + head_bytes(head.length) + head.length
+        return good
+    finally:
+        disk.close(handle)

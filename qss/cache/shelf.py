@@ -1,0 +1,169 @@
+"""What the cache knows about its sealed segments: rows, which are safe, what a root may name.
+
+A mirror of the SEGMENTS table in memory; the ops that change it are made here and written by the cache.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final, TypedDict
+
+from qss.cache.index import Index
+from qss.errors import CorruptData, ObjectMissing
+from qss.formats.journal import Op
+from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key, u64_of_key
+from qss.ids import SEGMENT_ID_NONE, SegmentId, segment_text
+from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind
+
+PUBLISHED_KEY: Final = b"cache.published"
+_PUBLISHED: Final = struct.Struct("<QqQ")
+
+
+class Figures(TypedDict):
+    """Part of CacheFacts."""
+
+    unsafe_bytes: int
+    segments_sealed: int
+    segments_offloaded: int
+    segments_condemned: int
+    segment_bytes: int
+    stored_bytes: int
+    published_journal: SegmentId
+    published_cut_ns: int
+    newest_journal: SegmentId
+
+
+def sealed_of(segment: SegmentId, row: SegmentRow) -> SealedSegment:
+    return SealedSegment(segment, row.kind, row.length, row.sealed_ns, row.needs_upto)
+
+
+def is_safe(row: SegmentRow, missing_max: int) -> bool:
+    """Whether enough shards are placed for a root to name the segment."""
+    if row.state is not SegmentState.SEALED:
+        return True
+    return row.k > 0 and row.placed >= row.k + row.m - missing_max
+
+
+def restore_point(
+    rows: Mapping[SegmentId, SegmentRow], live: Mapping[SegmentId, int], next_segment: SegmentId, missing_max: int
+) -> RestorePoint | None:
+    """The newest journal such that it, every journal before it and every data segment it needs is safe. Pure.
+
+    A data segment that holds live bytes and has no row is not safe. (Dead ones wait for their shards like the
+    others: what is dead now may have been alive at the cut.)
+    """
+    journals: list[SegmentId] = []
+    point: RestorePoint | None = None
+    data_safe_upto = next_segment
+    for segment, row in rows.items():
+        if row.kind is SegmentKind.DATA and not is_safe(row, missing_max):
+            data_safe_upto = min(data_safe_upto, SegmentId(segment - 1))
+    for segment in live:
+        if segment not in rows:
+            data_safe_upto = min(data_safe_upto, SegmentId(segment - 1))
+    for segment in sorted(rows):
+        row = rows[segment]
+        if row.kind is not SegmentKind.JOURNAL:
+            continue
+        if not is_safe(row, missing_max):
+            break
+        journals.append(segment)
+        if row.needs_upto <= data_safe_upto:
+            point = RestorePoint((), tuple(journals), row.sealed_ns, SegmentId(segment + 1))
+        else:
+            break
+    return point
+
+
+class Shelf:
+    """Rows of the sealed segments and the newest published restore point."""
+
+    def __init__(self, index: Index) -> None:
+        self.rows: dict[SegmentId, SegmentRow] = {
+            SegmentId(u64_of_key(key)): SegmentRow.unpack(value) for key, value in index.scan(Table.SEGMENTS, b"")
+        }
+        stored = index.get(Table.META, PUBLISHED_KEY)
+        self.published = SEGMENT_ID_NONE
+        self.published_cut_ns = 0
+        if stored is not None:
+            try:
+                journal, self.published_cut_ns, _ = _PUBLISHED.unpack(stored)
+            except struct.error as error:
+                raise CorruptData("the published point does not hold") from error
+            self.published = SegmentId(journal)
+
+    def row(self, segment: SegmentId) -> SegmentRow:
+        """Raises ObjectMissing."""
+        row = self.rows.get(segment)
+        if row is None:
+            raise ObjectMissing(f"segment {segment_text(segment)} is not sealed")
+        return row
+
+    @property
+    def newest_journal(self) -> SegmentId:
+        """The newest sealed journal; 0: none."""
+        return max((s for s, row in self.rows.items() if row.kind is SegmentKind.JOURNAL), default=SEGMENT_ID_NONE)
+
+    def unsafe(self) -> list[SealedSegment]:
+        """Sealed and not completely placed, oldest first."""
+        return [
+            sealed_of(segment, row) for segment, row in sorted(self.rows.items()) if row.state is SegmentState.SEALED
+        ]
+
+    def stripes_elsewhere(self, segment: SegmentId) -> int:
+        """Number of stripes of a segment that can be fetched; 0: it cannot."""
+        row = self.rows.get(segment)
+        if row is None or row.k == 0:
+            return 0
+        return sealed_of(segment, row).stripe_count
+
+    def figures(self) -> Figures:
+        """Our part of CacheFacts."""
+        rows = self.rows.values()
+        by_state = Counter(row.state for row in rows)
+        return {
+            "unsafe_bytes": sum(row.length for row in rows if row.state is SegmentState.SEALED),
+            "segments_sealed": by_state[SegmentState.SEALED],
+            "segments_offloaded": by_state[SegmentState.OFFLOADED],
+            "segments_condemned": by_state[SegmentState.CONDEMNED],
+            "segment_bytes": sum(row.length for row in rows if row.kind is SegmentKind.DATA),
+            "stored_bytes": sum(row.stored_bytes for row in rows),
+            "published_journal": self.published,
+            "published_cut_ns": self.published_cut_ns,
+            "newest_journal": self.newest_journal,
+        }
+
+    # -- changes: made here, noted with `note` once they are written
+
+    def put(self, segment: SegmentId, row: SegmentRow) -> Op:
+        before = self.rows.get(segment)
+        return Op(Table.SEGMENTS, u64_key(segment), before.pack() if before else None, row.pack())
+
+    def offloaded(self, receipt: Receipt) -> SegmentRow | None:
+        """The row after this receipt; None if it says nothing new. Raises ObjectMissing."""
+        row = self.row(receipt.segment)
+        if row.state is SegmentState.CONDEMNED or (row.state is SegmentState.OFFLOADED and not receipt.complete):
+            return None
+        after = with_receipt(row, receipt)
+        return None if after == row else after
+
+    def publish(self, point: RestorePoint, before: bytes | None) -> Op:
+        after = _PUBLISHED.pack(point.journals[-1], point.cut_ns, point.next_segment)
+        return Op(Table.META, PUBLISHED_KEY, before, after)
+
+
+def with_receipt(row: SegmentRow, receipt: Receipt) -> SegmentRow:
+    return row._replace(
+        state=SegmentState.OFFLOADED if receipt.complete else SegmentState.SEALED,
+        k=receipt.k, m=receipt.m, placed=len(receipt.placed) - receipt.missing,
+        stored_bytes=receipt.stored_bytes, seal=receipt.seal,
+    )  # fmt: skip
+
+
+def row_of(sealed: SealedSegment) -> SegmentRow:
+    """The first row of a segment found at the locations."""
+    return SegmentRow(
+        sealed.kind, SegmentState.SEALED, 0, 0, 0, sealed.length, sealed.sealed_ns, sealed.needs_upto, 0, bytes(16)
+    )
