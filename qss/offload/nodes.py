@@ -3,14 +3,31 @@ around it. Runs on trio."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final, TypeVar, cast
 
+import trio
+
+from qss.errors import AccessDenied, Busy, QssError, Refused, Retryable, Unreachable
+from qss.host import Entropy
 from qss.ids import LocationId
-from qss.offload.health import HealthFacts
+from qss.offload.bandwidth import TokenBucket
+from qss.offload.health import Health, HealthFacts, HealthOptions, backoff_s
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.offload.placement import LocationFacts
 from qss.s3.store import Body, ObjectInfo, ObjectStore
+
+T = TypeVar("T")
+
+PROBE_DEADLINE_S: Final = 5.0
+PROBE_PAUSE_MIN_S: Final = 0.05
+
+
+def jitter_from(entropy: Entropy) -> Callable[[], float]:
+    """Numbers in [0, 1)."""
+    return lambda: int.from_bytes(entropy.token(4), "little") / 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,80 +36,292 @@ class NodeFacts:
 
     location: LocationId
     up: bool
+    denied: bool  # it refused the newest PUT
     health: HealthFacts
     labels: Mapping[str, str]
     bytes_up: int
     bytes_down: int
-    requests: int
+    requests: int  # attempts sent
     retries: int
-    errors: int
+    errors: int  # attempts that ended without an answer, or asked to come back
     in_flight: int
 
 
 class Node:
-    """One location. Itself an ObjectStore, so whatever takes one takes a Node."""
+    """One location. Itself an ObjectStore, so whatever takes one takes a Node.
 
-    location: LocationId
-    labels: Mapping[str, str]
+    Every verb waits its turn (`in_flight_per_location`), then has a deadline for each attempt, and is repeated after
+    Unreachable and Busy. While the breaker is open it raises Unreachable at once, with `retry_after_s`.
+    """
 
     def __init__(
         self, options: LocationOptions, store: ObjectStore, limits: OffloadOptions, jitter: Callable[[], float]
     ) -> None:
         """`jitter` returns a number in [0, 1), another one each time."""
-        raise NotImplementedError
+        self.location = options.name
+        self.labels = options.labels
+        self.weight = options.weight
+        self.store = store
+        self._limits = limits
+        self._jitter = jitter
+        self._health = Health(
+            HealthOptions(
+                failures=limits.breaker_failures,
+                open_first_s=limits.breaker_open_first_s,
+                open_max_s=limits.breaker_open_max_s,
+            )
+        )
+        self._turns = trio.CapacityLimiter(limits.in_flight_per_location)
+        self._up_bucket: TokenBucket | None = None  # made with the first byte: there is no clock outside of trio.run
+        self._down_bucket: TokenBucket | None = None
+        self._denied = False
+        self._flip = trio.Event()
+        self._last_verdict_s = float("-inf")
+        self._bytes_up = self._bytes_down = self._requests = self._retries = self._errors = 0
 
     @property
     def up(self) -> bool:
-        raise NotImplementedError
+        """False from the moment its breaker opens until it answers again."""
+        return self._health.up
 
     @property
     def latency_s(self) -> float | None:
-        """Moving average of answered requests."""
-        raise NotImplementedError
+        """Moving average of GET, HEAD and DELETE; None before the first."""
+        return self._health.latency_s
 
+    @property
+    def facts(self) -> NodeFacts:
+        return NodeFacts(
+            location=self.location,
+            up=self.up,
+            denied=self._denied,
+            health=self._health.facts,
+            labels=self.labels,
+            bytes_up=self._bytes_up,
+            bytes_down=self._bytes_down,
+            requests=self._requests,
+            retries=self._retries,
+            errors=self._errors,
+            in_flight=int(self._turns.borrowed_tokens),
+        )
+
+    # -- the five verbs
     async def put(self, key: str, body: Body, *, if_absent: bool = False) -> None:
         """Like ObjectStore.put. With `if_absent` an attempt whose fate is unknown (Unreachable) is not repeated: the
         caller must look what is there."""
-        raise NotImplementedError
+        deadline_s = self._limits.put_deadline_s
+        rate = self._limits.upload_bytes_per_s
+        if rate is not None:
+            deadline_s += self._limits.in_flight_per_location * body.length / rate
+            body = self._metered(body, rate)
+        try:
+            await self._call(
+                lambda: self.store.put(key, body, if_absent=if_absent), deadline_s, timed=False, only_busy=if_absent
+            )
+        except AccessDenied:
+            self._denied = True
+            raise
+        self._denied = False
+        self._bytes_up += body.length
 
     async def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        raise NotImplementedError
+        rate = self._limits.download_bytes_per_s
+        if rate is not None and stop is not None:
+            await self._wait_for_download(stop - start, rate)
+        data = await self._call(lambda: self.store.get(key, start, stop), self._limits.get_deadline_s)
+        if rate is not None and stop is None:
+            await self._wait_for_download(len(data), rate)
+        self._bytes_down += len(data)
+        return data
 
     async def head(self, key: str) -> ObjectInfo:
-        raise NotImplementedError
+        return await self._call(lambda: self.store.head(key), self._limits.get_deadline_s)
 
     async def delete(self, key: str) -> None:
-        raise NotImplementedError
+        await self._call(lambda: self.store.delete(key), self._limits.get_deadline_s)
 
-    def list(self, prefix: str = "", after: str = "") -> AsyncIterator[ObjectInfo]:
-        raise NotImplementedError
+    async def list(self, prefix: str = "", after: str = "") -> AsyncGenerator[ObjectInfo, None]:
+        """Like ObjectStore.list; goes on behind the last object seen when the listing breaks off. Takes a turn for each
+        step, never while the caller works on an object."""
+        attempt = 0
+        while True:
+            # Every ObjectStore.list is an async generator; the port's type says less.
+            async with aclosing(cast("AsyncGenerator[ObjectInfo, None]", self.store.list(prefix, after))) as listing:
+                try:
+                    while (info := await self._step(listing)) is not None:
+                        yield info
+                        after, attempt = info.key, 0
+                    return
+                except Retryable as error:
+                    await self._pause_or_raise(attempt, error)
+                    attempt += 1
+
+    # -- watching
+    async def probe(self, key: str) -> None:
+        """Find out whether it answers: a HEAD, repeated until there is a verdict. Raises no QssError."""
+        for attempt in range(self._limits.breaker_failures):
+            if self._health.refuses(trio.current_time()):
+                return
+            try:
+                await self._once(lambda: self.store.head(key), min(PROBE_DEADLINE_S, self._limits.get_deadline_s))
+                return
+            except Retryable:
+                await trio.sleep(self._backoff_s(attempt))
+            except QssError:
+                return  # an answer
+
+    def next_probe_in_s(self, interval_s: float) -> float:
+        """Seconds until a probe can tell something new."""
+        now_s = trio.current_time()
+        wait_s = self._last_verdict_s + interval_s - now_s if self.up else self._health.try_in_s(now_s)
+        return max(PROBE_PAUSE_MIN_S, wait_s)
+
+    async def flipped(self) -> None:
+        """Return when it goes down or comes back."""
+        await self._flip.wait()
+
+    # -- one request
+    async def _call(
+        self, send: Callable[[], Awaitable[T]], deadline_s: float, *, timed: bool = True, only_busy: bool = False
+    ) -> T:
+        """`send` until it succeeds, is refused, or the attempts are used up."""
+        attempt = 0
+        while True:
+            try:
+                return await self._once(send, deadline_s, timed=timed)
+            except Retryable as error:
+                if only_busy and not isinstance(error, Busy):
+                    raise
+                await self._pause_or_raise(attempt, error)
+                attempt += 1
+
+    async def _pause_or_raise(self, attempt: int, error: Retryable) -> None:
+        if attempt + 1 >= self._limits.attempts or self._health.refuses(trio.current_time()):
+            raise error
+        self._retries += 1
+        asked_s = min(error.retry_after_s or 0.0, self._limits.backoff_max_s)
+        await trio.sleep(max(asked_s, self._backoff_s(attempt)))
+
+    def _backoff_s(self, attempt: int) -> float:
+        return backoff_s(attempt, self._limits.backoff_first_s, self._limits.backoff_max_s, self._jitter())
+
+    async def _step(self, listing: AsyncGenerator[ObjectInfo, None]) -> ObjectInfo | None:
+        return await self._once(lambda: anext(listing, None), self._limits.get_deadline_s, timed=False)
+
+    async def _once(self, send: Callable[[], Awaitable[T]], deadline_s: float, *, timed: bool = True) -> T:
+        """One attempt. Its verdict goes to the breaker whatever happens."""
+        self._refuse_if_open(ask=True)
+        async with self._turn():
+            self._refuse_if_open(ask=False)  # it may have opened while we waited
+            was_up, sent_s = self.up, trio.current_time()
+            self._requests += 1
+            try:
+                with trio.fail_after(deadline_s):
+                    result = await send()
+            except trio.TooSlowError:
+                error = Unreachable(f"location {self.location} did not answer within {deadline_s:g} s")
+                self._count_failure(error)
+                raise error from None
+            except Retryable as error:
+                self._count_failure(error)
+                raise
+            except QssError as error:
+                complaint = str(error) if isinstance(error, Refused) else ""
+                self._health.answered(trio.current_time() - sent_s if timed else None, complaint)
+                raise
+            except BaseException:  # cancelled, or the body could not be read: not the location's doing
+                now_s = trio.current_time()
+                self._health.abandoned(now_s, now_s - sent_s if timed else 0.0)
+                raise
+            else:
+                self._health.answered(trio.current_time() - sent_s if timed else None)
+                return result
+            finally:
+                self._last_verdict_s = trio.current_time()
+                if self.up != was_up:
+                    self._flip.set()
+                    self._flip = trio.Event()
+
+    def _refuse_if_open(self, *, ask: bool) -> None:
+        now_s = trio.current_time()
+        if self._health.refuses(now_s) if ask else not self._health.allow(now_s):
+            reason = self._health.facts.last_error or "it is being tried again"
+            raise Unreachable(f"location {self.location} is down: {reason}", retry_after_s=self._health.try_in_s(now_s))
+
+    def _count_failure(self, error: Retryable) -> None:
+        self._errors += 1
+        verdict = self._health.busy if isinstance(error, Busy) else self._health.failed
+        verdict(trio.current_time(), self._jitter(), str(error))
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        # On behalf of the request, not of the task: a body may itself be read from this location.
+        request = object()
+        await self._turns.acquire_on_behalf_of(request)
+        try:
+            yield
+        finally:
+            self._turns.release_on_behalf_of(request)
+
+    # -- bandwidth
+    def _metered(self, body: Body, rate: int) -> Body:
+        async def chunks() -> AsyncIterator[bytes | memoryview]:
+            if self._up_bucket is None:
+                self._up_bucket = TokenBucket(rate, trio.current_time())
+            async for chunk in body.chunks():
+                await trio.sleep(self._up_bucket.take(len(chunk), trio.current_time()))
+                yield chunk
+
+        return Body(body.length, chunks)
+
+    async def _wait_for_download(self, count: int, rate: int) -> None:
+        if self._down_bucket is None:
+            self._down_bucket = TokenBucket(rate, trio.current_time())
+        await trio.sleep(self._down_bucket.take(count, trio.current_time()))
 
 
 class Nodes(Mapping[LocationId, Node]):
     """All locations of a file system, in the order of configuration."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        raise NotImplementedError
+        self._nodes = {node.location: node for node in nodes}
+        assert len(self._nodes) == len(nodes), "two locations have the same name"
 
     def __getitem__(self, location: LocationId) -> Node:
-        raise NotImplementedError
+        return self._nodes[location]
 
     def __iter__(self) -> Iterator[LocationId]:
-        raise NotImplementedError
+        return iter(self._nodes)
 
     def __len__(self) -> int:
-        raise NotImplementedError
+        return len(self._nodes)
 
     def facts(self) -> list[NodeFacts]:
-        raise NotImplementedError
+        return [node.facts for node in self._nodes.values()]
 
     def placement(self) -> list[LocationFacts]:
-        """For `place`: every location; those that are down are not usable."""
-        raise NotImplementedError
+        """For `place`: every location; those that are down are not usable now."""
+        return [LocationFacts(node.location, node.weight, node.labels, usable=node.up) for node in self._nodes.values()]
 
     async def watch(
         self, probe_key: str, on_change: Callable[[LocationId, bool], Awaitable[None]], interval_s: float
     ) -> None:
-        """Probe every location at once and then by the interval; call `on_change(location, up)` when one goes down or
-        comes back, whoever noticed. Runs until cancelled."""
-        raise NotImplementedError
+        """Probe every location at once, then those that have been idle for the interval, and those that are down
+        as soon as their breaker lets one request through. Calls `on_change(location, up)` when one goes down or
+        comes back, whoever noticed; all are taken to be up before. Runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for node in self._nodes.values():
+                nursery.start_soon(_watch_one, node, probe_key, on_change, interval_s)
+
+
+async def _watch_one(
+    node: Node, probe_key: str, on_change: Callable[[LocationId, bool], Awaitable[None]], interval_s: float
+) -> None:
+    told_up = True
+    while True:
+        await node.probe(probe_key)
+        while node.up != told_up:
+            told_up = node.up
+            await on_change(node.location, told_up)
+        with trio.move_on_after(node.next_probe_in_s(interval_s)):
+            await node.flipped()
