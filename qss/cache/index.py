@@ -81,6 +81,10 @@ class Index:
                 return cursor.item() if cursor.prev() else None
             return cursor.item() if cursor.last() else None
 
+    def count(self, table: Table) -> int:
+        """Number of rows."""
+        return int(self._txn.stat(self._dbs[table])["entries"])
+
     def apply(self, ops: Iterable[Op]) -> None:
         """Make the rows what the ops say. Raises Damaged when LMDB fails; then the transaction is lost (`reset`)."""
         put, delete, dbs = self._txn.put, self._txn.delete, self._dbs

@@ -28,7 +28,7 @@ from qss.formats.journal import Op
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
-from qss.limits import MIB
+from qss.limits import MIB, STRIPE_BYTES
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
 
 RETENTION_KEY: Final = b"cache.retention"
@@ -120,6 +120,16 @@ class SegmentCache:
     def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
         """The row with the greatest key <= `key`, or None."""
         return self._ledger.index.floor(table, key)
+
+    def count(self, table: Table) -> int:
+        """Number of rows of a table."""
+        return self._ledger.index.count(table)
+
+    def holds(self, segment: SegmentId, position: int) -> bool:
+        """Whether the stripe with this byte of a segment can be read here without a fetch."""
+        if self._reads.segment_file(segment) is not None:
+            return True
+        return (segment, StripeNo(position // STRIPE_BYTES)) in self._reads.files
 
     def begin(self) -> Change:
         return Change(self._ledger.index)

@@ -1,0 +1,152 @@
+"""Mounting: options, a stale mountpoint, the kernel's read-ahead, and an orderly end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyfuse3
+import trio
+
+from qss.errors import Refused
+from qss.fs.filesystem import FileSystem
+from qss.fuse.operations import Operations
+
+log = logging.getLogger(__name__)
+
+REQUEST_TASKS_MAX: Final = 1_000
+READ_AHEAD_KIB: Final = 1024  # one request of the largest size
+BACKGROUND_REQUESTS_MAX: Final = 512
+"""Reads ahead the kernel sends at the same time. Reads stuck on dead locations count too, hence so many."""
+_UNMOUNT_WAIT_S: Final = 10.0
+
+FSNAME: Final = "qss"
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    read_only: bool = False
+    allow_other: bool = True  # falls back to False where the user may not
+    default_permissions: bool = True
+    writeback: bool = False  # the kernel collects small writes; less is safe after a crash of the machine
+    acl: bool = True
+    nodev: bool = False
+    nosuid: bool = False
+    fsname: str = FSNAME
+    subtype: str = FSNAME
+    read_ahead_kib: int = READ_AHEAD_KIB
+    extra: tuple[str, ...] = ()  # passed to libfuse as they are
+
+    def as_fuse(self, *, allow_other: bool) -> set[str]:
+        """Options of libfuse's fuse_session_new (mount.c, fuse_lowlevel.c)."""
+        chosen = {f"fsname={self.fsname}", f"subtype={self.subtype}", *self.extra}
+        if self.read_only:
+            chosen.add("ro")
+        if allow_other:
+            chosen.add("allow_other")
+        if self.default_permissions:
+            chosen.add("default_permissions")
+        # The kernel's own defaults for a mount by root are dev and suid; libfuse's are the opposite.
+        if os.geteuid() == 0:
+            chosen.add("nodev" if self.nodev else "dev")
+            chosen.add("nosuid" if self.nosuid else "suid")
+        return chosen
+
+
+async def serve(
+    fs: FileSystem,
+    mountpoint: Path,
+    options: MountOptions = MountOptions(),
+    *,
+    task_status: trio.TaskStatus[Operations] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Mount and answer the kernel until unmounted or cancelled; then nothing is mounted and no handle is left.
+
+    Runs the file system's background work too. Once per process. Reports started with the Operations (for counters)
+    when the kernel has shaken hands. Raises Refused when it cannot be mounted; says why.
+    """
+    await trio.to_thread.run_sync(clean_mountpoint, mountpoint)
+    operations = Operations(fs, writeback=options.writeback, acl=options.acl)
+    _init(operations, mountpoint, options)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fs.run)
+            nursery.start_soon(_tell_ready, operations, mountpoint, options, task_status)
+            await pyfuse3.main(max_tasks=REQUEST_TASKS_MAX)
+            nursery.cancel_scope.cancel()
+    finally:
+        # Unmounts lazily when it is busy: names go at once, and what is still open gets ENOTCONN.
+        pyfuse3.close(unmount=True)
+        fs.detach()
+
+
+def _init(operations: Operations, mountpoint: Path, options: MountOptions) -> None:
+    os.environ.pop("FUSE_URING_ENABLE", None)  # libfuse would call us from threads of its own
+    wanted = [options.allow_other, False] if options.allow_other and os.geteuid() != 0 else [options.allow_other]
+    for allow_other in wanted:
+        try:
+            pyfuse3.init(operations, str(mountpoint), options.as_fuse(allow_other=allow_other))
+        except RuntimeError as error:
+            last = error
+        else:
+            return
+    raise Refused(f"{mountpoint} cannot be mounted: {last}; see the lines of fusermount3 above") from last
+
+
+async def _tell_ready(
+    operations: Operations, mountpoint: Path, options: MountOptions, task_status: trio.TaskStatus[Operations]
+) -> None:
+    await operations.ready.wait()
+    task_status.started(operations)
+    with contextlib.suppress(OSError):
+        await trio.to_thread.run_sync(tune, mountpoint, options.read_ahead_kib)
+
+
+def tune(mountpoint: Path, read_ahead_kib: int) -> None:
+    """Larger reads ahead and more of them, where we may. Called from a thread: stat asks our own mount."""
+    device = os.stat(mountpoint).st_dev
+    major, minor = os.major(device), os.minor(device)
+    for path, value in (
+        (Path(f"/sys/class/bdi/{major}:{minor}/read_ahead_kb"), read_ahead_kib),
+        (Path(f"/sys/fs/fuse/connections/{minor}/max_background"), BACKGROUND_REQUESTS_MAX),
+        (Path(f"/sys/fs/fuse/connections/{minor}/congestion_threshold"), BACKGROUND_REQUESTS_MAX * 3 // 4),
+    ):
+        try:
+            path.write_text(str(value), encoding="ascii")
+        except OSError as error:
+            log.debug("%s stays as it is: %s", path, error)
+
+
+def clean_mountpoint(mountpoint: Path) -> None:
+    """Take away what a crashed mount left, and check that here is a directory to mount on. Blocks.
+
+    Raises Refused.
+    """
+    try:
+        mode = os.stat(mountpoint)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise Refused(f"{mountpoint} cannot be mounted on: {error.strerror}") from error
+        unmount_stale(mountpoint)
+        mode = os.stat(mountpoint)
+    if not mountpoint.is_dir():
+        raise Refused(f"{mountpoint} is no directory; choose one to mount on")
+    if mode.st_dev != os.stat(mountpoint.absolute().parent).st_dev and os.path.ismount(mountpoint):
+        raise Refused(f"{mountpoint} is mounted already; unmount it first, or choose another directory")
+
+
+def unmount_stale(mountpoint: Path) -> None:
+    """Detach a mountpoint whose process is gone. Raises Refused when that cannot be done."""
+    for command in (["umount", "-l", str(mountpoint)], ["fusermount3", "-u", "-z", str(mountpoint)]):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(command, check=False, capture_output=True, timeout=_UNMOUNT_WAIT_S)
+            if done.returncode == 0:
+                log.info("%s: what a crashed mount had left is gone", mountpoint)
+                return
+    raise Refused(f"{mountpoint} is left over from a crashed mount; run: umount -l {mountpoint}")

@@ -1,0 +1,66 @@
+"""One mounted file system without locations, in a process of its own: `python -m tests.harness.mount_runner STATE MNT`.
+
+Prints `ready` when it can be used. SIGTERM ends it in an orderly way. Options by --flags, see `main`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+from pathlib import Path
+
+import trio
+
+from qss.cache.options import CacheOptions
+from qss.cache.store import SegmentCache
+from qss.fs.filesystem import FileSystem, FsOptions
+from qss.fuse.mount import MountOptions, serve
+from qss.host import Host
+
+
+async def run(args: argparse.Namespace) -> None:
+    host = Host()
+    cache = await SegmentCache.open(args.state, host, CacheOptions(), None)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cache.run)
+            fs = FileSystem(cache, host.clock, FsOptions(read_only=args.ro))
+            nursery.start_soon(_until_signal, nursery.cancel_scope)
+            nursery.start_soon(_serve, fs, args, nursery.cancel_scope)
+    finally:
+        with trio.CancelScope(shield=True):
+            await cache.close()
+
+
+async def _serve(fs: FileSystem, args: argparse.Namespace, scope: trio.CancelScope) -> None:
+    options = MountOptions(read_only=args.ro, writeback=args.writeback)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_start, fs, args.mountpoint, options)
+        print("ready", flush=True)
+    scope.cancel()
+
+
+async def _start(fs: FileSystem, mountpoint: Path, options: MountOptions, *, task_status) -> None:
+    await serve(fs, mountpoint, options, task_status=task_status)
+
+
+async def _until_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("state", type=Path)
+    parser.add_argument("mountpoint", type=Path)
+    parser.add_argument("--ro", action="store_true")
+    parser.add_argument("--writeback", action="store_true")
+    logging.basicConfig(level=logging.INFO)
+    trio.run(run, parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
