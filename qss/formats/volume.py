@@ -1,4 +1,4 @@
-"""The volume: an append-only file of a Trove. Superblock and self-describing records. Byte table: docs/formats/volume.md.
+"""The volume: an append-only file of a Trove, a superblock and self-describing records. See docs/formats/volume.md.
 
 A record is `header | key | meta | body | table | footer | late | padding`. The header is written first and says how
 long everything is, so that a scanner can step over a body that is still on its way; the footer is written last and
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from blake3 import blake3
@@ -142,7 +142,7 @@ class Footer:
     """What is known when a record ends. `void` says: given up, dead space."""
 
     version: int  # u64: the order among records of one key
-    root: bytes = bytes(HASH_BYTES)
+    root: bytes = bytes(HASH_BYTES)  # set by decoding
     etag: bytes = bytes(16)
     etag_kind: EtagKind = EtagKind.NONE
     late: bytes = b""
@@ -214,7 +214,7 @@ def head_len(data: bytes) -> int:
         or late_room > LATE_BYTES_MAX
     ):
         raise CorruptData("record lengths are out of bounds")
-    return HEADER_BYTES + key_len + int(meta_len)
+    return int(HEADER_BYTES + key_len + meta_len)
 
 
 def decode_header(data: bytes, identity: bytes, position: int) -> Header:
@@ -249,9 +249,11 @@ def _footer_check(header: Header, fields: bytes, table: bytes, place: tuple[byte
 def encode_footer(header: Header, footer: Footer, table: bytes, place: tuple[bytes, int]) -> bytes:
     """Table, footer, late metadata and padding: what goes to `header.table_at`, to the end of the record.
 
+    The root is computed from the table, `footer.root` is not looked at.
     `place` is the volume's identity and the record's position.
     """
     assert len(table) == header.table_len or footer.void, "table length"
+    root = bytes(HASH_BYTES) if footer.void else root_of(table)
     assert len(footer.late) <= header.late_room, "late metadata"
     fields = _FOOTER.pack(
         _FOOTER_MAGIC,
@@ -260,7 +262,7 @@ def encode_footer(header: Header, footer: Footer, table: bytes, place: tuple[byt
         len(footer.late),
         header.body_len,
         footer.version,
-        footer.root,
+        root,
         footer.etag,
         0,
         0,
@@ -296,12 +298,11 @@ def is_unfinished(header: Header, data: bytes) -> bool:
     return not any(data[header.table_len : header.table_len + FOOTER_BYTES])
 
 
-def encode_record(header: Header, body: bytes | memoryview, footer: Footer, place: tuple[bytes, int]) -> list[bytes]:
-    """A whole record, in pieces for one vectored write; fills in the root."""
-    table = hash_blocks(body)
-    footer = replace(footer, root=root_of(table))
-    head = encode_header(header, *place)
-    return [head, bytes(body) if isinstance(body, memoryview) else body, encode_footer(header, footer, table, place)]
+def encode_record(
+    header: Header, body: bytes | memoryview, table: bytes, footer: Footer, place: tuple[bytes, int]
+) -> list[bytes | memoryview]:
+    """A whole record, in pieces for one vectored write. `table` is `hash_blocks(body)`."""
+    return [encode_header(header, *place), body, encode_footer(header, footer, table, place)]
 
 
 _PART: Final = struct.Struct("<IQ16s")
@@ -315,6 +316,11 @@ class PartRef:
     number: int  # 1 … 10,000
     size: int  # bytes
     etag: bytes  # md5, 16 bytes
+
+
+def parts_len(count: int) -> int:
+    """Bytes of the body of a COMPOSITE record with this many parts."""
+    return 16 + count * _PART.size
 
 
 def encode_parts(upload: bytes, parts: list[PartRef]) -> bytes:

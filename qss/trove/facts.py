@@ -82,9 +82,7 @@ def _object(tables: Tables, fact: Fact) -> None:
         return
     tree = tables.tree(_bucket_id(tables, fact.tenant, bucket))
     old = tree.get(key)
-    row = ObjectRow(
-        fact.place, fact.body_at, fact.size, fact.version, fact.etag, fact.etag_kind, damaged=fact.damaged
-    )
+    row = ObjectRow(fact.place, fact.body_at, fact.size, fact.version, fact.etag, fact.etag_kind, damaged=fact.damaged)
     if fact.kind == Kind.COMPOSITE and not fact.damaged:
         upload, refs = decode_parts(fact.body)
         row = replace(row, size=sum(ref.size for ref in refs), parts=len(refs))

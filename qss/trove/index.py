@@ -37,7 +37,7 @@ MAP_BYTES: Final = 256 * GIB  # address space, not memory and not disk
 FORMAT: Final = 1
 
 _NAMES: Final = ("state", "buckets", "keys", "uploads", "parts", "owners", "amends", "graves", "volumes", "damage")
-_STATE: Final = struct.Struct("<QQQ")
+_STATE: Final = struct.Struct("<QQQQ")
 _BUCKET: Final = struct.Struct(">I")
 _VOLUME_KEY: Final = struct.Struct(">I")
 _PLACE_KEY: Final = struct.Struct(">IQ")
@@ -66,6 +66,7 @@ class Totals:
     objects: int = 0
     object_bytes: int = 0
     next_node: int = 1
+    newest: int = 0  # highest version seen; the clock may go back
     volumes: dict[int, VolumeRow] = field(default_factory=dict)
     dirty: set[int] = field(default_factory=set)
 
@@ -147,9 +148,7 @@ class Tables:
             self._txn.put(at, upload, db=self.dbs.owners)
 
     def owner_of(self, place: Place) -> bytes | None:
-        value: bytes | None = self._txn.get(
-            b"p" + _PLACE_KEY.pack(place.volume, place.position), db=self.dbs.owners
-        )
+        value: bytes | None = self._txn.get(b"p" + _PLACE_KEY.pack(place.volume, place.position), db=self.dbs.owners)
         return value
 
     def move_owner(self, old: Place, new: Place) -> None:
@@ -200,6 +199,7 @@ class Tables:
         self._set(place.volume, VolumeRow(row.low, row.live + sign * place.length, row.oldest))
 
     def saw(self, volume: int, version: int) -> None:
+        self._totals.newest = max(self._totals.newest, version)
         row = self._totals.volumes.get(volume, VolumeRow(0))
         if version < row.oldest:
             self._set(volume, VolumeRow(row.low, row.live, version))
@@ -213,6 +213,8 @@ class Tables:
         self._totals.volumes.pop(volume, None)
         self._totals.dirty.discard(volume)
         self._txn.delete(_VOLUME_KEY.pack(volume), db=self.dbs.volumes)
+        for note in [note for note in self.damage() if note["volume"] == volume]:
+            self.clear_damage(volume, note["position"])
 
     def _set(self, volume: int, row: VolumeRow) -> None:
         self._totals.volumes[volume] = row
@@ -224,10 +226,10 @@ class Tables:
         for volume in totals.dirty:
             self._txn.put(_VOLUME_KEY.pack(volume), totals.volumes[volume].encode(), db=self.dbs.volumes)
         totals.dirty.clear()
-        state = _STATE.pack(totals.next_node, totals.objects, totals.object_bytes)
+        state = _STATE.pack(totals.next_node, totals.objects, totals.object_bytes, totals.newest)
         self._txn.put(b"totals", state, db=self.dbs.state)
 
-    # -- damage ---------------------------------------------------------------------------------------------------------
+    # -- damage -----------------------------------------------------------------------------------------------------
 
     def add_damage(self, volume: int, position: int, what: dict[str, Any]) -> None:
         self._txn.put(_PLACE_KEY.pack(volume, position), json.dumps(what).encode(), db=self.dbs.damage)
@@ -301,7 +303,7 @@ class Index:
             totals = Totals()
             state = txn.get(b"totals", db=self._dbs.state)
             if state is not None:
-                totals.next_node, totals.objects, totals.object_bytes = _STATE.unpack(state)
+                totals.next_node, totals.objects, totals.object_bytes, totals.newest = _STATE.unpack(state)
             for key, value in txn.cursor(db=self._dbs.volumes).iternext():
                 totals.volumes[_VOLUME_KEY.unpack(key)[0]] = decode_volume(value)
             self.totals = totals

@@ -182,5 +182,3 @@ def _sweep(tables: Tables) -> None:
     for name, row in list(tables.buckets(0)):
         if not row.place.length and next(tables.tree(row.number).scan(), None) is None:
             tables.set_bucket(0, name, None)
-
-

@@ -83,8 +83,8 @@ class PartRow:
 def decode_part(data: bytes) -> PartRow:
     if len(data) < _PLACE.size + _PART.size:
         raise CorruptData("part row is cut short")
-    fields = _PART.unpack_from(data, _PLACE.size)
-    return PartRow(_place(data), *fields, late=data[_PLACE.size + _PART.size :])
+    size, version, body_at, etag = _PART.unpack_from(data, _PLACE.size)
+    return PartRow(_place(data), size, version, body_at, etag, data[_PLACE.size + _PART.size :])
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ from qss.formats.volume import (
     encode_header,
     encode_record,
     hash_blocks,
-    root_of,
 )
 from qss.host import Clock, Disk, Entropy
 from qss.host.disk import Handle
@@ -95,7 +94,13 @@ class Slot:
         view = memoryview(piece)
         self.table += hash_blocks(view)
         at = self.position + self.header.body_at + self.written
-        self.disk.pwrite(self.volume.handle, [view], at)
+        try:
+            self.disk.pwrite(self.volume.handle, [view], at)
+        except NoSpace:
+            raise NoSpace("the disk of this node is full") from None
+        except OSError as error:
+            self.volume.failed = self.volume.sealed = True
+            raise Retryable(f"writing a volume failed: {error.strerror}") from error
         self.written += len(piece)
 
 
@@ -110,9 +115,7 @@ class Drive:
 class VolumeSet:
     """All volumes of a node, over one or more drives."""
 
-    def __init__(
-        self, drives: Sequence[Path], disk: Disk, clock: Clock, entropy: Entropy, node: bytes
-    ) -> None:
+    def __init__(self, drives: Sequence[Path], disk: Disk, clock: Clock, entropy: Entropy, node: bytes) -> None:
         self.disk = disk
         self.drives = [Drive(path / "volumes") for path in drives]
         self._clock = clock
@@ -187,15 +190,15 @@ class VolumeSet:
         volume = self._active[large] = self._create()
         return volume
 
-    def append(self, header: Header, body: bytes | memoryview, footer: Footer) -> tuple[Volume, Place, bytes]:
-        """A whole record in one write. Returns where it is and its root; not synced. Raises NoSpace, Retryable."""
+    def append(self, header: Header, body: bytes | memoryview, table: bytes, footer: Footer) -> tuple[Volume, Place]:
+        """A whole record in one write; `table` is its body's `hash_blocks`. Not synced. Raises NoSpace, Retryable."""
         volume = self._with_room(header.record_len, large=False)
         header = replace(header, floor=volume.floor)
         position = volume.end
-        self._write(volume, encode_record(header, body, footer, volume.place_of(position)), position)
+        self._write(volume, encode_record(header, body, table, footer, volume.place_of(position)), position)
         volume.end = position + header.record_len
         volume.unsettled[position] = header.version
-        return volume, Place(volume.number, position, header.record_len), root_of(hash_blocks(body))
+        return volume, Place(volume.number, position, header.record_len)
 
     def begin(self, header: Header) -> Slot:
         """Reserve room for a body that arrives in pieces. Must end in `finish` or `void`."""
@@ -210,14 +213,11 @@ class VolumeSet:
         volume.open_slots[position] = None
         return Slot(self.disk, volume, position, header)
 
-    def finish(self, slot: Slot, footer: Footer) -> bytes:
-        """Write the footer: the record is whole, not synced. Returns the root."""
+    def finish(self, slot: Slot, footer: Footer) -> None:
+        """Write the footer: the record is whole, not synced."""
         assert slot.written == slot.header.body_len, "body is short"
-        table = bytes(slot.table)
-        footer = replace(footer, root=root_of(table))
-        self._write_footer(slot, footer, table)
+        self._write_footer(slot, footer, bytes(slot.table))
         slot.volume.open_slots.pop(slot.position, None)
-        return footer.root
 
     def void(self, slot: Slot) -> None:
         """Give a reservation up: dead space."""
@@ -230,7 +230,7 @@ class VolumeSet:
         data = encode_footer(slot.header, footer, table, slot.volume.place_of(slot.position))
         self._write(slot.volume, [data], slot.position + slot.header.table_at)
 
-    def _write(self, volume: Volume, parts: list[bytes], position: int) -> None:
+    def _write(self, volume: Volume, parts: list[bytes | memoryview], position: int) -> None:
         if volume.failed:
             raise Retryable("a volume of this node has failed; send it again")
         try:
@@ -291,10 +291,11 @@ class VolumeSet:
                 del self._active[lane]
 
     def remove(self, volume: Volume) -> None:
-        """Delete a volume's file; readers that have it pinned keep it until they are through."""
+        """Delete a volume's file for good; readers that have it pinned keep it until they are through."""
         self.seal(volume)
         volume.condemned = True
         self.disk.remove(volume.path)
+        self.disk.sync_dir(volume.path.parent)
         self._bury(volume)
 
     def _bury(self, volume: Volume) -> None:

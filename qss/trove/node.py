@@ -1,0 +1,219 @@
+"""A node: its directories, its lock, its identity, and what runs in the background while it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from qss.errors import ConfigInvalid, QssError, Refused
+from qss.host import Host
+from qss.trove.commit import SyncMode
+from qss.trove.compaction import compact_one
+from qss.trove.engine import Engine
+from qss.trove.index import Index
+from qss.trove.recovery import Report, recover
+from qss.trove.store import TroveStore
+from qss.trove.volumes import VolumeSet
+
+log = logging.getLogger(__name__)
+
+MARKER: Final = "trove.json"
+LOCK: Final = "trove.lock"
+CREDENTIALS: Final = "credentials.json"
+CHECKPOINT_S: Final = 5.0
+EXPIRE_EVERY_S: Final = 3600.0
+COMPACT_EVERY_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """What a node is told. The first of `data` holds the index, the lock and the credentials."""
+
+    data: tuple[Path, ...]
+    sync: SyncMode = SyncMode.GROUP
+    upload_age_s_max: float = 7 * 86_400
+    compact_garbage: float = 0.3  # share of a sealed volume that is dead before it is compacted; 1 switches it off
+    host: Host = field(default_factory=Host)
+
+
+class DataLock:
+    """Two nodes never share a directory. Held while the process lives; the system lets go of it if it dies."""
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self._files: list[int] = []
+        for directory in directories:
+            handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._files.append(handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self.release()
+                raise Refused(f"{directory} is in use by another Trove; stop that one or give another --data") from None
+
+    def release(self) -> None:
+        for handle in self._files:
+            os.close(handle)
+        self._files.clear()
+
+
+def clean_slate(directory: Path) -> None:
+    """Remove what a node has in a directory. Refused for a directory that no node has made."""
+    if not directory.exists() or not any(directory.iterdir()):
+        return
+    if not (directory / MARKER).exists():
+        raise Refused(f"{directory} holds no Trove ({MARKER} is missing), so nothing in it is removed")
+    lock = DataLock([directory])
+    try:
+        for name in ("volumes", "index"):
+            shutil.rmtree(directory / name, ignore_errors=True)
+        for name in (CREDENTIALS, MARKER):
+            (directory / name).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _identity(data: Sequence[Path], host: Host) -> bytes:
+    """The node's id, 16 bytes; made at the first start and the same in all its directories."""
+    known: set[str] = set()
+    for directory in data:
+        host.disk.makedirs(directory)
+        marker = directory / MARKER
+        if marker.exists():
+            try:
+                known.add(str(json.loads(marker.read_bytes())["node"]))
+            except (ValueError, KeyError, TypeError):
+                raise Refused(f"{marker} is damaged; put back its content or start with --clean-slate") from None
+        elif any(name not in (LOCK, "lost+found") for name in host.disk.listdir(directory)):
+            raise Refused(f"{directory} is neither empty nor a Trove's; give another --data")
+    if len(known) > 1:
+        raise ConfigInvalid("the --data directories belong to different nodes")
+    node = known.pop() if known else host.entropy.token(16).hex()
+    for directory in data:
+        marker = directory / MARKER
+        if not marker.exists():
+            write_private(marker, json.dumps({"format": 1, "node": node}).encode())
+    return bytes.fromhex(node)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file atomically and durably; mode 0600 from its first byte."""
+    fresh = path.with_suffix(".new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+class Node:
+    """An open node. `close` before another may open the same directories."""
+
+    def __init__(self, options: NodeOptions) -> None:
+        if not options.data:
+            raise ConfigInvalid("give at least one --data directory")
+        self.options = options
+        host = options.host
+        for directory in options.data:
+            try:
+                host.disk.makedirs(directory)
+            except OSError as error:
+                raise Refused(f"{directory} cannot be made: {error.strerror}") from error
+        self._lock = DataLock(options.data)
+        try:
+            self.id = _identity(options.data, host)
+            volumes = VolumeSet(options.data, host.disk, host.clock, host.entropy, self.id)
+            index = Index(options.data[0] / "index", host.clock.boot_id())
+            self.report: Report = recover(volumes, index)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.engine = Engine(volumes, index, host.clock, host.entropy, options.sync)
+        self.engine.start_after(max(self.report.newest, index.totals.newest))
+        self.store = TroveStore(self.engine)
+        self.started_ns = host.clock.now_ns()
+        if self.report.damaged or self.report.cut_bytes or volumes.unreadable:
+            log.warning(
+                "start found %d damaged records, cut %d torn bytes, %d volumes cannot be read",
+                self.report.damaged,
+                self.report.cut_bytes,
+                len(volumes.unreadable),
+            )
+
+    async def maintain(self) -> None:
+        """Run until cancelled: checkpoints, damage notes, expiry of uploads, compaction."""
+        loop = asyncio.get_running_loop()
+        expire_at = compact_at = loop.time() + COMPACT_EVERY_S
+        committed = -1
+        while True:
+            await asyncio.sleep(CHECKPOINT_S)
+            try:
+                self.store.records.flush_damage()
+                if self.engine.committer.commits != committed:
+                    committed = self.engine.committer.commits
+                    self._prune_graves()
+                    await self.engine.checkpoint()
+                if loop.time() >= expire_at:
+                    expire_at = loop.time() + EXPIRE_EVERY_S
+                    age_ns = int(self.options.upload_age_s_max * 1e9)
+                    await self.store.expire_uploads(self.options.host.clock.now_ns() - age_ns)
+                if loop.time() >= compact_at:
+                    compact_at = loop.time() + COMPACT_EVERY_S
+                    await compact_one(self.engine, self.options.compact_garbage)
+            except QssError as error:
+                log.warning("background work will be tried again: %s", error)
+
+    def _prune_graves(self) -> None:
+        oldest = self.engine.volumes.oldest_unsettled()
+        with self.engine.index.write() as tables:
+            tables.prune_graves(2**64 - 1 if oldest is None else oldest)
+
+    def status(self) -> dict[str, Any]:
+        """What the admin API tells. Sizes in bytes."""
+        engine = self.engine
+        totals = engine.index.totals
+        with engine.index.read() as tables:
+            damage = list(tables.damage())
+        free = [self.options.host.disk.free_bytes(drive.path) for drive in engine.volumes.drives]
+        return {
+            "node": self.id.hex(),
+            "objects": totals.objects,
+            "bytes": totals.object_bytes,
+            "sync": self.options.sync.value,
+            "volumes": [
+                {
+                    "number": volume.number,
+                    "bytes": volume.end,
+                    "live": totals.volumes[volume.number].live if volume.number in totals.volumes else 0,
+                    "sealed": volume.sealed,
+                    "failed": volume.failed,
+                }
+                for volume in engine.volumes.volumes.values()
+            ],
+            "drives": [
+                {"path": str(drive.path.parent), "failed": drive.failed, "free": room[0], "total": room[1]}
+                for drive, room in zip(engine.volumes.drives, free, strict=True)
+            ],
+            "damaged": damage,
+            "damaged_reads": self.store.records.counters.damaged_reads,
+            "unreadable_volumes": [str(path) for path in engine.volumes.unreadable],
+            "commits": engine.committer.commits,
+            "syncs": engine.committer.syncs,
+            "start": {"rebuilt": self.report.rebuilt, "records": self.report.records, "cut": self.report.cut_bytes},
+        }
+
+    async def aclose(self) -> None:
+        """Finish what is under way and let go of the directories. The next start is a quick one."""
+        with contextlib.suppress(QssError):
+            self.store.records.flush_damage()
+        await self.engine.aclose()
+        self._lock.release()

@@ -1,0 +1,243 @@
+"""Reading objects: every byte is compared with its block's BLAKE3 before it leaves, whole or ranged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from qss.errors import CorruptData
+from qss.formats.volume import (
+    HASH_BYTES,
+    Footer,
+    Header,
+    Kind,
+    decode_footer,
+    decode_header,
+    decode_parts,
+    parts_len,
+    verify_blocks,
+)
+from qss.limits import BLOCK_BYTES, KIB, MIB
+from qss.ranges import round_up
+from qss.s3.backend import Chunk, StoredObject
+from qss.trove.engine import INLINE_BYTES_MAX, Engine
+from qss.trove.facts import PART_KEY
+from qss.trove.meta import attributes_of, checksum_of, load
+from qss.trove.rows import ObjectRow, Place, decode_part
+
+WHOLE_RECORD_BYTES_MAX: Final = 128 * KIB
+"""A record up to this size is read with one pread."""
+PIECE_BYTES: Final = 1 * MIB
+
+assert PIECE_BYTES % BLOCK_BYTES == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A record whose header, table and footer verify; of a small one, the body too, unverified yet."""
+
+    place: Place
+    header: Header
+    footer: Footer
+    table: bytes
+    body: memoryview | None = None
+
+
+@dataclass(slots=True)
+class Counters:
+    """What reading has met."""
+
+    bytes_read: int = 0
+    damaged_reads: int = 0
+    last_damage: dict[tuple[int, int], str] = field(default_factory=dict)
+
+
+class Records:
+    """Opens and verifies records; notes damage where it meets it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.counters = Counters()
+
+    def open(self, place: Place, body_at: int, size: int) -> Opened:
+        """Header, key, metadata, table and footer of a record, verified. Raises CorruptData, which is noted."""
+        try:
+            return self._open(place, body_at, size)
+        except CorruptData as error:
+            self.note_damage(place, str(error))
+            raise
+
+    def _open(self, place: Place, body_at: int, size: int) -> Opened:
+        volumes = self._engine.volumes
+        volume = volumes.volumes.get(place.volume)
+        if volume is None:
+            raise CorruptData(f"volume {place.volume} is not there")
+        where = volume.place_of(place.position)
+        if place.length <= WHOLE_RECORD_BYTES_MAX:
+            data = volumes.read(place, 0, place.length)
+            header = decode_header(data, *where)
+            footer, table = decode_footer(header, data[header.table_at :], where)
+            body: memoryview | None = memoryview(data)[header.body_at : header.table_at]
+        else:
+            header = decode_header(volumes.read(place, 0, body_at), *where)
+            tail = volumes.read(place, body_at + size, place.length - body_at - size)
+            footer, table = decode_footer(header, tail, where)
+            body = None
+        if header.body_len != size or header.body_at != body_at or footer.void:
+            raise CorruptData("record is not the one the index names")
+        return Opened(place, header, footer, table, body)
+
+    async def read(self, record: Opened, start: int, stop: int) -> Chunk:
+        """Bytes [start, stop) of a record's body, verified. Raises CorruptData, which is noted."""
+        if start >= stop:
+            return b""
+        if stop - start < INLINE_BYTES_MAX:
+            return self.read_now(record, start, stop)
+        return await self._engine.in_pool(self.read_now, record, start, stop)
+
+    def read_now(self, record: Opened, start: int, stop: int) -> Chunk:
+        try:
+            return self._verified(record, start, stop)
+        except CorruptData as error:
+            self.note_damage(record.place, str(error))
+            raise
+
+    def _verified(self, record: Opened, start: int, stop: int) -> Chunk:
+        first = start // BLOCK_BYTES * BLOCK_BYTES
+        last = min(round_up(stop, BLOCK_BYTES), record.header.body_len)
+        if record.body is not None:
+            data: Chunk = record.body[first:last]
+        else:
+            data = self._engine.volumes.read(record.place, record.header.body_at + first, last - first)
+        entry = first // BLOCK_BYTES * HASH_BYTES
+        entries = record.table[entry : entry + -(-len(data) // BLOCK_BYTES) * HASH_BYTES]
+        if not verify_blocks(data, entries):
+            raise CorruptData("bytes do not match their hash")
+        self.counters.bytes_read += last - first
+        if (first, last) == (start, stop):
+            return data
+        return memoryview(data)[start - first : stop - first]
+
+    def note_damage(self, place: Place, what: str) -> None:
+        """Count it and remember where; written to the index by `flush_damage`, off the reading path."""
+        self.counters.damaged_reads += 1
+        self.counters.last_damage[(place.volume, place.position)] = what
+
+    def flush_damage(self) -> None:
+        """Write what was noted to the index. On the loop's thread only."""
+        noted, self.counters.last_damage = self.counters.last_damage, {}
+        if noted:
+            with self._engine.index.write() as tables:
+                for (volume, position), what in noted.items():
+                    tables.add_damage(volume, position, {"what": what, "by": "read"})
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Bytes [start, start+size) of an object are the body of one record."""
+
+    start: int
+    size: int
+    place: Place
+    body_at: int
+
+
+class TroveReader:
+    """One version of an object. Its volumes stay open until `aclose`."""
+
+    def __init__(self, records: Records, info: StoredObject, segments: list[Segment], first: Opened | None) -> None:
+        self._records = records
+        self._info = info
+        self._segments = segments
+        self._opened: tuple[int, Opened] | None = None if first is None else (0, first)
+        self._unpin: list[Callable[[], None]] = []
+
+    def pin(self, engine: Engine) -> None:
+        for number in {segment.place.volume for segment in self._segments}:
+            self._unpin.append(engine.volumes.pin(number))
+
+    @property
+    def info(self) -> StoredObject:
+        return self._info
+
+    def amend(self, tags: tuple[tuple[str, str], ...]) -> None:
+        """The object's tags have been replaced since its record was written."""
+        self._info = replace(self._info, attributes=replace(self._info.attributes, tags=tags))
+
+    async def read(self, start: int, stop: int) -> Chunk:
+        pieces = [piece async for piece in self._pieces(start, stop, None)]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def chunks(self, start: int, stop: int) -> AsyncIterator[Chunk]:
+        async for piece in self._pieces(start, stop, PIECE_BYTES):
+            yield piece
+
+    async def _pieces(self, start: int, stop: int, piece: int | None) -> AsyncIterator[Chunk]:
+        for number, segment in enumerate(self._segments):
+            at = max(start, segment.start)
+            end = min(stop, segment.start + segment.size)
+            while at < end:
+                record = self._record(number, segment)
+                # Pieces end at block borders, so that no block is read and hashed twice.
+                inner = at - segment.start
+                to = end - segment.start
+                if piece is not None:
+                    to = min(to, inner // BLOCK_BYTES * BLOCK_BYTES + piece)
+                yield await self._records.read(record, inner, to)
+                at = segment.start + to
+
+    def _record(self, number: int, segment: Segment) -> Opened:
+        if self._opened is None or self._opened[0] != number:
+            self._opened = (number, self._records.open(segment.place, segment.body_at, segment.size))
+        return self._opened[1]
+
+    async def aclose(self) -> None:
+        for unpin in self._unpin:
+            unpin()
+        self._unpin.clear()
+
+
+def stored(key: str, row: ObjectRow, meta: dict[str, Any] | None = None, late: bytes = b"") -> StoredObject:
+    """What is said about an object; without metadata, what a listing says."""
+    info = StoredObject(key=key, size=row.size, etag=row.etag_text, modified_ns=row.version)
+    if meta is None:
+        return info
+    return replace(info, attributes=attributes_of(meta), checksum=checksum_of(load(late) or meta))
+
+
+def open_object(records: Records, engine: Engine, name: tuple[bytes, str], row: ObjectRow) -> TroveReader:
+    """A reader of what `row` says is under record key `name[0]`. Raises CorruptData."""
+    full, key = name
+    if row.damaged:
+        raise CorruptData("this object is known to be damaged")
+    # A composite's row counts the bytes of its parts; its own body is its list, as long as the record says.
+    size = row.size if not row.parts else parts_len(row.parts)
+    record = records.open(row.place, row.body_at, size)
+    if record.header.key != full or record.footer.version != row.version:
+        raise CorruptData("record is not the one the index names")
+    info = stored(key, row, load(record.header.meta), record.footer.late)
+    if record.header.kind == Kind.COMPOSITE:
+        reader = _open_composite(records, engine, record, info)
+    else:
+        reader = TroveReader(records, info, [Segment(0, row.size, row.place, row.body_at)], record)
+    reader.pin(engine)
+    return reader
+
+
+def _open_composite(records: Records, engine: Engine, record: Opened, info: StoredObject) -> TroveReader:
+    upload, refs = decode_parts(bytes(records.read_now(record, 0, record.header.body_len)))
+    segments: list[Segment] = []
+    start = 0
+    with engine.index.read() as tables:
+        for ref in refs:
+            data = tables.get(tables.dbs.parts, PART_KEY.pack(upload, ref.number))
+            if data is None:
+                raise CorruptData(f"part {ref.number} is not there")
+            part = decode_part(data)
+            if part.size != ref.size or part.etag != ref.etag:
+                raise CorruptData(f"part {ref.number} is not the one that was listed")
+            segments.append(Segment(start, part.size, part.place, part.body_at))
+            start += part.size
+    info = replace(info, part_bytes=tuple(ref.size for ref in refs))
+    return TroveReader(records, info, segments, None)

@@ -1,0 +1,215 @@
+"""Multipart uploads. A part is a record like any other; completing writes a list of parts and copies nothing."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from qss.formats.volume import Kind, PartRef, encode_parts
+from qss.s3.backend import (
+    PART_NUMBER_MAX,
+    CreateUpload,
+    IncomingBody,
+    Part,
+    StoredObject,
+    Upload,
+    UploadRef,
+    UploadsPage,
+    UploadsQuery,
+    WantedPart,
+    WriteCondition,
+)
+from qss.s3.errors import Code, S3Error
+from qss.trove.engine import Draft, Engine
+from qss.trove.facts import PART_KEY, UPLOAD_ID_BYTES, parts_of
+from qss.trove.index import Tables
+from qss.trove.meta import attributes_of, checksum_of, encode_object, encode_upload, load, upload_of
+from qss.trove.reader import stored
+from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_part
+
+_KEY_LEN: Final = struct.Struct(">H")
+
+
+class Uploads:
+    """Uploads in progress of one node. State is the index; nothing is kept here."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        require_bucket: Callable[[Tables, str], int],
+        row_of: Callable[[str, str], ObjectRow | None],
+    ) -> None:
+        self._engine = engine
+        self._require_bucket = require_bucket
+        self._row_of = row_of
+
+    async def create(self, request: CreateUpload) -> Upload:
+        upload = self._engine.entropy.token(UPLOAD_ID_BYTES)
+
+        def decide() -> None:
+            with self._engine.index.read() as tables:
+                self._require_bucket(tables, request.bucket)
+
+        decide()
+        meta = encode_upload(
+            request.attributes, request.checksum_algorithm, request.checksum_composite, request.etag_mode
+        )
+        key = request.bucket.encode() + b"/" + request.key.encode()
+        await self._engine.note(Draft(Kind.UPLOAD, key, upload + meta, decide))
+        return self.get(UploadRef(request.bucket, request.key, upload.hex()))
+
+    def get(self, ref: UploadRef) -> Upload:
+        """Raises NO_SUCH_BUCKET, NO_SUCH_UPLOAD."""
+        with self._engine.index.read() as tables:
+            self._require_bucket(tables, ref.bucket)
+            data = tables.get(tables.dbs.uploads, _upload_id(ref))
+        if data is None:
+            raise S3Error(Code.NO_SUCH_UPLOAD)
+        bucket, upload = _upload(_upload_id(ref), decode_named(data))
+        if bucket != ref.bucket or upload.key != ref.key:
+            raise S3Error(Code.NO_SUCH_UPLOAD)
+        return upload
+
+    async def put_part(self, ref: UploadRef, number: int, body: IncomingBody) -> Part:
+        if not 1 <= number <= PART_NUMBER_MAX:
+            raise S3Error(Code.INVALID_ARGUMENT)
+        self.get(ref)
+
+        def decide() -> None:
+            self.get(ref)
+
+        key = PART_KEY.pack(_upload_id(ref), number)
+        fact = await self._engine.take(Draft(Kind.PART, key, decide=decide), body)
+        return _part(number, PartRow(fact.place, fact.size, fact.version, fact.body_at, fact.etag, fact.late))
+
+    def list_parts(self, ref: UploadRef, after: int, limit: int) -> tuple[Sequence[Part], bool]:
+        self.get(ref)
+        parts: list[Part] = []
+        with self._engine.index.read() as tables:
+            for number, row in parts_of(tables, _upload_id(ref), after):
+                if len(parts) == limit:
+                    return parts, True
+                parts.append(_part(number, row))
+        return parts, False
+
+    def list(self, query: UploadsQuery) -> UploadsPage:
+        """Uploads in progress are few: collect, sort, cut."""
+        found: list[Upload] = []
+        with self._engine.index.read() as tables:
+            self._require_bucket(tables, query.bucket)
+            for key, value in tables.scan(tables.dbs.uploads):
+                bucket, upload = _upload(key, decode_named(value))
+                if bucket == query.bucket and upload.key.startswith(query.prefix):
+                    found.append(upload)
+        found.sort(key=lambda upload: (upload.key.encode(), upload.started_ns))
+        return _page(found, query)
+
+    async def complete(self, ref: UploadRef, wanted: Sequence[WantedPart], condition: WriteCondition) -> StoredObject:
+        from qss.s3.multipart import assemble
+
+        upload = self.get(ref)
+        with self._engine.index.read() as tables:
+            rows = dict(parts_of(tables, _upload_id(ref)))
+        result = assemble(upload, [_part(number, row) for number, row in rows.items()], wanted)
+
+        def decide() -> None:
+            self.get(ref)
+            with self._engine.index.read() as tables:
+                for part in wanted:
+                    data = tables.get(tables.dbs.parts, PART_KEY.pack(_upload_id(ref), part.number))
+                    if data is None or decode_part(data).version != rows[part.number].version:
+                        raise S3Error(Code.INVALID_PART)
+            row = self._row_of(ref.bucket, ref.key)
+            condition.check(None if row is None else stored(ref.key, row))
+
+        refs = [PartRef(part.number, rows[part.number].size, rows[part.number].etag) for part in wanted]
+        key = ref.bucket.encode() + b"/" + ref.key.encode()
+        meta = encode_object(upload.attributes, result.checksum)
+        draft = Draft(Kind.COMPOSITE, key, meta, decide, exclusive=True)
+        etag = bytes.fromhex(result.etag.partition("-")[0])
+        fact = await self._engine.note(draft, encode_parts(_upload_id(ref), refs), etag)
+        size = sum(part.size for part in refs)
+        row = ObjectRow(fact.place, fact.body_at, size, fact.version, etag, fact.etag_kind, len(refs))
+        return stored(ref.key, row, load(meta))
+
+    async def abort(self, ref: UploadRef) -> None:
+        self.get(ref)
+        await self._drop(_upload_id(ref))
+
+    async def _drop(self, upload: bytes) -> None:
+        await self._engine.note(Draft(Kind.UPLOAD_GONE, upload))
+
+    async def drop_all(self, bucket: str) -> None:
+        """Abort all uploads of a bucket."""
+        for key, _, found in self._all():
+            if found == bucket:
+                await self._drop(key)
+
+    async def expire(self, older_than_ns: int) -> int:
+        """Abort uploads begun before a time. Returns how many."""
+        stale = [key for key, upload, _ in self._all() if upload.started_ns < older_than_ns]
+        for key in stale:
+            await self._drop(key)
+        return len(stale)
+
+    def _all(self) -> Sequence[tuple[bytes, Upload, str]]:
+        with self._engine.index.read() as tables:
+            rows = [(key, _upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)]
+        return [(key, upload, bucket) for key, (bucket, upload) in rows]
+
+
+def _upload_id(ref: UploadRef) -> bytes:
+    try:
+        upload = bytes.fromhex(ref.upload_id)
+    except ValueError:
+        raise S3Error(Code.NO_SUCH_UPLOAD) from None
+    if len(upload) != UPLOAD_ID_BYTES:
+        raise S3Error(Code.NO_SUCH_UPLOAD)
+    return upload
+
+
+def _upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
+    """Bucket and upload of a row."""
+    (length,) = _KEY_LEN.unpack_from(row.meta)
+    name, data = row.meta[2 : 2 + length], row.meta[2 + length :]
+    bucket, _, key = name.decode().partition("/")
+    value: dict[str, Any] = load(data)
+    algorithm, composite, mode = upload_of(value)
+    return bucket, Upload(key, upload.hex(), row.version, attributes_of(value), algorithm, composite, mode)
+
+
+def _part(number: int, row: PartRow) -> Part:
+    return Part(number, row.size, row.etag.hex(), row.version, checksum_of(load(row.late)))
+
+
+def _page(found: Sequence[Upload], query: UploadsQuery) -> UploadsPage:
+    uploads: list[Upload] = []
+    prefixes: list[str] = []
+    last: tuple[str, str] | None = None
+    for upload in found:
+        cut = upload.key.find(query.delimiter, len(query.prefix)) if query.delimiter else -1
+        group = upload.key[: cut + len(query.delimiter)] if cut >= 0 else ""
+        if not _is_after(group or upload.key, upload, query, found) or group in prefixes:
+            continue
+        if len(uploads) + len(prefixes) >= query.limit:
+            return UploadsPage(tuple(uploads), tuple(prefixes), last)
+        if group:
+            prefixes.append(group)
+            last = (group, "")
+        else:
+            uploads.append(upload)
+            last = (upload.key, upload.upload_id)
+    return UploadsPage(tuple(uploads), tuple(prefixes), None)
+
+
+def _is_after(name: str, upload: Upload, query: UploadsQuery, found: Sequence[Upload]) -> bool:
+    """Behind the marker: a greater key, or the same key and begun after the upload the marker names."""
+    if not query.key_after:
+        return True
+    if name.encode() != query.key_after.encode():
+        return name.encode() > query.key_after.encode()
+    if not query.upload_id_after:
+        return False
+    begun = next((one.started_ns for one in found if one.upload_id == query.upload_id_after), None)
+    return begun is not None and upload.started_ns > begun
