@@ -22,6 +22,8 @@ from qss.s3.store import ObjectStore
 
 GENERATION = 0
 """Of shard objects: all of this version of the program."""
+DEADLINE_S = 10.0
+"""How long a census waits for the last location."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,13 @@ class Census:
         return sorted(shards, key=lambda seal: (len(shards[seal]) < needed[seal], -len(shards[seal]), seal))
 
 
-async def take_census(nodes: Mapping[LocationId, ObjectStore], keys: FsKeys, segment: SegmentId) -> Census:
-    """Ask every location. Never raises for what a location says; AccessDenied counts as silence."""
+async def take_census(
+    nodes: Mapping[LocationId, ObjectStore], keys: FsKeys, segment: SegmentId, deadline_s: float = DEADLINE_S
+) -> Census:
+    """Ask every location. Never raises for what a location says; AccessDenied counts as silence, and so does no
+    answer within the deadline."""
     found: dict[LocationId, ShardHeader] = {}
-    silent: list[LocationId] = []
+    silent = set(nodes)
     damaged: list[LocationId] = []
 
     async def ask(location: LocationId, node: ObjectStore) -> None:
@@ -61,11 +66,13 @@ async def take_census(nodes: Mapping[LocationId, ObjectStore], keys: FsKeys, seg
         except Damaged:
             pass  # there is none
         except QssError:
-            silent.append(location)
+            return
+        silent.discard(location)
 
-    async with trio.open_nursery() as nursery:
-        for location, node in nodes.items():
-            nursery.start_soon(ask, location, node)
+    with trio.move_on_after(deadline_s):
+        async with trio.open_nursery() as nursery:
+            for location, node in nodes.items():
+                nursery.start_soon(ask, location, node)
     return Census(segment, found, tuple(sorted(silent)), tuple(sorted(damaged)))
 
 

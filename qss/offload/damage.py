@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qss.ids import LocationId, SegmentId, ShardNo, segment_text
@@ -24,6 +25,7 @@ class DamageList:
         self._open: dict[DamagedShard, str] = {}
         self.blocks_seen = 0  # bad answers since start, counted every time
         self.shards_repaired = 0
+        self.last_trouble = ""  # why a repair did not succeed
 
     def report(self, damaged: DamagedShard, why: str) -> None:
         self.blocks_seen += 1
@@ -37,6 +39,16 @@ class DamageList:
     def repaired(self, segment: SegmentId, shard: ShardNo, location: LocationId) -> None:
         if self._open.pop(DamagedShard(segment, shard, location), None) is not None:
             self.shards_repaired += 1
+
+    def settle(self, segment: SegmentId, placed: Sequence[LocationId | None]) -> None:
+        """Shards that now have another place are no longer damaged at the old one."""
+        for one in [one for one in self._open if one.segment == segment]:
+            if placed[one.shard] not in (None, one.location):
+                del self._open[one]
+
+    def note_trouble(self, sentence: str) -> None:
+        self.last_trouble = sentence
+        _log.info("%s", sentence)
 
     def forget(self, segment: SegmentId) -> None:
         for damaged in [one for one in self._open if one.segment == segment]:

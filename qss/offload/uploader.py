@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from qss.errors import QssError
 from qss.formats.manifest import Manifest
-from qss.formats.shard import ShardHeader, TableRow, block_offsets, pack_table
+from qss.formats.shard import TABLE_ROW_BYTES, ShardHeader, TableRow, block_offsets, pack_table
 from qss.ids import LocationId, ShardNo, StripeNo, segment_text
 from qss.limits import MIB
 from qss.offload.census import GENERATION
@@ -46,7 +46,8 @@ class ShardObject:
         """`on_sent` hears of the bytes of each chunk that was taken."""
 
         async def chunks() -> AsyncIterator[bytes | memoryview]:
-            for part in (self.header, *self.blocks, self.table + self.manifest_box):
+            parts: list[bytes | memoryview] = [self.header, *self.blocks, self.table + self.manifest_box]
+            for part in parts:
                 for start in range(0, len(part), CHUNK_BYTES_MAX):
                     piece = part[start : start + CHUNK_BYTES_MAX]
                     yield piece
@@ -87,6 +88,11 @@ def shard_object(
         table_hash=blake3(table).digest(),
     )
     return ShardObject(header.pack(keys.header, manifest.segment.id, location), blocks, table, manifest_box)
+
+
+def object_length(manifest: Manifest, box_bytes: int) -> int:
+    """Length of each shard object of a segment, in bytes."""
+    return manifest.block_offset(StripeNo(len(manifest.stripes))) + len(manifest.stripes) * TABLE_ROW_BYTES + box_bytes
 
 
 class Uploader:

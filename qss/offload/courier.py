@@ -1,0 +1,259 @@
+"""The courier: carries every sealed segment from the shelf to the vault, then publishes what the shelf says is whole.
+
+The order of durability, and what a crash leaves:
+
+    1. vault.store           crash: shards nothing names; the segment is still unsafe and found again
+    2. shelf.mark_offloaded  crash: the shelf knows the receipt; 1 is not repeated
+    3. roots.publish         crash: the root is committed or it is not; `catch_up` looks
+    4. shelf.mark_published  crash: 3 is skipped, since the last root has this point already
+
+It never gives up: what fails is tried again after a pause of its own, so that one bad segment holds up no other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import trio
+
+from qss.errors import PreconditionFailed, QssError, Refused
+from qss.ids import LocationId, SegmentId, segment_text
+from qss.offload.roots import Roots
+from qss.offload.status import OffloadStatus, Rate
+from qss.offload.vault import Vault
+from qss.segments import Receipt, SealedSegment, SegmentShelf
+
+_log = logging.getLogger(__name__)
+
+POLL_S: Final = 1.0
+PAUSE_FIRST_S: Final = 0.5
+PAUSE_MAX_S: Final = 60.0
+UPKEEP_S: Final = 15.0
+"""Between rounds of repair of damaged shards and of roots that locations have missed."""
+
+
+class Notify(Protocol):
+    async def __call__(self, location: LocationId, up: bool) -> None: ...
+
+
+@dataclass(slots=True)
+class Pause:
+    """When a segment may be tried again. Times on trio's clock, seconds."""
+
+    tries: int = 0
+    until_s: float = 0.0
+
+    def failed(self, now_s: float, jitter: float) -> None:
+        """`jitter` in [0, 1)."""
+        self.tries += 1
+        length = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2.0 ** min(self.tries - 1, 16))
+        self.until_s = now_s + length * (0.5 + jitter / 2)
+
+
+class Courier:
+    """Lives on one trio thread, the vault's."""
+
+    def __init__(
+        self,
+        shelf: SegmentShelf,
+        vault: Vault,
+        roots: Roots,
+        jitter: Callable[[], float],
+        on_stored: Callable[[Receipt], Awaitable[None]] | None = None,
+        on_location: Notify | None = None,
+    ) -> None:
+        """`jitter` returns a number in [0, 1), another one each time."""
+        self._shelf = shelf
+        self._vault = vault
+        self._roots = roots
+        self._jitter = jitter
+        self._on_stored = on_stored
+        self._on_location = on_location
+        self._wake = trio.Event()
+        self._wake_publisher = trio.Event()
+        self._pauses: dict[SegmentId, Pause] = {}
+        self._in_flight: set[SegmentId] = set()
+        self._incomplete: set[SegmentId] = set()
+        self._queue: list[SealedSegment] = []
+        self._errors: dict[str, str] = {}  # what → last trouble; removed when it goes well
+        self._blocked = ""
+        self._stored = 0
+        self.rate = Rate()
+
+    def hint(self) -> None:
+        """Something was sealed: look now."""
+        self._wake.set()
+
+    def on_sent(self, count: int) -> None:
+        """For the vault: bytes that went out."""
+        self.rate.add(trio.current_time(), count)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        options = self._vault.options
+        async with trio.open_nursery() as nursery:
+            probe = self._vault.keys.probe_name()
+            nursery.start_soon(self._vault.nodes.watch, probe, self._location_changed, options.probe_interval_s)
+            nursery.start_soon(self._publish_loop)
+            nursery.start_soon(self._upkeep_loop)
+            while True:
+                await self._start_what_is_due(nursery)
+                with trio.move_on_after(POLL_S):
+                    await self._wake.wait()
+                self._wake = trio.Event()
+
+    def status(self) -> OffloadStatus:
+        damage, roots = self._vault.damage, self._roots
+        return OffloadStatus(
+            queued=len(self._queue),
+            queued_bytes=sum(sealed.length for sealed in self._queue),
+            in_flight=tuple(sorted(self._in_flight)),
+            uploaded_bytes=self.rate.total,
+            upload_bytes_per_s=self.rate.per_s(trio.current_time()),
+            stored_segments=self._stored,
+            last_error=next(reversed(self._errors.values()), ""),
+            blocked=self._blocked,
+            incomplete=tuple(sorted(self._incomplete)),
+            damaged=damage.open,
+            damaged_blocks_seen=damage.blocks_seen,
+            shards_repaired=damage.shards_repaired,
+            root_generation=roots.known.generation,
+            root_created_ns=roots.last.created_ns if roots.last else 0,
+            root_behind=len(roots.behind),
+            buffers_bytes=self._vault.buffers.held_bytes,
+            nodes=tuple(self._vault.nodes.facts()),
+        )
+
+    async def _start_what_is_due(self, nursery: trio.Nursery) -> None:
+        try:
+            self._queue = await self._shelf.unsafe_segments()
+        except QssError as error:
+            self._trouble("shelf", error)
+            return
+        self._errors.pop("shelf", None)
+        unsafe = {sealed.id for sealed in self._queue}
+        self._incomplete &= unsafe
+        self._pauses = {segment: pause for segment, pause in self._pauses.items() if segment in unsafe}
+        now = trio.current_time()
+        for sealed in self._queue:
+            if len(self._in_flight) >= self._vault.options.uploads_in_flight:
+                break
+            pause = self._pauses.get(sealed.id)
+            if sealed.id in self._in_flight or (pause is not None and pause.until_s > now):
+                continue
+            self._in_flight.add(sealed.id)
+            nursery.start_soon(self._carry, sealed)
+
+    async def _carry(self, sealed: SealedSegment) -> None:
+        what = f"segment {segment_text(sealed.id)}"
+        try:
+            receipt = await self._store(sealed)  # 1.
+            await self._shelf.mark_offloaded(receipt)  # 2.
+            self._note(receipt)
+            if self._on_stored is not None:
+                await self._on_stored(receipt)
+        except (QssError, OSError) as error:
+            self._trouble(what, error)
+            self._pause(sealed.id)
+        else:
+            self._errors.pop(what, None)
+            self._wake_publisher.set()
+        finally:
+            self._in_flight.discard(sealed.id)
+            self._wake.set()
+
+    async def _store(self, sealed: SealedSegment) -> Receipt:
+        try:
+            path: Path | None = await self._shelf.path_of(sealed.id)
+        except QssError:
+            path = None  # not cached: what is missing is rebuilt from the other shards
+        if path is None:
+            return await self._vault.complete(sealed.id)
+        return await self._vault.store(sealed, path)
+
+    def _note(self, receipt: Receipt) -> None:
+        self._stored += 1
+        if receipt.complete:
+            self._incomplete.discard(receipt.segment)
+            self._pauses.pop(receipt.segment, None)
+        else:
+            self._incomplete.add(receipt.segment)
+            self._pause(receipt.segment)
+
+    def _pause(self, segment: SegmentId) -> None:
+        self._pauses.setdefault(segment, Pause()).failed(trio.current_time(), self._jitter())
+
+    async def _publish_loop(self) -> None:
+        pause = Pause()
+        caught_up = False
+        while True:
+            try:
+                if not caught_up:
+                    await self._roots.catch_up()
+                    caught_up = True
+                await self._publish()
+            except PreconditionFailed as error:
+                self._blocked = str(error)
+                _log.error("%s", error)
+                return
+            except (QssError, OSError) as error:
+                if isinstance(error, Refused):
+                    self._blocked = str(error)
+                self._trouble("root", error)
+                pause.failed(trio.current_time(), self._jitter())
+                await trio.sleep_until(pause.until_s)
+                continue
+            pause, self._blocked = Pause(), ""
+            self._errors.pop("root", None)
+            with trio.move_on_after(POLL_S):
+                await self._wake_publisher.wait()
+            self._wake_publisher = trio.Event()
+
+    async def _publish(self) -> None:
+        point = await self._shelf.restore_point()
+        if point is None:
+            return
+        last = self._roots.last
+        if last is None or last.point != point:
+            await self._roots.publish(point)  # 3.
+        await self._shelf.mark_published(point)  # 4.
+
+    async def _upkeep_loop(self) -> None:
+        while True:
+            await trio.sleep(UPKEEP_S)
+            await self.upkeep()
+
+    async def upkeep(self) -> None:
+        """One round: repair shards that reads found damaged, bring roots to locations that missed them."""
+        for segment in self._vault.damage.segments():
+            if segment in self._in_flight:
+                continue
+            self._in_flight.add(segment)
+            try:
+                await self._shelf.mark_offloaded(await self._vault.complete(segment))
+            except (QssError, OSError) as error:
+                self._trouble("repair", error)
+            else:
+                self._errors.pop("repair", None)
+            finally:
+                self._in_flight.discard(segment)
+        await self._roots.spread()
+
+    async def _location_changed(self, location: LocationId, up: bool) -> None:
+        if up:
+            for pause in self._pauses.values():
+                pause.until_s = 0.0
+            self._wake.set()
+        if self._on_location is not None:
+            await self._on_location(location, up)
+
+    def _trouble(self, what: str, error: Exception) -> None:
+        sentence = f"{what}: {error}"
+        if self._errors.get(what) != sentence:
+            _log.warning("%s", sentence)
+        self._errors.pop(what, None)
+        self._errors[what] = sentence

@@ -1,0 +1,133 @@
+"""Rebuilding shards that are missing or damaged, from k verified ones, and putting them where they belong.
+
+Needs no plaintext and no second seal: the new blocks must have the hashes the manifest names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import trio
+
+from qss.errors import CorruptData, QssError
+from qss.formats.manifest import Manifest
+from qss.formats.shard import HEADER_BYTES, ShardHeader
+from qss.ids import LocationId, ShardNo, StripeNo
+from qss.offload import erasure
+from qss.offload.buffers import Buffers
+from qss.offload.census import GENERATION, Census
+from qss.offload.damage import DamageList
+from qss.offload.fetcher import Fetcher
+from qss.offload.keys import FsKeys
+from qss.offload.manifests import Manifests
+from qss.offload.nodes import Nodes
+from qss.offload.placement import LocationFacts, PlacementPolicy, spares
+from qss.offload.plan import Source
+from qss.offload.seal import hash_of
+from qss.offload.uploader import Uploader, object_length
+
+
+def choose_targets(
+    manifest: Manifest, damaged: Mapping[ShardNo, LocationId], locations: list[LocationFacts], policy: PlacementPolicy
+) -> dict[ShardNo, LocationId]:
+    """Where to put each shard that is missing or damaged, as far as there is a usable place. Pure."""
+    usable = {one.location for one in locations if one.usable}
+    targets = {shard: location for shard, location in damaged.items() if location in usable}
+    taken = {number: place for number, place in enumerate(manifest.placed) if place is not None}
+    for number, place in enumerate(manifest.placed):
+        if place is not None:
+            continue
+        room = [one for one in spares(manifest.segment.id, taken, locations, policy) if one in usable]
+        if room:
+            targets[ShardNo(number)] = taken[number] = room[0]
+    return targets
+
+
+class Repairer:
+    def __init__(
+        self,
+        nodes: Nodes,
+        keys: FsKeys,
+        policy: PlacementPolicy,
+        fetcher: Fetcher,
+        uploader: Uploader,
+        buffers: Buffers,
+    ) -> None:
+        self._nodes = nodes
+        self._keys = keys
+        self._policy = policy
+        self._fetcher = fetcher
+        self._uploader = uploader
+        self._buffers = buffers
+
+    async def repair(
+        self, manifest: Manifest, census: Census, damage: DamageList, manifests: Manifests
+    ) -> tuple[Manifest, int]:
+        """Put what is missing or damaged of a segment where there is a place for it now.
+
+        Returns the manifest with the places that hold now, and the length of each shard object in bytes.
+        Raises TooFewShards when k verified blocks of some stripe cannot be had. A crash anywhere leaves either the old
+        shard or the whole new one at a location, and the work is found again.
+        """
+        damaged = {one.shard: one.location for one in damage.open
+                   if one.segment == manifest.segment.id and manifest.placed[one.shard] == one.location}  # fmt: skip
+        targets = choose_targets(manifest, damaged, self._nodes.placement(), self._policy)
+        places = list(manifest.placed)
+        for shard, location in targets.items():
+            places[shard] = location
+        planned = manifest.with_placed(tuple(places))
+        box = manifests.seal(planned)
+        if targets:
+            manifest = await self._rebuild(manifest, planned, box, targets, damage)
+        damage.settle(manifest.segment.id, manifest.placed)
+        manifests.save(manifest)
+        known = [header.total for header in census.found.values() if header.seal == manifest.seal]
+        return manifest, max([*known, object_length(manifest, len(box))])
+
+    async def _rebuild(
+        self, manifest: Manifest, planned: Manifest, box: bytes, targets: dict[ShardNo, LocationId], damage: DamageList
+    ) -> Manifest:
+        order = list(targets)
+        sizes = [facts.block for _ in order for facts in manifest.stripes]
+        count = len(manifest.stripes)
+        async with self._buffers.lease(sizes) as buffers:
+            blocks = {shard: buffers[at * count : (at + 1) * count] for at, shard in enumerate(order)}
+            for number in range(count):
+                stripe = StripeNo(number)
+                have = await self._fetcher.gather(manifest, stripe, avoid=frozenset(targets))
+                wanted = {shard: blocks[shard][number] for shard in order}
+                await trio.to_thread.run_sync(partial(_rebuild_stripe, manifest, stripe, have, wanted))
+            for shard, location in targets.items():
+                try:
+                    await self._uploader.put(planned, box, shard, location, blocks[shard])
+                    await self._prove(planned, shard, location)
+                except QssError as error:
+                    damage.note_trouble(f"repair at {location}: {error}")
+                    continue
+                damage.repaired(manifest.segment.id, shard, location)
+                places = list(manifest.placed)
+                places[shard] = location
+                manifest = manifest.with_placed(tuple(places))
+        return manifest
+
+    async def _prove(self, manifest: Manifest, shard: ShardNo, location: LocationId) -> None:
+        """Repaired means read back: the header and the last block. Raises CorruptData."""
+        name = self._keys.shard_name(manifest.segment.id, GENERATION, location)
+        head = await self._nodes[location].get(name, 0, HEADER_BYTES)
+        header = ShardHeader.unpack(head, self._keys.header, manifest.segment.id, location)
+        if (header.seal, header.shard) != (manifest.seal, shard):
+            raise CorruptData("another shard is there than was put")
+        if manifest.stripes:
+            last = StripeNo(len(manifest.stripes) - 1)
+            await self._fetcher.block(manifest, last, Source(shard, location))
+
+
+def _rebuild_stripe(
+    manifest: Manifest, stripe: StripeNo, have: Mapping[ShardNo, bytes], wanted: Mapping[ShardNo, memoryview]
+) -> None:
+    """In a thread. Raises CorruptData when a rebuilt block is not the one the manifest names."""
+    erasure.code(manifest.k, manifest.m).rebuild_into(have, wanted)
+    for shard, block in wanted.items():
+        if hash_of(block) != manifest.hash_of(stripe, shard):
+            raise CorruptData(f"the rebuilt block of stripe {stripe}, shard {shard} has another hash than was sealed")
