@@ -44,6 +44,7 @@ class UserHooks:
         self._send, self._receive = trio.open_memory_channel[tuple[str, bytes]](options.queue_max)
         self.failed = 0
         self.dropped = 0
+        self.finished = trio.Event()
 
     def post(self, event: str, facts: Mapping[str, Any] | None = None) -> None:
         """Queue an event for its hook, if there is one. Never waits, never raises."""
@@ -58,9 +59,10 @@ class UserHooks:
             log.warning("hook %s dropped: %d events wait already", event, self._options.queue_max)
 
     async def run(self) -> None:
-        """Run queued hooks until `finish`."""
+        """Run queued hooks until `finish`; then `finished` is set."""
         async for event, text in self._receive:
             await self._run_one(event, text)
+        self.finished.set()
 
     def finish(self) -> None:
         """No more events: `run` returns after those that wait."""

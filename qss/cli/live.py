@@ -78,7 +78,7 @@ def retention_set(
         raise typer.BadParameter("name at least one of --max-size, --max-age, --min-free")
     settings = _edit_config(session.config_path(), values)
     limits = settings.cache.retention
-    document = {
+    document: dict[str, Any] = {
         "size_bytes_max": limits.size_bytes_max,
         "age_s_max": limits.age_s_max,
         "free_bytes_min": limits.free_bytes_min,

@@ -151,7 +151,6 @@ OFFLOAD: Final[Fields] = {
 MOUNT: Final[Fields] = {
     "allow_other": Field("allow_other", flag),
     "writeback_cache": Field("writeback_cache", flag),
-    "workers": Field("workers", whole(1, 1024)),
     "drain": Field("drain_s", duration()),
 }
 

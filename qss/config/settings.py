@@ -14,9 +14,8 @@ from qss.offload.options import LocationOptions, OffloadOptions
 class MountSettings:
     """How the file system shows itself to the kernel."""
 
-    allow_other: bool = False  # users other than the mounting one may use it; root always may see other users' files
-    writeback_cache: bool = False
-    workers: int = 64  # FUSE requests served at once
+    allow_other: bool = True  # users besides the mounting one may use it, as far as modes let them
+    writeback_cache: bool = False  # the kernel collects small writes: faster, less safe when the machine crashes
     drain_s: float = 10.0  # at the end: how long offload may go on with what is at risk
 
 

@@ -1,0 +1,162 @@
+"""The mount process: cache, file system, FUSE, control socket, user hooks; supervises the offload process.
+
+    main ── run_mount ─┬─ cache.run            checkpoints, seals, eviction
+                       ├─ relay_seals          tells offload and the hooks of new sealed segments
+                       ├─ control server       run/mount.sock
+                       ├─ hooks.run            user hooks, one at a time
+                       ├─ supervisor.run       the offload process
+                       └─ FUSE and fs.run      until it is unmounted or a signal comes
+
+The end, in this order: the mount is taken away (nothing new comes in), a cut, a bounded time for offload to bring it
+away, offload stops, the last hooks run, the cache is closed, pid file and lock go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from qss.app import mountpoint as places
+from qss.app.carriers import RemoteVault
+from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
+from qss.app.exits import exit_of
+from qss.app.hooks import UserHooks
+from qss.app.identity import check_key
+from qss.app.logs import start_logging
+from qss.app.mount_methods import MountProcess, methods
+from qss.app.running import pid_file, state_lock
+from qss.app.supervise import Supervisor
+from qss.cache.store import SegmentCache
+from qss.config import Settings, environment, load
+from qss.control.client import ControlClient
+from qss.control.server import serve as serve_control
+from qss.errors import QssError
+from qss.fs.filesystem import FileSystem
+from qss.fuse.mount import MountOptions, serve
+from qss.host import Host
+
+HOOKS_END_S_MAX: Final = 30.0
+ANSWERS_S_MAX: Final = 2.0
+"""How long those who asked for the end may take to read the answer."""
+
+log = logging.getLogger(__name__)
+
+
+async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, log_file: Path | None) -> None:
+    """Serve the file system until it is unmounted or a signal asks for the end. The caller holds the lock."""
+    host = Host()
+    vault_client = ControlClient(settings.offload_socket)
+    cache = await SegmentCache.open(settings.cache_dir, host, settings.cache, RemoteVault(vault_client))
+    try:
+        cache.set_retention(settings.cache.retention)  # what is configured holds, whatever was set before
+        process = MountProcess(
+            settings=settings,
+            mountpoint=mountpoint,
+            cache=cache,
+            offload=vault_client,
+            supervisor=Supervisor("offload", _offload_command(settings, log_file)),
+            hooks=UserHooks(settings.hooks, host.clock),
+            started_ns=host.clock.now_ns(),
+        )
+        filesystem = FileSystem(cache, host.clock)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cache.run)
+            nursery.start_soon(process.hooks.run)
+            nursery.start_soon(process.relay_seals)
+            await nursery.start(serve_control, settings.mount_socket, methods(process))
+            nursery.start_soon(process.supervisor.run)
+            await _serve_fuse(filesystem, process, readiness)
+            await _wind_down(process)
+            nursery.cancel_scope.cancel()
+    finally:
+        vault_client.close()
+        with trio.CancelScope(shield=True):
+            await cache.close()
+
+
+async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: Readiness) -> None:
+    """Until somebody unmounts it, a signal comes, or the process is asked to end."""
+
+    async def end_on_signal(scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                log.info("%s: unmounting", signal.Signals(number).name)
+                scope.cancel()
+
+    async def end_on_request(scope: trio.CancelScope) -> None:
+        await process.asked_to_end.wait()
+        scope.cancel()
+
+    mount = process.settings.mount
+    options = MountOptions(allow_other=mount.allow_other, writeback=mount.writeback_cache)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_on_signal, nursery.cancel_scope)
+        nursery.start_soon(end_on_request, nursery.cancel_scope)
+        await nursery.start(serve, filesystem, process.mountpoint, options)
+        log.info("mounted on %s", process.mountpoint)
+        readiness.ready()
+        process.hooks.post("ready", {"mountpoint": str(process.mountpoint)})
+
+
+async def _wind_down(process: MountProcess) -> None:
+    """Bring away what can be in the time there is, and say what is still at risk."""
+    journal = await process.cache.cut()
+    with trio.move_on_after(process.drain_s):
+        await process.cache.wait_published(journal)
+    process.left_bytes = process.at_risk_bytes
+    if process.left_bytes:
+        log.warning("%d bytes are only on this machine; they are offloaded after the next mount", process.left_bytes)
+    await process.supervisor.stop()
+    process.hooks.post("close", {"at_risk_bytes": process.left_bytes})
+    process.hooks.finish()
+    with trio.move_on_after(HOOKS_END_S_MAX):
+        await process.hooks.finished.wait()
+    process.ended.set()
+    with trio.move_on_after(ANSWERS_S_MAX):
+        await process.answered.wait()
+
+
+def _offload_command(settings: Settings, log_file: Path | None) -> list[str]:
+    command = [sys.executable, "-m", "qss.app.offload", "--config", str(settings.source)]
+    return [*command, "--log-file", str(log_file)] if log_file else command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code; errors before the mount is ready go to whoever started us, or to standard error."""
+    parser = argparse.ArgumentParser(prog="qss-mount")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--mountpoint", type=Path, required=True)
+    parser.add_argument("--log-file", type=Path)
+    parser.add_argument("--ready-fd", type=int)
+    given = parser.parse_args(arguments)
+    for name in UNWANTED_IN_ENVIRONMENT:
+        os.environ.pop(name, None)
+    readiness = Readiness(given.ready_fd)
+    try:
+        settings = load(given.config, environment())
+        start_logging(settings.log, "mount", given.log_file)
+        with ExitStack() as held:
+            check_key(settings)
+            held.enter_context(state_lock(settings.state))
+            places.prepare(given.mountpoint)
+            held.enter_context(pid_file(settings.run_dir / "mount.pid"))
+            trio.run(run_mount, settings, given.mountpoint, readiness, given.log_file)
+    except QssError as error:
+        readiness.failed(error)
+        log.error("%s", error)
+        if given.ready_fd is None:
+            print(f"qssctl: {error}", file=sys.stderr)
+        return exit_of(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

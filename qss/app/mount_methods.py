@@ -1,0 +1,260 @@
+"""What the mount process knows of itself, and what it answers on its control socket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from qss.app import mountpoint as places
+from qss.app import wire
+from qss.app.carriers import shelf_methods
+from qss.app.hooks import EVENTS, UserHooks
+from qss.app.identity import read_identity
+from qss.app.supervise import Supervisor
+from qss.cache.options import RetentionOptions
+from qss.cache.store import SegmentCache
+from qss.config import Settings
+from qss.control.client import ControlClient
+from qss.control.messages import Json
+from qss.control.server import Call, Method
+from qss.errors import CorruptData, QssError
+from qss.ids import SegmentId
+
+OFFLOAD_ANSWER_S_MAX: Final = 2.0
+"""How long a status may wait for the offload process before it is shown without."""
+PROGRESS_S: Final = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class MountProcess:
+    """Parts and state of the running mount process. Lives on its trio loop."""
+
+    settings: Settings
+    mountpoint: Path
+    cache: SegmentCache
+    offload: ControlClient
+    supervisor: Supervisor
+    hooks: UserHooks
+    started_ns: int
+    drain_s: float = 0.0
+    left_bytes: int = 0  # at risk when it ended
+    seals: int = 0  # counts up with every sealed segment; wakes offload
+    news: trio.Event = field(default_factory=trio.Event)
+    asked_to_end: trio.Event = field(default_factory=trio.Event)
+    ended: trio.Event = field(default_factory=trio.Event)  # all is done but to close the cache
+    askers: int = 0
+    answered: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.drain_s = self.settings.mount.drain_s
+        self.answered.set()
+
+    @property
+    def at_risk_bytes(self) -> int:
+        return self.cache.facts().at_risk_bytes
+
+    async def relay_seals(self) -> None:
+        """Wake whoever waits for a new sealed segment."""
+        while True:
+            await self.cache.wait_sealed()
+            self.seals += 1
+            self.news.set()
+            self.news = trio.Event()
+            self.hooks.post("segment-sealed", {"unsafe_bytes": self.cache.facts().unsafe_bytes})
+
+
+def methods(process: MountProcess) -> Mapping[str, Method]:
+    """The method table of run/mount.sock."""
+    shelf = dict(shelf_methods(process.cache))
+    mark_offloaded = shelf["shelf.mark_offloaded"]
+
+    async def mark_and_tell(call: Call) -> Json:
+        await mark_offloaded(call)
+        receipt = wire.receipt_of(call.params["receipt"])
+        process.hooks.post("segment-offloaded", {"segment": receipt.segment, "missing": receipt.missing})
+
+    return {
+        **shelf,
+        "shelf.mark_offloaded": mark_and_tell,
+        "shelf.wait_sealed": lambda call: _wait_sealed(process, call),
+        "where": lambda _call: _where(process),
+        "status": lambda _call: _status(process),
+        "sync": lambda call: _sync(process, call),
+        "cut": lambda _call: _cut(process),
+        "retention.show": lambda _call: _retention_show(process),
+        "retention.set": lambda call: _retention_set(process, call),
+        "retention.run": lambda call: _retention_run(process, call),
+        "hook": lambda call: _hook(process, call),
+        "unmount": lambda call: _unmount(process, call),
+    }
+
+
+async def _wait_sealed(process: MountProcess, call: Call) -> Json:
+    """Return the count of seals as soon as it is not `seen` any more."""
+    seen = call.params.get("seen")
+    while process.seals == seen:
+        await process.news.wait()
+    return process.seals
+
+
+async def _where(process: MountProcess) -> Json:
+    return {"mountpoint": str(process.mountpoint), "pid": os.getpid(), "started_ns": process.started_ns}
+
+
+async def _cut(process: MountProcess) -> Json:
+    return {"journal": await process.cache.cut()}
+
+
+async def _sync(process: MountProcess, call: Call) -> Json:
+    """Cut, and wait until a root names it; says how far it is."""
+    journal = await process.cache.cut()
+
+    async def report() -> None:
+        while True:
+            await call.progress({"at_risk_bytes": process.at_risk_bytes})
+            await trio.sleep(PROGRESS_S)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(report)
+        await process.cache.wait_published(SegmentId(journal))
+        nursery.cancel_scope.cancel()
+    facts = process.cache.facts()
+    return {"journal": journal, "cut_ns": facts.published_cut_ns, "at_risk_bytes": facts.at_risk_bytes}
+
+
+async def _hook(process: MountProcess, call: Call) -> Json:
+    """An event of the offload process."""
+    event, facts = call.params["event"], call.params.get("facts", {})
+    if event not in EVENTS or not isinstance(facts, dict):
+        raise CorruptData(f"no event {event}")
+    process.hooks.post(event, facts)
+
+
+async def _unmount(process: MountProcess, call: Call) -> Json:
+    """Take the mount away, wind down; answers when only the cache has to be closed yet."""
+    if "drain_s" in call.params:
+        process.drain_s = float(call.params["drain_s"])
+    await trio.to_thread.run_sync(_take_away, process.mountpoint, bool(call.params.get("lazy")))
+    process.askers += 1
+    process.answered = trio.Event() if process.askers == 1 else process.answered
+    process.asked_to_end.set()
+    try:
+        await process.ended.wait()
+        return {"mountpoint": str(process.mountpoint), "at_risk_bytes": process.left_bytes}
+    finally:
+        process.askers -= 1
+        if process.askers == 0:
+            process.answered.set()
+
+
+def _take_away(path: Path, lazy: bool) -> None:
+    if places.mounted_type(path) is not None:
+        places.unmount(path, lazy=lazy)
+
+
+# -- retention
+
+
+def _limits(options: RetentionOptions) -> dict[str, Json]:
+    return asdict(options)
+
+
+async def _retention_show(process: MountProcess) -> Json:
+    facts, options = process.cache.facts(), process.cache.retention
+    return {
+        **_limits(options),
+        "local_bytes": facts.data_local_bytes + facts.stripe_bytes,
+        "free_bytes": facts.disk_free_bytes,
+    }
+
+
+async def _retention_set(process: MountProcess, call: Call) -> Json:
+    try:
+        options = RetentionOptions(**call.params)
+    except TypeError as error:
+        raise CorruptData("retention.set: wrong limits") from error
+    process.cache.set_retention(options)
+    return _limits(options)
+
+
+async def _retention_run(process: MountProcess, call: Call) -> Json:
+    everything = bool(call.params.get("everything"))
+    if call.params.get("dry_run"):
+        victims = process.cache.plan_eviction(all_=everything)
+        done: dict[str, Any] = {
+            "bytes": sum(victim.copy.size for victim in victims),
+            "victims": [
+                {"segment": victim.copy.segment, "stripe": victim.copy.stripe, "bytes": victim.copy.size,
+                 "reason": str(victim.reason)}
+                for victim in victims
+            ],
+        }  # fmt: skip
+    else:
+        report = await process.cache.evict(all_=everything)
+        done = {"bytes": report.freed_bytes, "segments": report.segments, "stripes": report.stripes}
+        if report.freed_bytes:
+            process.hooks.post("segment-evicted", done)
+    facts = process.cache.facts()
+    return done | {"local_bytes": facts.data_local_bytes + facts.stripe_bytes}
+
+
+# -- status
+
+
+async def _status(process: MountProcess) -> Json:
+    """The one document of `qssctl status --json` (docs/operations.md)."""
+    settings, facts = process.settings, process.cache.facts()
+    offload = await _ask_offload(process)
+    identity = read_identity(settings.state)
+    damage = offload.get("damage", {"found": 0})
+    return {
+        "version": version("qss"),
+        "fs_id": identity.fs_id if identity else "",
+        "mountpoint": str(process.mountpoint),
+        "state": str(settings.state),
+        "pid": os.getpid(),
+        "started_ns": process.started_ns,
+        "k": settings.offload.k,
+        "m": settings.offload.m,
+        "at_risk_bytes": facts.at_risk_bytes,
+        "oldest_unsafe_age_s": facts.at_risk_age_s if facts.at_risk_bytes else None,
+        "published_cut_ns": facts.published_cut_ns,
+        "queue": {"segments": facts.segments_sealed, "bytes": facts.unsafe_bytes},
+        "cache": {
+            **asdict(facts),
+            "local_bytes": facts.data_local_bytes + facts.stripe_bytes,
+            "fetched_bytes": facts.fetch_bytes,
+            **_limits(process.cache.retention),
+        },
+        "offload": {
+            "running": process.supervisor.pid is not None,
+            "pid": process.supervisor.pid,
+            "starts": process.supervisor.starts,
+            **offload.get("offload", {}),
+        },
+        "locations": offload.get("locations") or [_unknown(str(each.name)) for each in settings.locations],
+        "damage": damage | {"found": damage["found"] + facts.damaged_reads},
+        "hooks": {"failed": process.hooks.failed, "dropped": process.hooks.dropped},
+        "errors": offload.get("errors", []),
+    }
+
+
+def _unknown(name: str) -> Json:
+    return {"name": name, "up": None, "latency_s": None, "last_error": "offload does not answer"}
+
+
+async def _ask_offload(process: MountProcess) -> dict[str, Json]:
+    """The offload process's own figures; without them when it does not answer soon."""
+    with trio.move_on_after(OFFLOAD_ANSWER_S_MAX):
+        try:
+            answer: dict[str, Json] = await process.offload.call("status")
+            return answer
+        except QssError as error:
+            return {"errors": [str(error)]}
+    return {"errors": ["offload does not answer"]}
