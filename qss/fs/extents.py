@@ -92,7 +92,7 @@ def pieces(extents: Iterable[Placed], start: int, stop: int) -> list[Piece]:
         end = offset + row.length
         if end <= at:
             continue
-        if offset >= stop:
+        if offset >= stop or at >= stop:
             break
         if offset > at:
             found.append(Piece(offset - at, None, 0, 0))

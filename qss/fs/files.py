@@ -62,9 +62,9 @@ class Files:
             if data is None:
                 return None
             buffers.append(data)
-        end = parts[-1]
-        if end.extent is not None:  # a sequential reader goes on there
-            self._remember(ino, stop - end.stop, end.extent)
+        last_piece = parts[-1]
+        if last_piece.extent is not None:  # a sequential reader goes on there
+            self._remember(ino, stop - last_piece.stop, last_piece.extent)
         return b"".join(buffers)
 
     async def read(self, ino: int, offset: int, count: int) -> bytes | memoryview:
