@@ -25,7 +25,7 @@ from qss.ids import LocationId, SegmentId, segment_text
 from qss.offload.roots import Roots
 from qss.offload.status import OffloadStatus, Rate
 from qss.offload.vault import Vault
-from qss.segments import Receipt, SealedSegment, SegmentShelf
+from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentShelf
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Courier:
         self._queue: list[SealedSegment] = []
         self._errors: dict[str, str] = {}  # what → last trouble; removed when it goes well
         self._blocked = ""
+        self._marked: RestorePoint | None = None  # the last the shelf was told is published
         self._stored = 0
         self.rate = Rate()
 
@@ -215,12 +216,13 @@ class Courier:
 
     async def _publish(self) -> None:
         point = await self._shelf.restore_point()
-        if point is None:
+        if point is None or point == self._marked:
             return
         last = self._roots.last
         if last is None or last.point != point:
             await self._roots.publish(point)  # 3.
         await self._shelf.mark_published(point)  # 4.
+        self._marked = point
 
     async def _upkeep_loop(self) -> None:
         while True:

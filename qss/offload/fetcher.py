@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -69,6 +70,13 @@ class Fetcher:
             work = partial(self._rebuild, manifest, stripe, have, into)
             await trio.to_thread.run_sync(work, limiter=self._threads)
 
+    async def fetch_to(self, manifest: Manifest, stripe: StripeNo, file: int) -> None:
+        """As `fetch`, but write the stripe at its place in an open segment file."""
+        async with self._stripes:
+            have = await self.gather(manifest, stripe)
+            work = partial(self._rebuild_at, manifest, stripe, have, file)
+            await trio.to_thread.run_sync(work, limiter=self._threads)
+
     async def gather(
         self, manifest: Manifest, stripe: StripeNo, avoid: frozenset[ShardNo] = frozenset()
     ) -> dict[ShardNo, bytes]:
@@ -134,6 +142,14 @@ class Fetcher:
         """In a thread."""
         with self._scratch.two(block_bytes(STRIPE_BYTES, manifest.k) * manifest.k) as (sealed, scratch):
             replace_file(into, decode_stripe(manifest, stripe, have, sealed, scratch))
+
+    def _rebuild_at(self, manifest: Manifest, stripe: StripeNo, have: Mapping[ShardNo, bytes], file: int) -> None:
+        """In a thread."""
+        with self._scratch.two(block_bytes(STRIPE_BYTES, manifest.k) * manifest.k) as (sealed, scratch):
+            plain = memoryview(decode_stripe(manifest, stripe, have, sealed, scratch))
+            done = 0
+            while done < len(plain):
+                done += os.pwrite(file, plain[done:], stripe * STRIPE_BYTES + done)
 
 
 def decode_stripe(

@@ -34,13 +34,13 @@ def choose_targets(
     """Where to put each shard that is missing or damaged, as far as there is a usable place. Pure."""
     usable = {one.location for one in locations if one.usable}
     targets = {shard: location for shard, location in damaged.items() if location in usable}
-    taken = {number: place for number, place in enumerate(manifest.placed) if place is not None}
+    taken = {ShardNo(number): place for number, place in enumerate(manifest.placed) if place is not None}
     for number, place in enumerate(manifest.placed):
         if place is not None:
             continue
         room = [one for one in spares(manifest.segment.id, taken, locations, policy) if one in usable]
         if room:
-            targets[ShardNo(number)] = taken[number] = room[0]
+            targets[ShardNo(number)] = taken[ShardNo(number)] = room[0]
     return targets
 
 

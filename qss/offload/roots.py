@@ -1,7 +1,7 @@
 """Publishing and finding roots: the remote commit point.
 
-Every root goes to every location twice: as the object of its generation, put only if there is none yet (at a majority of
-locations this decides who writes), and as the object "current" that is replaced each time and tells a reader where to
+Every root goes to every location twice: as the object of its generation, put only if there is none yet (at a majority
+of locations this decides who writes), and as the object "current" that is replaced each time and tells a reader where to
 start. Majorities meet: two machines cannot both publish one generation. docs/adr/0033.
 """
 
@@ -242,14 +242,10 @@ class Roots:
         self._refuse_older(0, 0)
         return None
 
-    async def take_over(self) -> Root | None:
-        """After recovery on this machine: continue from the newest root with a new epoch. The next publication tells
-        the other machine, if it is alive."""
-        newest = await self.newest()
-        if newest is not None:
-            self._remember(newest, newest.epoch + 1)
-        self.last = newest
-        return newest
+    def take_over(self, newest: Root) -> None:
+        """After recovery on this machine: continue behind the newest root that was seen, with a new epoch, whichever
+        root was restored. The first publication tells the other machine, if it is alive, that it has lost."""
+        self._remember(newest, newest.epoch + 1)
 
     async def publish(self, point: RestorePoint) -> Root:
         """Make `point` what the file system is. Returns when a majority of locations holds the root.

@@ -6,13 +6,14 @@ Implements qss.segments.SegmentVault. Lives on one trio thread; owns the manifes
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from qss.errors import Retryable, TooFewShards, Unreachable
+from qss.errors import CorruptData, QssError, Retryable, TooFewShards, Unreachable
 from qss.formats.manifest import DEK_BYTES, Manifest
 from qss.formats.shard import SEAL_BYTES
 from qss.host import Host
@@ -97,7 +98,7 @@ class Vault:
 
     async def fetch(self, segment: SegmentId, stripe: StripeNo, into: Path) -> None:
         """As qss.segments.SegmentVault.fetch."""
-        manifest = self.manifests.load(segment) or await self._locate(segment, None)
+        manifest = await self.manifest_of(segment)
         try:
             await self._fetcher.fetch(manifest, stripe, into)
         except TooFewShards:
@@ -105,6 +106,41 @@ class Vault:
             if (again.seal, again.placed) == (manifest.seal, manifest.placed):
                 raise
             await self._fetcher.fetch(again, stripe, into)
+
+    async def fetch_segment(self, segment: SegmentId, into: Path) -> Manifest:
+        """Rebuild a whole segment at `into` (0600), synced, whole or not at all. Raises TooFewShards, Damaged."""
+        manifest = await self.manifest_of(segment)
+        beside = into.with_name(into.name + ".new")
+        file = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            await self._fill(manifest, file)
+            if os.fstat(file).st_size != manifest.segment.length:
+                raise CorruptData(f"segment {segment_text(segment)} came back with another length")
+            await trio.to_thread.run_sync(os.fsync, file)
+        finally:
+            os.close(file)
+        beside.rename(into)
+        return manifest
+
+    async def manifest_of(self, segment: SegmentId) -> Manifest:
+        """What is known here, else what the locations say. Raises TooFewShards."""
+        return self.manifests.load(segment) or await self._locate(segment, None)
+
+    async def _fill(self, manifest: Manifest, file: int) -> None:
+        trouble: list[QssError] = []
+
+        async def fetch(stripe: StripeNo) -> None:
+            try:
+                await self._fetcher.fetch_to(manifest, stripe, file)
+            except QssError as error:
+                trouble.append(error)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for number in range(len(manifest.stripes)):
+                nursery.start_soon(fetch, StripeNo(number))
+        if trouble:
+            raise trouble[0]
 
     async def delete(self, segment: SegmentId) -> None:
         """Delete a segment's shards everywhere. Raises Retryable when a location does not answer: call again.

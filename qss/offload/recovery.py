@@ -1,0 +1,182 @@
+"""The machine has burnt: from the key and any k locations back to a file system.
+
+    find the newest root → bring its journals back → (cache: replay them) → find where the other segments are
+
+What to do with the journals is the caller's: offload does not know the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import trio
+
+from qss.errors import Damaged, QssError, TooFewShards, WrongKey
+from qss.formats.root import Root
+from qss.ids import SegmentId
+from qss.offload.census import locate
+from qss.offload.roots import RootBook
+from qss.offload.vault import Vault
+from qss.segments import Receipt, RestorePoint, SealedSegment
+
+SEGMENTS_AT_ONCE: Final = 4
+
+Stage = Literal["roots", "journals", "replay", "segments"]
+Progress = Callable[[Stage, int, int], None]
+"""(what is being done, how many are done, of how many)."""
+Found = tuple[SealedSegment, Receipt]
+Rebuild = Callable[[RestorePoint, list[Path]], Awaitable[Iterable[SegmentId]]]
+"""Make a cache of the journals, oldest first; returns the segments whose places it wants to know."""
+Adopt = Callable[[Sequence[Found]], Awaitable[None]]
+"""Take what was found of those segments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A root newer than the one restored, and why it was not."""
+
+    generation: int
+    created_ns: int
+    cut_ns: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    root: Root  # restored: its point.cut_ns is the moment everything is as of
+    newest: Root  # seen; the same unless some of its journals are lost
+    skipped: tuple[Skipped, ...]  # newest first: what came after the point and is lost
+    answered: int  # locations that showed a root
+    locations: int
+    majority: bool  # False: a newer root may be at locations that did not answer
+    journals: int
+    found: tuple[Found, ...]
+    incomplete: tuple[SegmentId, ...]  # k or more shards, but not all: will be repaired
+    lost: tuple[tuple[SegmentId, str], ...]  # fewer than k shards answer now, and why
+
+
+class Recovery:
+    def __init__(self, vault: Vault, book: RootBook, progress: Progress | None = None) -> None:
+        self._vault = vault
+        self._book = book
+        self._progress = progress or (lambda _stage, _done, _total: None)
+
+    async def find_root(self) -> Root:
+        """The newest root that verifies. Raises WrongKey when locations answer and none has one, Unreachable when none
+        answers."""
+        async with aclosing(self._book.newest_first()) as roots:
+            async for root in roots:
+                return root
+        raise _no_root()
+
+    async def census(self, segment: SegmentId) -> Receipt:
+        """Which shards of a segment exist where. Raises TooFewShards below k."""
+        return (await self.find(segment))[1]
+
+    async def find(self, segment: SegmentId) -> Found:
+        """Facts and places of a segment, from what the locations hold now. Raises TooFewShards."""
+        vault = self._vault
+        manifest, census = await locate(vault.nodes, vault.keys, vault.manifests, segment)
+        vault.manifests.save(manifest)
+        total = max(header.total for header in census.found.values() if header.seal == manifest.seal)
+        return manifest.segment, manifest.receipt(total)
+
+    async def fetch_segment(self, segment: SegmentId, into: Path) -> None:
+        """Bring a whole segment back, verified and synced. Raises TooFewShards, Damaged."""
+        await self._vault.fetch_segment(segment, into)
+
+    async def run(self, path_of: Callable[[SegmentId], Path], rebuild: Rebuild, adopt: Adopt) -> RecoveryReport:
+        """Restore the newest root whose journals can all be brought back. `path_of`: where a journal has to lie.
+
+        Raises WrongKey (nothing opens with this key), TooFewShards (no root can be restored now), and what the
+        callbacks raise. Can be repeated: journals brought back before are fetched again and replaced.
+        """
+        current, answered = await self._book.survey()
+        root, newest, skipped, paths = await self._restorable(path_of)
+        self._progress("replay", 0, 1)
+        wanted = list(await rebuild(root.point, paths))
+        self._progress("replay", 1, 1)
+        found, lost = await self._find_all(wanted)
+        await adopt(found)
+        return RecoveryReport(
+            root=root,
+            newest=newest,
+            skipped=tuple(skipped),
+            answered=len(current),
+            locations=len(self._vault.nodes),
+            majority=answered >= self._book.majority,
+            journals=len(paths),
+            found=tuple(found),
+            incomplete=tuple(sealed.id for sealed, receipt in found if not receipt.complete),
+            lost=tuple(lost),
+        )
+
+    async def _restorable(self, path_of: Callable[[SegmentId], Path]) -> tuple[Root, Root, list[Skipped], list[Path]]:
+        newest: Root | None = None
+        skipped: list[Skipped] = []
+        self._progress("roots", 0, 1)
+        async with aclosing(self._book.newest_first()) as roots:
+            async for root in roots:
+                newest = newest or root
+                self._progress("roots", 1, 1)
+                try:
+                    paths = await self._fetch_all([*root.point.checkpoint, *root.point.journals], path_of)
+                except Damaged as error:
+                    skipped.append(Skipped(root.generation, root.created_ns, root.point.cut_ns, str(error)))
+                    continue
+                return root, newest, skipped, paths
+        if newest is None:
+            raise _no_root()
+        raise TooFewShards(f"no root can be restored from the locations that answer; newest: {skipped[0].why}")
+
+    async def _fetch_all(self, segments: list[SegmentId], path_of: Callable[[SegmentId], Path]) -> list[Path]:
+        trouble: list[QssError] = []
+        done = 0
+        slots = trio.CapacityLimiter(SEGMENTS_AT_ONCE)
+
+        async def fetch(segment: SegmentId) -> None:
+            nonlocal done
+            async with slots:
+                try:
+                    await self._vault.fetch_segment(segment, path_of(segment))
+                except QssError as error:
+                    trouble.append(error)
+                    nursery.cancel_scope.cancel()
+                    return
+            done += 1
+            self._progress("journals", done, len(segments))
+
+        async with trio.open_nursery() as nursery:
+            for segment in segments:
+                nursery.start_soon(fetch, segment)
+        if trouble:
+            raise trouble[0]
+        return [path_of(segment) for segment in segments]
+
+    async def _find_all(self, wanted: list[SegmentId]) -> tuple[list[Found], list[tuple[SegmentId, str]]]:
+        found: list[Found] = []
+        lost: list[tuple[SegmentId, str]] = []
+        slots = trio.CapacityLimiter(4 * SEGMENTS_AT_ONCE)
+
+        async def find(segment: SegmentId) -> None:
+            async with slots:
+                try:
+                    found.append(await self.find(segment))
+                except QssError as error:
+                    lost.append((segment, str(error)))
+            self._progress("segments", len(found) + len(lost), len(wanted))
+
+        async with trio.open_nursery() as nursery:
+            for segment in wanted:
+                nursery.start_soon(find, segment)
+        return sorted(found, key=lambda one: one[0].id), sorted(lost)
+
+
+def _no_root() -> WrongKey:
+    return WrongKey(
+        "no location holds a root that this key opens: this is another file system's key, or these are not its locations"
+    )
