@@ -55,6 +55,11 @@ class Settings:
         return self.state / "cache"
 
     @property
+    def offload_dir(self) -> Path:
+        """What the offload process remembers: manifests, the last root."""
+        return self.state / "offload"
+
+    @property
     def mount_socket(self) -> Path:
         return self.run_dir / "mount.sock"
 

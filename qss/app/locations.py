@@ -1,0 +1,47 @@
+"""The configured locations as Nodes: one S3 client each, with limits, deadlines, retries and a breaker around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from qss.config import Settings
+from qss.errors import ConfigInvalid
+from qss.host import Host
+from qss.offload.nodes import Node, Nodes, jitter_from
+from qss.offload.options import LocationOptions
+from qss.s3.client import S3Client
+
+
+def secret_of(options: LocationOptions) -> str:
+    """The secret key, from its file if it is in one. Raises ConfigInvalid."""
+    path: Path | None = options.secret_file
+    if path is None:
+        return options.secret_key
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"the secret of location {options.name} cannot be read from {path}") from error
+    return lines[0].strip() if lines else ""
+
+
+def place_of(options: LocationOptions) -> str:
+    """Where it is, with nothing secret: `http://host:port/bucket/prefix`."""
+    return f"{options.endpoint}/{options.bucket}" + (f"/{options.prefix}" if options.prefix else "")
+
+
+def client_of(options: LocationOptions) -> S3Client:
+    raise NotImplementedError
+
+
+@asynccontextmanager
+async def open_nodes(settings: Settings, host: Host) -> AsyncIterator[Nodes]:
+    """Every configured location; closed at the end. Asks none of them anything."""
+    jitter = jitter_from(host.entropy)
+    async with AsyncExitStack() as stack:
+        nodes = []
+        for options in settings.locations:
+            client = await stack.enter_async_context(client_of(options))
+            nodes.append(Node(options, client, settings.offload, jitter))
+        yield Nodes(nodes)

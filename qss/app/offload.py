@@ -1,0 +1,202 @@
+"""The offload process: courier and vault between the mount process and the locations.
+
+    main ── run_offload ─┬─ leave_with_parent   ends everything when the mount process is gone
+                         ├─ courier.run         uploads, publishes roots, repairs, watches the locations
+                         ├─ wake_on_seal        hints of the mount process; only hints
+                         └─ control server      run/offload.sock
+
+It may be killed at any moment: what is sealed and not yet safe is a question to the shelf.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from qss.app.carriers import RemoteShelf, vault_methods
+from qss.app.exits import exit_of
+from qss.app.identity import check_key
+from qss.app.locations import open_nodes, place_of
+from qss.app.logs import start_logging
+from qss.app.running import pid_file
+from qss.config import Settings, environment, load
+from qss.control.client import ControlClient
+from qss.control.messages import Json
+from qss.control.server import Call, Method
+from qss.control.server import serve as serve_control
+from qss.errors import QssError
+from qss.formats.root import RootLocation
+from qss.host import Host
+from qss.ids import LocationId
+from qss.offload.courier import Courier
+from qss.offload.keys import FsKeys
+from qss.offload.nodes import NodeFacts, Nodes, jitter_from
+from qss.offload.roots import RootBook, Roots
+from qss.offload.vault import Vault
+from qss.segments import Receipt
+
+RETRY_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+async def run_offload(settings: Settings, keys: FsKeys) -> None:
+    """Until the mount process goes away, or a signal comes."""
+    host = Host()
+    mount = ControlClient(settings.mount_socket)
+    async with open_nodes(settings, host) as nodes:
+        parts = _put_together(settings, keys, nodes, host, mount)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_leave_with_parent, nursery.cancel_scope)
+            nursery.start_soon(_leave_on_signal, nursery.cancel_scope)
+            nursery.start_soon(_wake_on_seal, mount, parts)
+            await nursery.start(serve_control, settings.offload_socket, _methods(*parts))
+            await parts[1].run()
+
+
+def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Roots:
+    """The roots of this file system, as this machine writes them."""
+    places = tuple(
+        RootLocation(each.name, place_of(each), tuple(sorted(each.labels.items()))) for each in settings.locations
+    )
+    return Roots(
+        RootBook(nodes, keys, host),
+        keys,
+        host,
+        settings.offload_dir,
+        (settings.offload.k, settings.offload.m),
+        places,
+        f"qss {version('qss')}",
+    )
+
+
+def _put_together(
+    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient
+) -> tuple[Vault, Courier]:
+    async def tell(event: str, facts: dict[str, Json]) -> None:
+        try:
+            await mount.call("hook", event=event, facts=facts)
+        except QssError as error:
+            log.info("hook %s could not be told: %s", event, error)
+
+    async def on_location(location: LocationId, up: bool) -> None:
+        log.warning("location %s is %s", location, "up" if up else "down")
+        await tell("location-up" if up else "location-down", {"location": location})
+
+    async def on_stored(receipt: Receipt) -> None:
+        if not receipt.complete:
+            await tell("degraded", {"segment": receipt.segment, "missing": receipt.missing})
+
+    def on_sent(count: int) -> None:  # the courier is made after the vault that tells it
+        courier.on_sent(count)
+
+    vault = Vault(nodes, keys, settings.offload, host, settings.offload_dir, on_sent=on_sent)
+    roots = make_roots(settings, keys, nodes, host)
+    courier = Courier(
+        RemoteShelf(mount), vault, roots, jitter_from(host.entropy), on_stored=on_stored, on_location=on_location
+    )
+    return vault, courier
+
+
+async def _leave_with_parent(scope: trio.CancelScope) -> None:
+    """Standard input is a pipe that the mount process holds; its end, however it came, is ours."""
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
+        while await stream.receive_some(1024):
+            pass
+    log.info("the mount process is gone")
+    scope.cancel()
+
+
+async def _leave_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+
+
+async def _wake_on_seal(mount: ControlClient, parts: tuple[Vault, Courier]) -> None:
+    seen: Json = None
+    while True:
+        try:
+            seen = await mount.call("shelf.wait_sealed", seen=seen)
+        except QssError:
+            await trio.sleep(RETRY_S)
+        parts[1].hint()
+
+
+def _methods(vault: Vault, courier: Courier) -> Mapping[str, Method]:
+    """The method table of run/offload.sock."""
+
+    async def status(_call: Call) -> Json:
+        facts = courier.status()
+        return {
+            "offload": {
+                "queued": facts.queued,
+                "queued_bytes": facts.queued_bytes,
+                "in_flight": len(facts.in_flight),
+                "uploaded_bytes": facts.uploaded_bytes,
+                "upload_bytes_per_s": facts.upload_bytes_per_s,
+                "stored_segments": facts.stored_segments,
+                "incomplete_segments": len(facts.incomplete),
+                "buffers_bytes": facts.buffers_bytes,
+                "root_generation": facts.root_generation,
+                "root_created_ns": facts.root_created_ns,
+                "root_behind": facts.root_behind,
+            },
+            "damage": {
+                "found": facts.damaged_blocks_seen,
+                "open": [[each.segment, each.shard, each.location] for each in facts.damaged],
+                "repaired": facts.shards_repaired,
+            },
+            "locations": [_location_to_json(each) for each in facts.nodes],
+            "errors": [line for line in (facts.blocked, facts.last_error) if line],
+        }
+
+    return {**vault_methods(vault), "status": status}
+
+
+def _location_to_json(facts: NodeFacts) -> Json:
+    return {
+        "name": facts.location,
+        "up": facts.up,
+        "denied": facts.denied,
+        "latency_s": facts.health.latency_s,
+        "error_rate": facts.health.error_rate,
+        "last_error": facts.health.last_error,
+        "labels": dict(facts.labels),
+        "bytes_up": facts.bytes_up,
+        "bytes_down": facts.bytes_down,
+        "requests": facts.requests,
+        "retries": facts.retries,
+        "errors": facts.errors,
+        "in_flight": facts.in_flight,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="qss-offload")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--log-file", type=Path)
+    given = parser.parse_args(arguments)
+    try:
+        settings = load(given.config, environment())
+        start_logging(settings.log, "offload", given.log_file)
+        keys = FsKeys.derive(check_key(settings))
+        with pid_file(settings.run_dir / "offload.pid"):
+            trio.run(run_offload, settings, keys)
+    except QssError as error:
+        log.error("%s", error)
+        return exit_of(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

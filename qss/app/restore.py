@@ -1,0 +1,186 @@
+"""qssctl recover: a file system back on an empty state directory, from its key and any k locations.
+
+1. a mark in the state directory: a recovery has begun        crash: it may be begun again
+2. newest root → its journals → index → where the segments are
+3. claim the next epoch: the machine that was lost must not write any more
+4. key, configuration (where there is none), identity         crash before: begin again; after: it is mounted
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from qss.app import wire
+from qss.app.create import Plan, sections_of, written
+from qss.app.identity import Identity, read_identity, write_identity
+from qss.app.locations import open_nodes
+from qss.app.offload import make_roots
+from qss.app.running import state_lock, write_whole
+from qss.cache.store import SegmentCache
+from qss.config import Settings
+from qss.config.write import NewLocation
+from qss.errors import Refused
+from qss.formats.root import Root
+from qss.formats.tables import Table
+from qss.host import Host
+from qss.ids import SegmentId, segment_text
+from qss.offload.keys import FsKeys, MasterKey, fs_id_of, read_key_file, write_key_file
+from qss.offload.recovery import Found, Recovery, RecoveryReport
+from qss.offload.roots import RootBook
+from qss.offload.vault import Vault
+from qss.segments import RestorePoint
+
+_MARK: Final = "recovering"
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    report: RecoveryReport
+    inodes: int
+    segments: int
+
+
+def recover_configured(settings: Settings, key: Path | None, state: Path | None) -> dict[str, Any]:
+    """With the locations of a configuration file. Raises QssError; then it may be begun again."""
+    if state is not None:
+        state = state.absolute()
+        key_file = state / "key" if settings.key_file.is_relative_to(settings.state) else settings.key_file
+        settings = replace(settings, state=state, key_file=key_file)
+    master = read_key_file(key or settings.key_file)
+    return _recover(settings, master)
+
+
+def recover_from(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
+    """With locations named one by one; the root says what they were called and which others there are."""
+    if plan.config.exists():
+        raise Refused(f"{plan.config} is there already: leave out --location to use it, or choose another --config")
+    master = read_key_file(plan.key)
+    sections = sections_of(plan, environ)
+    _, provisional = written(plan, sections, 1, len(sections) - 1, environ)
+    root = trio.run(_find_root, provisional, FsKeys.derive(master))
+    k = root.k if plan.k is None else plan.k
+    m = root.m if plan.m is None else plan.m
+    text, settings = written(plan, as_the_root_knows_them(sections, root), k, m, environ)
+    report = _recover(settings, master)
+    plan.config.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(plan.config, text, 0o600)
+    return report
+
+
+def as_the_root_knows_them(given: Sequence[NewLocation], root: Root) -> list[NewLocation]:
+    """The given locations under the names they have in the root, since names are part of where objects are; and those
+    the root knows besides, with the credentials of the first given one. Pure."""
+    places = {place.name: place.url for place in root.locations}
+    names = {url: name for name, url in places.items()}
+    found: list[NewLocation] = []
+    for each in given:
+        name = each.name if each.name in places else names.get(each.url.partition("?")[0], each.name)
+        found.append(replace(each, name=str(name)))
+    there = {each.name for each in found}
+    others = [
+        NewLocation(str(place.name), place.url, given[0].settings, dict(place.labels))
+        for place in root.locations
+        if place.name not in there
+    ]
+    return found + others
+
+
+async def _find_root(settings: Settings, keys: FsKeys) -> Root:
+    host = Host()
+    async with open_nodes(settings, host) as nodes:
+        vault = Vault(nodes, keys, settings.offload, host, settings.state / "unused")
+        return await Recovery(vault, RootBook(nodes, keys, host)).find_root()
+
+
+def _recover(settings: Settings, master: MasterKey) -> dict[str, Any]:
+    keys = FsKeys.derive(master)
+    with state_lock(settings.state):
+        _begin(settings)  # 1.
+        outcome = trio.run(_bring_back, settings, keys)  # 2., 3.
+        host = Host()
+        if not settings.key_file.exists():
+            settings.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_key_file(settings.key_file, master, host.entropy)
+        write_identity(settings.state, Identity(fs_id_of(master).hex(), host.clock.now_ns()))  # 4.
+        (settings.state / _MARK).unlink()
+    return _as_report(settings, outcome)
+
+
+def _begin(settings: Settings) -> None:
+    """Only into an empty state directory, or one where a recovery stopped in the middle."""
+    mark = settings.state / _MARK
+    if read_identity(settings.state) is not None:
+        raise Refused(f"{settings.state} holds a file system already: recover into an empty state directory")
+    if mark.exists():
+        for folder in (settings.cache_dir, settings.offload_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+    elif settings.cache_dir.exists() or settings.offload_dir.exists():
+        raise Refused(f"{settings.state} is not empty: recover into an empty state directory")
+    mark.touch(mode=0o600)
+
+
+async def _bring_back(settings: Settings, keys: FsKeys) -> _Outcome:
+    host = Host()
+    journal_dir = settings.cache_dir / "journal"
+    journal_dir.mkdir(mode=0o700, parents=True)
+    segments = inodes = 0
+
+    async def rebuild(point: RestorePoint, paths: list[Path]) -> Sequence[SegmentId]:
+        wanted = {journal_dir / f"{segment_text(each)}.log" for each in point.journals}
+        for left_over in set(journal_dir.iterdir()) - wanted:  # of a newer root that could not be brought back whole
+            left_over.unlink()
+        made = await SegmentCache.rebuild(settings.cache_dir, host, settings.cache, paths, point.next_segment)
+        return made.unplaced
+
+    async def adopt(found: Sequence[Found]) -> None:
+        nonlocal segments, inodes
+        cache = await SegmentCache.open(settings.cache_dir, host, settings.cache, None)
+        try:
+            for sealed, receipt in found:
+                await cache.adopt(sealed, receipt)
+            segments = sum(1 for _ in cache.scan(Table.SEGMENTS, b""))
+            inodes = sum(1 for _ in cache.scan(Table.INODES, b""))
+        finally:
+            await cache.close()
+
+    async with open_nodes(settings, host) as nodes:
+        vault = Vault(nodes, keys, settings.offload, host, settings.offload_dir)
+        recovery = Recovery(vault, RootBook(nodes, keys, host))
+        report = await recovery.run(lambda each: journal_dir / f"{segment_text(each)}.log", rebuild, adopt)
+        await make_roots(settings, keys, nodes, host).take_over()  # 3.
+    return _Outcome(report, inodes, segments)
+
+
+def _as_report(settings: Settings, outcome: _Outcome) -> dict[str, Any]:
+    report = outcome.report
+    notes = [f"Root {each.generation} is newer and could not be restored: {each.why}." for each in report.skipped]
+    if not report.majority:
+        notes.append(
+            f"Only {report.answered} of {report.locations} locations answered: a newer root may be at the others."
+        )
+    if report.incomplete:
+        notes.append(f"{len(report.incomplete)} segments miss some shards; they are repaired once mounted.")
+    return {
+        "fs_id": report.root.fs_id.hex(),
+        "config": str(settings.source),
+        "state": str(settings.state),
+        "key_file": str(settings.key_file),
+        "generation": report.root.generation,
+        "point": wire.point_to_json(report.root.point),
+        "files": outcome.inodes,
+        "segments": outcome.segments,
+        "journals": report.journals,
+        "answered": report.answered,
+        "locations": report.locations,
+        "majority": report.majority,
+        "incomplete_segments": len(report.incomplete),
+        "lost_segments": [[segment, why] for segment, why in report.lost],
+        "skipped_roots": [[each.generation, each.cut_ns, each.why] for each in report.skipped],
+        "notes": notes,
+    }
