@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -29,7 +29,7 @@ from qss.s3.backend import (
     WriteCondition,
 )
 from qss.s3.errors import Code, S3Error, to_s3
-from qss.trove import listing
+from qss.s3.listing import page
 from qss.trove.engine import Draft, Engine
 from qss.trove.facts import grave_key
 from qss.trove.index import Tables
@@ -166,7 +166,13 @@ class TroveStore:
 
     async def list_objects(self, query: ListQuery) -> ListPage:
         with self.engine.index.read() as tables:
-            return listing.page(tables.tree(self._require_bucket(tables, query.bucket)), query)
+            tree = tables.tree(self._require_bucket(tables, query.bucket))
+
+            def scan(lower: bytes) -> Iterator[StoredObject]:
+                for key, value in tree.scan(lower):
+                    yield stored(key.decode(), decode_object(value))
+
+            return page(scan, query)
 
     async def put_tags(self, bucket: str, key: str, tags: tuple[tuple[str, str], ...]) -> None:
         full = _full(bucket, key)

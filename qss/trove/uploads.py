@@ -21,6 +21,7 @@ from qss.s3.backend import (
     WriteCondition,
 )
 from qss.s3.errors import Code, S3Error
+from qss.s3.multipart import assemble
 from qss.trove.engine import Draft, Engine
 from qss.trove.facts import PART_KEY, UPLOAD_ID_BYTES, parts_of
 from qss.trove.index import Tables

@@ -1,0 +1,127 @@
+"""trove: the storage node. Arguments in, exit codes out; the work is done in qss.app.trove.
+
+Exit codes: 0 stopped in order · 1 our bug · 2 wrong arguments · 3 you must act (directory in use, configuration,
+address taken) · 4 temporary · 5 damage was found.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="trove",
+    help="Trove: an S3 object store in one program. Small objects in big volumes, every byte verified on every read.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[list[Path], typer.Option("--data", metavar="DIR", help="Data directory; again for more drives.")]
+OneData = Annotated[list[Path], typer.Option("--data", metavar="DIR", help="Data directory of a stopped node.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a line on standard output.")]
+
+
+@app.callback()
+def _trove() -> None:
+    pass
+
+
+@app.command()
+def serve(
+    data: Annotated[list[Path], typer.Option("--data", metavar="DIR", help="Data directory; again for more drives.")],
+    s3: Annotated[str, typer.Option("--s3", metavar="ADDR", help="Host:port of the S3 API; port 0 picks one.")] = (
+        "127.0.0.1:9000"
+    ),
+    admin: Annotated[
+        str | None, typer.Option("--admin", metavar="ADDR", help="Host:port of the admin API [default: off].")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="trove.toml")] = None,
+    access_key: Annotated[
+        str | None, typer.Option("--access-key", help="Access key [$TROVE_ACCESS_KEY; default: made at first start].")
+    ] = None,
+    secret_key_file: Annotated[
+        Path | None, typer.Option("--secret-key-file", metavar="FILE", help="Its secret key [$TROVE_SECRET_KEY].")
+    ] = None,
+    sync: Annotated[str, typer.Option("--sync", help="group, each or os: see docs/trove.md.")] = "group",
+    clean_slate: Annotated[
+        bool, typer.Option("--clean-slate", help="First remove what a node has in DIR; no other directory's content.")
+    ] = False,
+    pid_file: Annotated[Path | None, typer.Option("--pid-file", metavar="FILE")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    from qss.app.trove import ServeOptions, serve_node
+
+    options = ServeOptions(
+        data=tuple(data),
+        s3=s3,
+        admin=admin,
+        config=config,
+        access_key=access_key,
+        secret_key_file=secret_key_file,
+        sync=sync,
+        clean_slate=clean_slate,
+        pid_file=pid_file,
+        as_json=as_json,
+    )
+    serve_node(options)
+
+
+@app.command()
+def inspect(data: OneData) -> None:
+    """Print what a stopped node holds, as JSON."""
+    from qss.app.trove import inspect_node
+
+    inspect_node(tuple(data))
+
+
+@app.command()
+def verify(data: OneData) -> None:
+    """Read every object of a stopped node and compare all hashes; exit code 5 if one does not verify."""
+    from qss.app.trove import verify_node
+
+    raise typer.Exit(verify_node(tuple(data)))
+
+
+@app.command()
+def compact(data: OneData) -> None:
+    """Give the space of deleted objects of a stopped node back to the disk."""
+    from qss.app.trove import compact_node
+
+    compact_node(tuple(data))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command line; errors are one sentence on standard error."""
+    from qss.app.exits import Exit, exit_of
+    from qss.errors import QssError
+
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="trove", standalone_mode=False)
+    except QssError as error:
+        sys.stderr.write(f"trove: {error}\n")
+        return exit_of(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except typer.Exit as error:
+        return error.exit_code
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's own: wrong arguments
+            raise
+        sys.stderr.write(f"trove: {error.format_message()}\n")
+        return Exit.USAGE
+    return code if isinstance(code, int) else Exit.OK
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

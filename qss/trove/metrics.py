@@ -1,0 +1,48 @@
+"""What Prometheus gets: read from the node when asked, so that counting costs requests nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from qss.trove.node import Node
+
+
+class _NodeCollector(Collector):
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._node.status()
+        gauges = {
+            "trove_objects": ("Objects stored", status["objects"]),
+            "trove_object_bytes": ("Bytes of objects stored", status["bytes"]),
+            "trove_volumes": ("Volumes", len(status["volumes"])),
+            "trove_volume_bytes": ("Bytes of volumes", sum(each["bytes"] for each in status["volumes"])),
+            "trove_live_bytes": ("Bytes of records that count", sum(each["live"] for each in status["volumes"])),
+            "trove_damaged_records": ("Damaged records known", len(status["damaged"])),
+        }
+        for name, (text, value) in gauges.items():
+            yield GaugeMetricFamily(name, text, value=value)
+        counters = {
+            "trove_commits": ("Records committed", status["commits"]),
+            "trove_syncs": ("Times volumes were synced", status["syncs"]),
+            "trove_damaged_reads": ("Reads that met damage", status["damaged_reads"]),
+            "trove_read_bytes": ("Bytes read and verified", self._node.store.records.counters.bytes_read),
+        }
+        for name, (text, value) in counters.items():
+            yield CounterMetricFamily(name, text, value=value)
+        free = GaugeMetricFamily("trove_drive_free_bytes", "Free bytes of a drive", labels=["path"])
+        for drive in status["drives"]:
+            free.add_metric([drive["path"]], drive["free"])
+        yield free
+
+
+def render(node: Node) -> bytes:
+    """The text of /metrics."""
+    registry = CollectorRegistry()
+    registry.register(_NodeCollector(node))
+    return generate_latest(registry)
