@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -19,6 +19,7 @@ from qss.host import Host
 from qss.segments import SegmentKind
 
 _T = TypeVar("_T")
+_FAILED: Final = "an earlier sync of the cache failed"
 
 
 class Durability:
@@ -60,7 +61,7 @@ class Durability:
     async def _sync(self, files: list[LogFile]) -> None:
         """Holding the lock."""
         if self._failed:
-            raise FsError(errno.EIO, "an earlier sync of the cache failed")
+            raise FsError(errno.EIO, _FAILED)
         disk = self._host.disk
         targets = [(file, file.position) for file in files]
         jobs: list[Callable[[], None]] = [_job(disk.sync_data, f.handle) for f, at in targets if f.synced < at]
@@ -88,21 +89,26 @@ class Durability:
     async def settle(self) -> None:
         """Sync the closed segments and give them their rows. Raises NoSpace, FsError; then they stay queued.
 
-        Crash after 1: they are given their rows at the next start. After 2: nothing is left to do.
+        Crash after 1 or 2: they are given their rows at the next start. After 3: nothing is left to do.
         """
         data, journal = self._ledger.data, self._ledger.journal
         if not data.closing and not journal.closing:
             return
         async with self._sync_lock:
+            if self._failed:
+                raise FsError(errno.EIO, _FAILED)
             files = data.closing + journal.closing
             await self._sync([file for file in files if not file.durable])  # 1. their bytes are safe here
             rows = [(file, self._row(file)) for file in files]
             ops = [Op(Table.SEGMENTS, u64_key(file.segment), None, row.pack()) for file, row in rows]
             if ops:
                 self._ledger.write(ops)  # 2. from here on they are sealed
-            for file, row in rows:
+            for file, _ in rows:
                 (data if file.kind is SegmentKind.DATA else journal).settled(file)
-                self._on_sealed(file, row)
+            with trio.CancelScope(shield=True):
+                await self._sync(self._unsynced())  # 3. for good
+            for file, row in rows:
+                self._on_sealed(file, row)  # only now may anybody store them elsewhere
 
     def _row(self, file: LogFile) -> SegmentRow:
         return SegmentRow(

@@ -39,7 +39,7 @@ class Index:
             )  # fmt: skip
             self._dbs = [self._env.open_db(table.name.encode()) for table in Table]
             self._txn = self._env.begin(write=True)
-            self._live = {
+            self._live: dict[SegmentId, int] = {
                 SegmentId(u64_of_key(key)): _LIVE.unpack(value)[0] for key, value in self.scan(Table.LIVE, b"")
             }
         except (lmdb.Error, struct.error) as error:
@@ -133,8 +133,7 @@ class Index:
     @property
     def txnid(self) -> int:
         """Number of the last committed transaction, as the file shows it."""
-        number: int = self._env.info()["last_txnid"]
-        return number
+        return int(self._env.info()["last_txnid"])
 
     def checkpoint(self, applied: bytes) -> int:
         """Commit everything so far under this mark; returns the txnid. Raises NoSpace, Damaged; then `reset`."""

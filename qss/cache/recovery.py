@@ -92,8 +92,19 @@ class Recovered:
     local: dict[SegmentKind, dict[SegmentId, int]] = field(default_factory=dict)  # every log file here → its length
 
 
-def recover(root: Path, host: Host, map_bytes: int) -> Recovered:
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What a rebuild on a new machine has made."""
+
+    batches: int  # replayed
+    next_segment: SegmentId
+    unplaced: tuple[SegmentId, ...]  # segments whose place at the locations is not known yet: adopt them
+
+
+def recover(root: Path, host: Host, map_bytes: int, *, data_elsewhere: bool = False) -> Recovered:
     """Bring logs and index of the cache in `root` together. Blocks; may take seconds after a power cut.
+
+    `data_elsewhere`: the journals come from the locations, and so will the data they name.
 
     Raises Damaged when a journal is damaged in the middle: cutting there would lose what an fsync has covered.
     """
@@ -106,7 +117,7 @@ def recover(root: Path, host: Host, map_bytes: int) -> Recovered:
         host.disk.makedirs(path)
     index, applied = _open_index(root, host, map_bytes, marker, same_boot)
     try:
-        return _Recovery(host, index, data, journal, same_boot).run(applied)
+        return _Recovery(host, index, data, journal, same_boot, data_elsewhere).run(applied)
     except CorruptData:
         index.close()
         if applied == NOTHING_APPLIED:
@@ -114,7 +125,7 @@ def recover(root: Path, host: Host, map_bytes: int) -> Recovered:
     # The index did not fit the journal after all: start again from the journal alone.
     drop_index(root, host)
     index = Index(root / INDEX_DIR, map_bytes)
-    return _Recovery(host, index, data, journal, same_boot).run(NOTHING_APPLIED)
+    return _Recovery(host, index, data, journal, same_boot, data_elsewhere).run(NOTHING_APPLIED)
 
 
 def catch_up(root: Path, host: Host, map_bytes: int, data: SegmentLog, journal: SegmentLog) -> Index:
@@ -159,6 +170,7 @@ def write_marker(host: Host, root: Path, marker: Marker) -> None:
 
 def drop_index(root: Path, host: Host) -> None:
     """Remove LMDB's files; the journal has everything."""
+    host.disk.makedirs(root / INDEX_DIR)
     for name in host.disk.listdir(root / INDEX_DIR):
         host.disk.remove(root / INDEX_DIR / name)
 
@@ -182,16 +194,26 @@ def _open_index(
 class _Recovery:
     """One run of it. The steps are in the order of `run`."""
 
-    def __init__(self, host: Host, index: Index, data: SegmentLog, journal: SegmentLog, same_boot: bool) -> None:
+    def __init__(
+        self,
+        host: Host,
+        index: Index,
+        data: SegmentLog,
+        journal: SegmentLog,
+        same_boot: bool,
+        data_elsewhere: bool = False,
+    ) -> None:
         self._disk = host.disk
         self._index = index
         self._data = data
         self._journal = journal
         self._same_boot = same_boot
+        self._data_elsewhere = data_elsewhere
         self._data_ids = segments_in(self._disk, data.directory)
         self._journal_ids = segments_in(self._disk, journal.directory)
         self._lengths: dict[SegmentId, int] = {}  # data segment → bytes known to be there
         self._rows_ahead: set[SegmentId] | None = None
+        self._needs: dict[SegmentId, SegmentId] = {}  # journal → newest data segment its frames name
         self._cut = 0
 
     def run(self, applied: Applied) -> Recovered:
@@ -223,6 +245,7 @@ class _Recovery:
             if not self._reaches(batch.data_segment, batch.data_bytes):
                 break
             waiting.append(batch)
+            self._needs[frame.journal] = batch.data_segment
             if batch.more_follows:
                 continue
             for part in waiting:
@@ -273,7 +296,7 @@ class _Recovery:
 
     def _reaches(self, segment: SegmentId, count: int) -> bool:
         """Whether the data log is whole up to `count` bytes of this segment."""
-        if segment == SEGMENT_ID_NONE:
+        if segment == SEGMENT_ID_NONE or self._data_elsewhere:
             return True
         if segment not in self._lengths:
             self._lengths[segment] = self._length_of(segment)
@@ -324,7 +347,12 @@ class _Recovery:
         drop = [segment for segment in self._journal_ids if segment > reached.journal]
         if drop:
             sealed = self._sealed_ahead()
-            if any(segment in sealed for segment in [*keep[-1:], *drop]):
+            torn = [
+                segment
+                for segment in keep[-1:]
+                if file_length(self._disk, self._journal.path_of(segment)) > reached.position
+            ]
+            if any(segment in sealed for segment in torn + drop):
                 raise Damaged(f"journal segment {reached.journal:016x} is damaged behind byte {reached.position}")
         for segment in reversed(drop):
             self._remove(self._journal, segment)
@@ -333,10 +361,11 @@ class _Recovery:
             newest = segment == keep[-1]
             length = reached.position if newest else file_length(self._disk, self._journal.path_of(segment))
             file = self._take_over(self._journal, segment, length, reached.frames if newest else 0)
-            if newest:
+            if newest and not self._data_elsewhere:
                 self._journal.open = file
             else:
-                file.needs_upto = max((d for d in self._data_ids if d < segment), default=SEGMENT_ID_NONE)
+                earlier = max((d for d in self._data_ids if d < segment), default=SEGMENT_ID_NONE)
+                file.needs_upto = self._needs.get(segment, earlier)
                 self._journal.closing.append(file)
         closed = [segment for segment in keep if self._journal.open is None or segment != self._journal.open.segment]
         if closed:
@@ -352,7 +381,8 @@ class _Recovery:
                 newest = segment == reached.data_segment
                 length = reached.data_bytes if newest else file_length(self._disk, self._data.path_of(segment))
                 self._data.closing.append(self._take_over(self._data, segment, length, 0))
-        self._data.last = (reached.data_segment, reached.data_bytes)
+        if not self._data_elsewhere:  # else the chain of data segments begins anew
+            self._data.last = (reached.data_segment, reached.data_bytes)
 
     def _has_row(self, segment: SegmentId) -> bool:
         return self._index.get(Table.SEGMENTS, u64_key(segment)) is not None

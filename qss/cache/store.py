@@ -19,11 +19,11 @@ from qss.cache.index import Index
 from qss.cache.ledger import Ledger
 from qss.cache.options import CacheOptions, RetentionOptions
 from qss.cache.read_cache import WHOLE, ReadCache
-from qss.cache.recovery import Recovered, catch_up, recover
+from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
 from qss.cache.retention import Candidate, EvictionReport, Victim, plan
 from qss.cache.segment_log import LogFile
 from qss.cache.shelf import PUBLISHED_KEY, Shelf, restore_point, row_of, sealed_of, with_receipt
-from qss.errors import CorruptData, ObjectMissing, QssError
+from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
 from qss.formats.journal import Op
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
 from qss.host import Host
@@ -39,6 +39,10 @@ _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-press
 _log = logging.getLogger("qss.cache")
 
 __all__ = ["Change", "SegmentCache"]
+
+
+def _id_of(path: Path) -> SegmentId:
+    return SegmentId(int(path.stem, 16))
 
 
 class SegmentCache:
@@ -84,6 +88,31 @@ class SegmentCache:
         await cache._durability.settle()
         await cache._durability.mark_opened()
         return cache
+
+    @classmethod
+    async def rebuild(
+        cls, root: Path, host: Host, options: CacheOptions, journals: list[Path], next_segment: SegmentId
+    ) -> RebuildReport:
+        """On a new machine: make a cache of journals brought back from the locations.
+
+        `journals`: all of the restore point, oldest first, already at `root`/journal/<segment>.log. No content is
+        here afterwards; `adopt` the segments the report names before the first use of their content.
+        `next_segment`: of the restore point. Raises Damaged when a journal does not verify to its end.
+        """
+        drop_index(root, host)
+        recovered = recover(root, host, options.index_map_bytes, data_elsewhere=True)
+        if recovered.cut_bytes or recovered.local[SegmentKind.JOURNAL].keys() != {_id_of(path) for path in journals}:
+            recovered.index.close()
+            raise Damaged("the journals brought back do not make a whole")
+        recovered.numbers.next_segment = max(recovered.numbers.next_segment, SegmentId(next_segment + 1))
+        cache = cls(root, host, options, None, recovered)
+        await cache._durability.settle()
+        unplaced = {segment for segment, row in cache._shelf.rows.items() if row.state is SegmentState.SEALED}
+        unplaced |= recovered.index.live_all().keys() - cache._shelf.rows.keys()
+        report = RebuildReport(recovered.replayed, recovered.numbers.next_segment, tuple(sorted(unplaced)))
+        await cache._durability.mark_opened()
+        await cache.close()
+        return report
 
     async def run(self) -> None:
         """Background work: checkpoints, seals, eviction, fetching ahead. Never returns; started in a nursery."""
@@ -226,9 +255,8 @@ class SegmentCache:
         await self._durability.sync_local()
 
     async def adopt(self, sealed: SealedSegment, receipt: Receipt) -> None:
-        """After a rebuild: a segment that is at the locations and has no row here. Idempotent."""
-        row = self._shelf.rows.get(sealed.id) or row_of(sealed)
-        self._put_row(sealed.id, with_receipt(row, receipt))
+        """After a rebuild: a segment as it is at the locations, whether it has a row here or not. Idempotent."""
+        self._put_row(sealed.id, with_receipt(row_of(sealed), receipt))
         await self._durability.sync_local()
 
     async def restore_point(self) -> RestorePoint | None:
