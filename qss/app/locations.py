@@ -32,7 +32,7 @@ def place_of(options: LocationOptions) -> str:
 
 
 def client_of(options: LocationOptions) -> S3Client:
-    raise NotImplementedError
+    return S3Client(options)
 
 
 @asynccontextmanager

@@ -153,7 +153,7 @@ async def _bring_back(settings: Settings, keys: FsKeys) -> _Outcome:
         vault = Vault(nodes, keys, settings.offload, host, settings.offload_dir)
         recovery = Recovery(vault, RootBook(nodes, keys, host))
         report = await recovery.run(lambda each: journal_dir / f"{segment_text(each)}.log", rebuild, adopt)
-        await make_roots(settings, keys, nodes, host).take_over()  # 3.
+        make_roots(settings, keys, nodes, host).take_over(report.newest)  # 3.
     return _Outcome(report, inodes, segments)
 
 
