@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ def assemble(upload: Upload, stored: Sequence[Part], wanted: Sequence[WantedPart
     numbers = [part.number for part in wanted]
     if any(not 1 <= number <= PART_NUMBER_MAX for number in numbers):
         raise S3Error(Code.INVALID_ARGUMENT, f"PartNumber must be an integer between 1 and {PART_NUMBER_MAX}.")
-    if any(first >= second for first, second in zip(numbers, numbers[1:], strict=False)):
+    if any(first >= second for first, second in itertools.pairwise(numbers)):
         raise S3Error(Code.INVALID_PART_ORDER)
     have = {part.number: part for part in stored}
     chosen = tuple(_matching(have.get(part.number), part) for part in wanted)

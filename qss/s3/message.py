@@ -1,0 +1,58 @@
+"""The head of an HTTP request and of a response, as values; what any HTTP server can fill in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote_plus
+
+from qss.s3.backend import Chunk
+from qss.s3.errors import Code, S3Error
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """`path` is percent-decoded once, `query` as sent. Header names are lower-case; repeated ones joined by commas."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secure: bool = False
+
+    def params(self) -> list[tuple[str, str]]:
+        """Query parameters in order, decoded; one without "=" has the value ""."""
+        return parse_query(self.query)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """`body` whole, or `stream` with exactly `length` bytes to come. To HEAD, `length` is told and nothing follows."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: Chunk = b""
+    stream: AsyncIterator[Chunk] | None = None
+    length: int | None = None
+
+
+def parse_query(query: str) -> list[tuple[str, str]]:
+    """Decode a raw query string. Raises S3Error for escapes that are not UTF-8."""
+    pairs = []
+    try:
+        for piece in query.split("&"):
+            if piece:
+                name, _, value = piece.partition("=")
+                pairs.append((unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")))
+    except UnicodeDecodeError:
+        raise S3Error(Code.INVALID_URI) from None
+    return pairs
+
+
+def join_headers(items: list[tuple[str, str]]) -> dict[str, str]:
+    """Lower-case and join repeated headers, as SigV4 wants them."""
+    joined: dict[str, str] = {}
+    for raw_name, value in items:
+        name = raw_name.lower()
+        joined[name] = f"{joined[name]},{value}" if name in joined else value
+    return joined

@@ -1,0 +1,352 @@
+"""AWS Signature Version 4: canonicalise, sign, verify; in headers and in presigned queries. Pure: time is an argument.
+
+Source: "Authenticating Requests (AWS Signature Version 4)", Amazon S3 API reference. The canonical URI of S3 is the key
+percent-encoded once and never normalised, so encoding the decoded path gives it, whatever escapes the client chose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Final
+from urllib.parse import quote
+
+from qss.s3.errors import Code, S3Error
+from qss.s3.message import RequestHead
+
+ALGORITHM: Final = "AWS4-HMAC-SHA256"
+SKEW_S_MAX: Final = 15 * 60
+PRESIGN_S_MAX: Final = 7 * 24 * 3600
+EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+_CACHED_KEYS_MAX: Final = 256
+_HEX_DIGITS: Final = frozenset("0123456789abcdef")
+
+
+class Payload(Enum):
+    """What x-amz-content-sha256 says about the body."""
+
+    SIGNED = "a hex digest"
+    UNSIGNED = "UNSIGNED-PAYLOAD"
+    CHUNKS_SIGNED = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+    CHUNKS_SIGNED_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
+    CHUNKS_UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+
+    @property
+    def chunked(self) -> bool:
+        return self.value.startswith("STREAMING")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Date, region and service a signing key is good for."""
+
+    date: str  # YYYYMMDD
+    region: str
+    service: str = "s3"
+
+    @property
+    def text(self) -> str:
+        return f"{self.date}/{self.region}/{self.service}/aws4_request"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSigning:
+    """What is needed to verify or make the signatures of aws-chunked frames."""
+
+    key: bytes
+    timestamp: str
+    scope: str
+    seed: str  # signature of the head
+
+    def chunk(self, previous: str, digest: str) -> str:
+        """Signature of a chunk: `digest` is the hex SHA-256 of its data."""
+        return self._sign("AWS4-HMAC-SHA256-PAYLOAD", previous, f"{EMPTY_SHA256}\n{digest}")
+
+    def trailer(self, previous: str, trailers: bytes) -> str:
+        """Signature of the trailers, in the form "name:value\\n" each."""
+        return self._sign("AWS4-HMAC-SHA256-TRAILER", previous, hashlib.sha256(trailers).hexdigest())
+
+    def _sign(self, kind: str, previous: str, rest: str) -> str:
+        return _hex_hmac(self.key, f"{kind}\n{self.timestamp}\n{self.scope}\n{previous}\n{rest}")
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A request whose signature holds."""
+
+    access_key: str
+    payload: Payload
+    sha256: str | None  # of the body, hex; with Payload.SIGNED
+    chunks: ChunkSigning
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    access_key: str
+    secret_key: str
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.access_key!r})"
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")
+
+
+def _hex_hmac(key: bytes, text: str) -> str:
+    return _hmac(key, text).hex()
+
+
+class SigningKeys:
+    """Derived keys, cached: four HMACs saved on each request."""
+
+    def __init__(self) -> None:
+        self._keys: dict[tuple[str, str, str], bytes] = {}
+
+    def get(self, credentials: Credentials, scope: Scope) -> bytes:
+        which = (credentials.access_key, credentials.secret_key, scope.text)
+        key = self._keys.get(which)
+        if key is None:
+            key = _hmac(f"AWS4{credentials.secret_key}".encode(), scope.date)
+            for part in (scope.region, scope.service, "aws4_request"):
+                key = _hmac(key, part)
+            if len(self._keys) >= _CACHED_KEYS_MAX:
+                self._keys.clear()
+            self._keys[which] = key
+        return key
+
+
+def timestamp_of(now_ns: int) -> str:
+    """ISO 8601 basic, as in x-amz-date."""
+    return datetime.fromtimestamp(now_ns // 1_000_000_000, UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def uri_encode(text: str, *, keep_slash: bool) -> str:
+    """Percent-encode all but RFC 3986's unreserved characters."""
+    return quote(text, safe="/" if keep_slash else "")
+
+
+def canonical_query(params: Sequence[tuple[str, str]]) -> str:
+    """Encoded, then sorted by name and value."""
+    encoded = [(uri_encode(name, keep_slash=False), uri_encode(value, keep_slash=False)) for name, value in params]
+    return "&".join(f"{name}={value}" for name, value in sorted(encoded))
+
+
+def canonical_request(
+    method: str,
+    path: str,
+    params: Sequence[tuple[str, str]],
+    headers: Mapping[str, str],
+    signed: Sequence[str],
+    payload: str,
+) -> str:
+    """Source: "Task 1: Create a Canonical Request". `signed`: lower-case names, sorted, all in `headers`."""
+    lines = "".join(f"{name}:{' '.join(headers[name].split())}\n" for name in signed)
+    return "\n".join(
+        (method, uri_encode(path, keep_slash=True), canonical_query(params), lines, ";".join(signed), payload)
+    )
+
+
+def string_to_sign(timestamp: str, scope: Scope, canonical: str) -> str:
+    return f"{ALGORITHM}\n{timestamp}\n{scope.text}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def sign(
+    head: RequestHead, credentials: Credentials, region: str, now_ns: int, keys: SigningKeys
+) -> tuple[dict[str, str], ChunkSigning]:
+    """Headers to add to a request whose `host` and x-amz-* headers are set, and the signer of its chunks."""
+    timestamp = timestamp_of(now_ns)
+    scope = Scope(timestamp[:8], region)
+    headers = {**head.headers, "x-amz-date": timestamp}
+    signed = sorted(n for n in headers if n in ("host", "content-type", "content-md5") or n.startswith("x-amz-"))
+    payload = headers["x-amz-content-sha256"]
+    canonical = canonical_request(head.method, head.path, head.params(), headers, signed, payload)
+    key = keys.get(credentials, scope)
+    signature = _hex_hmac(key, string_to_sign(timestamp, scope, canonical))
+    authorization = (
+        f"{ALGORITHM} Credential={credentials.access_key}/{scope.text}, "
+        f"SignedHeaders={';'.join(signed)}, Signature={signature}"
+    )
+    return (
+        {"x-amz-date": timestamp, "authorization": authorization},
+        ChunkSigning(key, timestamp, scope.text, signature),
+    )
+
+
+def presign(head: RequestHead, credentials: Credentials, region: str, now_ns: int, expires_s: int) -> str:
+    """The query string of a presigned URL; `head.headers` (at least host) must be sent as they are."""
+    timestamp = timestamp_of(now_ns)
+    scope = Scope(timestamp[:8], region)
+    signed = sorted(head.headers)
+    params = [
+        *head.params(),
+        ("X-Amz-Algorithm", ALGORITHM),
+        ("X-Amz-Credential", f"{credentials.access_key}/{scope.text}"),
+        ("X-Amz-Date", timestamp),
+        ("X-Amz-Expires", str(expires_s)),
+        ("X-Amz-SignedHeaders", ";".join(signed)),
+    ]
+    canonical = canonical_request(head.method, head.path, params, head.headers, signed, Payload.UNSIGNED.value)
+    key = SigningKeys().get(credentials, scope)
+    signature = _hex_hmac(key, string_to_sign(timestamp, scope, canonical))
+    return f"{canonical_query(params)}&X-Amz-Signature={signature}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a request says about its signature, before it is believed."""
+
+    access_key: str
+    scope: Scope
+    timestamp: str
+    signed: tuple[str, ...]
+    signature: str
+    payload: str
+    params: Sequence[tuple[str, str]]
+    expires_s: int | None  # presigned only
+
+
+class Verifier:
+    """Checks signatures for one region (any, if None). `secret_of` gives the secret key of an access key, or None."""
+
+    def __init__(self, secret_of: Callable[[str], str | None], region: str | None = "us-east-1") -> None:
+        self._secret_of = secret_of
+        self._region = region
+        self._keys = SigningKeys()
+
+    def verify(self, head: RequestHead, now_ns: int) -> Verified | None:
+        """None for an anonymous request. Raises S3Error for everything that does not hold."""
+        params = head.params()
+        by_query = any(name in ("X-Amz-Algorithm", "X-Amz-Signature", "Signature") for name, _ in params)
+        authorization = head.headers.get("authorization")
+        if authorization is not None and by_query:
+            raise S3Error(Code.INVALID_ARGUMENT, "Only one auth mechanism allowed.")
+        if authorization is None and not by_query:
+            return None
+        claim = _from_query(head, params) if authorization is None else _from_header(head, params, authorization)
+        self._check_scope(claim)
+        _check_time(claim, now_ns)
+        _check_signed_headers(head, claim)
+        secret = self._secret_of(claim.access_key)
+        if secret is None:
+            raise S3Error(Code.INVALID_ACCESS_KEY)
+        key = self._keys.get(Credentials(claim.access_key, secret), claim.scope)
+        canonical = canonical_request(head.method, head.path, claim.params, head.headers, claim.signed, claim.payload)
+        signature = _hex_hmac(key, string_to_sign(claim.timestamp, claim.scope, canonical))
+        if not hmac.compare_digest(signature.encode(), claim.signature.encode()):
+            raise S3Error(Code.SIGNATURE_MISMATCH)
+        payload, digest = payload_of(claim.payload)
+        chunks = ChunkSigning(key, claim.timestamp, claim.scope.text, signature)
+        return Verified(claim.access_key, payload, digest, chunks)
+
+    def _check_scope(self, claim: _Claim) -> None:
+        malformed = Code.AUTH_HEADER_MALFORMED if claim.expires_s is None else Code.AUTH_QUERY_MALFORMED
+        if claim.scope.service != "s3":
+            raise S3Error(malformed, "The service in the credential scope must be s3.")
+        if self._region is not None and claim.scope.region != self._region:
+            raise S3Error(
+                malformed,
+                f"The region in the credential scope is wrong; expecting '{self._region}'.",
+            )
+        if claim.scope.date != claim.timestamp[:8]:
+            raise S3Error(malformed, "The date in the credential scope is not that of the request.")
+
+
+def payload_of(text: str) -> tuple[Payload, str | None]:
+    """Read x-amz-content-sha256. Raises S3Error."""
+    if len(text) == 64 and _HEX_DIGITS.issuperset(text):
+        return Payload.SIGNED, text
+    for kind in Payload:
+        if text == kind.value and kind is not Payload.SIGNED:
+            return kind, None
+    raise S3Error(
+        Code.INVALID_ARGUMENT,
+        "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING-… value of SigV4, or a valid sha256 value.",
+    )
+
+
+def _credential(text: str, malformed: Code) -> tuple[str, Scope]:
+    parts = text.rsplit("/", 4)  # access keys may hold a slash
+    if len(parts) != 5 or parts[4] != "aws4_request" or not parts[0]:
+        raise S3Error(malformed, "The credential must be <access key>/<date>/<region>/s3/aws4_request.")
+    return parts[0], Scope(parts[1], parts[2], parts[3])
+
+
+def _from_header(head: RequestHead, params: Sequence[tuple[str, str]], authorization: str) -> _Claim:
+    algorithm, _, rest = authorization.partition(" ")
+    if algorithm != ALGORITHM:
+        raise S3Error(
+            Code.INVALID_REQUEST,
+            f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.",
+        )
+    fields = dict(piece.strip().partition("=")[::2] for piece in rest.split(","))
+    if not {"Credential", "SignedHeaders", "Signature"} <= fields.keys():
+        raise S3Error(Code.AUTH_HEADER_MALFORMED)
+    access_key, scope = _credential(fields["Credential"], Code.AUTH_HEADER_MALFORMED)
+    timestamp = head.headers.get("x-amz-date") or _from_http_date(head.headers.get("date"))
+    payload = head.headers.get("x-amz-content-sha256")
+    if payload is None:
+        raise S3Error(Code.INVALID_REQUEST, "Missing required header for this request: x-amz-content-sha256")
+    signed = tuple(fields["SignedHeaders"].split(";"))
+    return _Claim(access_key, scope, timestamp, signed, fields["Signature"], payload, params, None)
+
+
+def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
+    fields = dict(params)
+    wanted = {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders"}
+    if not (wanted | {"X-Amz-Signature"}) <= fields.keys() or fields["X-Amz-Algorithm"] != ALGORITHM:
+        raise S3Error(
+            Code.AUTH_QUERY_MALFORMED,
+            "Query-string authentication requires X-Amz-Algorithm=AWS4-HMAC-SHA256, X-Amz-Credential, X-Amz-Signature, "
+            "X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires.",
+        )
+    access_key, scope = _credential(fields["X-Amz-Credential"], Code.AUTH_QUERY_MALFORMED)
+    expires = fields["X-Amz-Expires"]
+    if not (expires.isascii() and expires.isdigit() and len(expires) <= 7 and 1 <= int(expires) <= PRESIGN_S_MAX):
+        raise S3Error(Code.AUTH_QUERY_MALFORMED, f"X-Amz-Expires must be between 1 and {PRESIGN_S_MAX} seconds.")
+    payload = head.headers.get("x-amz-content-sha256", fields.get("X-Amz-Content-Sha256", Payload.UNSIGNED.value))
+    return _Claim(
+        access_key,
+        scope,
+        fields["X-Amz-Date"],
+        tuple(fields["X-Amz-SignedHeaders"].split(";")),
+        fields["X-Amz-Signature"],
+        payload,
+        [pair for pair in params if pair[0] != "X-Amz-Signature"],
+        int(expires),
+    )
+
+
+def _from_http_date(date: str | None) -> str:
+    try:
+        return datetime.strptime(date or "", "%a, %d %b %Y %H:%M:%S GMT").strftime("%Y%m%dT%H%M%SZ")
+    except ValueError:
+        raise S3Error(Code.ACCESS_DENIED, "AWS authentication requires a valid Date or x-amz-date header") from None
+
+
+def _check_time(claim: _Claim, now_ns: int) -> None:
+    try:
+        signed_s = datetime.strptime(claim.timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise S3Error(Code.ACCESS_DENIED, "AWS authentication requires a valid Date or x-amz-date header") from None
+    age_s = now_ns / 1e9 - signed_s
+    if claim.expires_s is None:
+        if abs(age_s) > SKEW_S_MAX:
+            raise S3Error(Code.REQUEST_TIME_SKEWED)
+    elif age_s > claim.expires_s:
+        raise S3Error(Code.EXPIRED)
+    elif age_s < -SKEW_S_MAX:
+        raise S3Error(Code.ACCESS_DENIED, "Request is not valid yet")
+
+
+def _check_signed_headers(head: RequestHead, claim: _Claim) -> None:
+    signed = frozenset(claim.signed)
+    unsigned = [name for name in head.headers if name.startswith("x-amz-") and name not in signed]
+    if "host" not in signed or unsigned:
+        raise S3Error(Code.ACCESS_DENIED, "There were headers present in the request which were not signed")
+    if not signed <= head.headers.keys() or list(claim.signed) != sorted(signed):
+        raise S3Error(Code.SIGNATURE_MISMATCH)

@@ -1,0 +1,93 @@
+"""XML as S3 speaks it: a safe parser (no DTD, no entities, bounded) to small nodes, and a writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+from xml.parsers import expat
+from xml.sax.saxutils import escape
+
+from qss.errors import CorruptData
+
+XML_BYTES_MAX: Final = 4 * 1024 * 1024
+DEPTH_MAX: Final = 16
+NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+
+@dataclass(slots=True)
+class Node:
+    """An element: local name, text (without that of children), children in order. Attributes are dropped."""
+
+    name: str
+    text: str = ""
+    children: list[Node] = field(default_factory=list)
+
+    def all(self, name: str) -> Iterator[Node]:
+        return (child for child in self.children if child.name == name)
+
+    def find(self, name: str) -> Node | None:
+        return next(self.all(name), None)
+
+    def get(self, name: str, default: str = "") -> str:
+        """Text of the first child of that name."""
+        child = self.find(name)
+        return default if child is None else child.text
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.top = Node("")
+        self._open = [self.top]
+
+    def start(self, name: str, _: dict[str, str]) -> None:
+        if len(self._open) > DEPTH_MAX:
+            raise CorruptData("XML is nested too deep")
+        node = Node(name.rpartition(":")[2])
+        self._open[-1].children.append(node)
+        self._open.append(node)
+
+    def end(self, _: str) -> None:
+        self._open.pop()
+
+    def text(self, text: str) -> None:
+        self._open[-1].text += text
+
+    def refuse(self, *_: object) -> None:
+        raise CorruptData("XML with a DOCTYPE or entities is not accepted")
+
+
+def parse(data: bytes) -> Node:
+    """The root element. Raises CorruptData, nothing else."""
+    if len(data) > XML_BYTES_MAX:
+        raise CorruptData(f"XML is longer than {XML_BYTES_MAX} bytes")
+    builder = _Builder()
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.text
+    parser.StartDoctypeDeclHandler = builder.refuse
+    parser.EntityDeclHandler = builder.refuse
+    try:
+        parser.Parse(data, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:  # ValueError, LookupError: odd declared encodings
+        raise CorruptData(f"XML does not parse: {error}") from None
+    return builder.top.children[0]
+
+
+def element(name: str, *content: str) -> str:
+    """An element around content that is XML already."""
+    return f"<{name}>{''.join(content)}</{name}>"
+
+
+def leaf(name: str, value: object) -> str:
+    """An element around text, which is escaped. True and False are written small."""
+    text = str(value).lower() if isinstance(value, bool) else escape(str(value), {"\r": "&#13;", '"': "&quot;"})
+    return f"<{name}>{text}</{name}>"
+
+
+def document(name: str, content: Iterable[str], *, namespace: bool = True) -> bytes:
+    """A whole document with S3's namespace."""
+    xmlns = f' xmlns="{NAMESPACE}"' if namespace else ""
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<{name}{xmlns}>{"".join(content)}</{name}>'.encode()
