@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -22,7 +22,7 @@ from qss.app.running import write_whole
 from qss.config import Settings, parse
 from qss.config.location import location_of
 from qss.config.write import NewConfig, NewLocation, Value, relative, render
-from qss.errors import AccessDenied, ConfigInvalid, QssError, Refused, Unreachable
+from qss.errors import AccessDenied, ConfigInvalid, ObjectMissing, QssError, Refused, Unreachable
 from qss.host import Host
 from qss.ids import LocationId
 from qss.offload.durability import default_code, durability
@@ -161,8 +161,6 @@ def _as_written(given: list[LocationOptions], plan: Plan) -> list[NewLocation]:
             settings |= {"access_key": "env:AWS_ACCESS_KEY_ID", "secret_key": "env:AWS_SECRET_ACCESS_KEY"}
         if each.weight != 1.0:
             settings["weight"] = each.weight
-        if each.ca_file is not None:
-            settings["ca_file"] = str(each.ca_file)
         place = f"{each.endpoint}/{each.bucket}" + (f"/{each.prefix}" if each.prefix else "")
         region = "" if each.region == "us-east-1" else f"?region={each.region}"
         sections.append(NewLocation(name, place + region, settings, each.labels))
@@ -224,8 +222,10 @@ def _named(name: LocationId, error: QssError) -> QssError:
     return type(error)(f"location {name}: {error}") if isinstance(error, Refused) else error
 
 
-async def _knock(node: Node) -> bool:
-    return await cast(S3Client, node.store).bucket_exists()
+async def _knock(node: Node) -> None:
+    """Does it answer, and let us in? Whether there is a bucket or not."""
+    with suppress(ObjectMissing):
+        await node.head("knock")
 
 
 async def _ensure_bucket(node: Node) -> None:

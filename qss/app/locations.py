@@ -31,8 +31,17 @@ def place_of(options: LocationOptions) -> str:
     return f"{options.endpoint}/{options.bucket}" + (f"/{options.prefix}" if options.prefix else "")
 
 
-def client_of(options: LocationOptions) -> S3Client:
-    return S3Client(options)
+def client_of(options: LocationOptions, host: Host) -> S3Client:
+    """Connects when it is first used. Raises ConfigInvalid."""
+    return S3Client(
+        options.endpoint,
+        options.bucket,
+        access_key=options.access_key,
+        secret_key=secret_of(options),
+        clock=host.clock,
+        region=options.region,
+        prefix=f"{options.prefix}/" if options.prefix else "",
+    )
 
 
 @asynccontextmanager
@@ -42,6 +51,7 @@ async def open_nodes(settings: Settings, host: Host) -> AsyncIterator[Nodes]:
     async with AsyncExitStack() as stack:
         nodes = []
         for options in settings.locations:
-            client = await stack.enter_async_context(client_of(options))
+            client = client_of(options, host)
+            stack.push_async_callback(client.aclose)
             nodes.append(Node(options, client, settings.offload, jitter))
         yield Nodes(nodes)

@@ -47,7 +47,7 @@ HOOKS_END_S_MAX: Final = 30.0
 ANSWERS_S_MAX: Final = 2.0
 """How long those who asked for the end may take to read the answer."""
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("qss.app.mount")
 
 
 async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, log_file: Path | None) -> None:

@@ -58,9 +58,10 @@ def prepare(path: Path) -> None:
 
 
 def is_dead(path: Path) -> bool:
-    """A FUSE mount whose process is gone answers ENOTCONN (or ECONNABORTED) to everything."""
+    """A FUSE mount whose process is gone answers ENOTCONN (or ECONNABORTED) to everything the kernel has not cached;
+    attributes may be, statfs never is."""
     try:
-        path.stat()
+        os.statvfs(path)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

@@ -46,7 +46,7 @@ from qss.segments import Receipt
 
 RETRY_S: Final = 1.0
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("qss.app.offload")
 
 
 async def run_offload(settings: Settings, keys: FsKeys) -> None:

@@ -81,7 +81,8 @@ def init(
     say(f"File system {report['fs_id'][:8]} over {len(report['locations'])} locations, configured in {config}.")
     say(
         f"Any {report['k']} of {total} shards give everything back: {report['m']} locations may be lost; "
-        f"it takes {total / report['k']:.3g} times the space."
+        f"it takes {total / report['k']:.3g} times the space. Chance to lose something in a year: about "
+        f"1 in {10 ** report['nines']:,.0f}, if locations fail independently (docs/operations.md)."
     )
     for name, latency_s in report["latency_s"].items():
         say(f"  {name}: answers in {latency_s * 1000:.0f} ms")

@@ -43,6 +43,7 @@ def mount(
         from qss.app.mount import main
 
         raise typer.Exit(main(arguments))
+    check_key(settings)  # before a log file is made
     log = (log_file or settings.log.file or settings.state / "log" / "qss.log").absolute()
     pid = daemon.start(arguments, environment(), log)
     print_json({"mountpoint": str(mountpoint), "pid": pid}) if as_json else say(f"Mounted on {mountpoint}.")

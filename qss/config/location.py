@@ -15,7 +15,7 @@ from qss.offload.options import LocationOptions
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", re.ASCII)
-_QUERY: Final = ["region", "name", "access_key", "secret_key", "secret_key_file", "ca_file", "weight"]
+_QUERY: Final = ["region", "name", "access_key", "secret_key", "secret_key_file", "weight"]
 
 _ENV: Final = "env:"
 
@@ -48,7 +48,6 @@ def location_of(values: Mapping[str, Any], environ: Mapping[str, str], where: st
         secret_file=Path(folder, secret_file) if secret_file else None,
         labels=dict(given.get("labels", {})),
         weight=float(given.get("weight", 1.0)),
-        ca_file=Path(folder, given["ca_file"]) if given.get("ca_file") else None,
     )
 
 

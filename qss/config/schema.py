@@ -183,7 +183,6 @@ def location(folder: Path) -> Fields:
         "access_key": Field("access_key", text),
         "secret_key": Field("secret_key", text),
         "secret_key_file": Field("secret_file", path_in(folder)),
-        "ca_file": Field("ca_file", path_in(folder)),
         "weight": Field("weight", number),
         "labels": Field("labels", texts),
     }
