@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 import trio
 
-from qss.errors import PreconditionFailed, QssError, Refused
+from qss.errors import ObjectMissing, PreconditionFailed, QssError, Refused
 from qss.ids import LocationId, SegmentId, segment_text
 from qss.offload.roots import Roots
 from qss.offload.status import OffloadStatus, Rate
@@ -170,7 +170,7 @@ class Courier:
     async def _store(self, sealed: SealedSegment) -> Receipt:
         try:
             path: Path | None = await self._shelf.path_of(sealed.id)
-        except QssError:
+        except ObjectMissing:
             path = None  # not cached: what is missing is rebuilt from the other shards
         if path is None:
             return await self._vault.complete(sealed.id)

@@ -178,5 +178,5 @@ class Recovery:
 
 def _no_root() -> WrongKey:
     return WrongKey(
-        "no location holds a root that this key opens: this is another file system's key, or these are not its locations"
+        "no location holds a root that this key opens: the key is another file system's, or these are not its locations"
     )

@@ -1,8 +1,8 @@
 """Publishing and finding roots: the remote commit point.
 
 Every root goes to every location twice: as the object of its generation, put only if there is none yet (at a majority
-of locations this decides who writes), and as the object "current" that is replaced each time and tells a reader where to
-start. Majorities meet: two machines cannot both publish one generation. docs/adr/0033.
+of locations this decides who writes), and as the object "current" that is replaced each time and tells a reader where
+to start. Majorities meet: two machines cannot both publish one generation. docs/adr/0033.
 """
 
 from __future__ import annotations
@@ -330,9 +330,7 @@ class Roots:
         try:
             fields = json.loads(text)
             if fields["fs_id"] != self._keys.fs_id.hex():
-                raise Refused(
-                    f"{self._path} is of another file system: the key or the state directory is not the right one"
-                )
+                raise Refused(f"{self._path} is of another file system: key and state directory do not belong together")
             return Known(
                 int(fields["generation"]), int(fields["epoch"]),
                 bytes.fromhex(fields["digest"]), bytes.fromhex(fields["writer"]),

@@ -1,0 +1,255 @@
+"""Publishing, finding, fencing and refusing roots."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from qss.errors import CorruptData, PreconditionFailed, Refused, Unreachable
+from qss.ids import LocationId, SegmentId
+from qss.offload.keys import MasterKey
+from qss.offload.roots import HISTORY_KEPT
+from qss.segments import RestorePoint
+from tests.harness.vault import Machine, World
+
+
+def point(upto: int) -> RestorePoint:
+    return RestorePoint((), tuple(SegmentId(n) for n in range(1, upto + 1)), 1000 + upto, SegmentId(upto + 1))
+
+
+async def published(machine: Machine, *uptos: int) -> None:
+    await machine.roots.catch_up()
+    for upto in uptos:
+        await machine.roots.publish(point(upto))
+
+
+def down(world: World, *numbers: int) -> None:
+    for index, each in enumerate(world.stores.values(), 1):
+        each.down = index in numbers
+
+
+async def all_up(machine: Machine) -> None:
+    while not all(node.up for node in machine.nodes.values()):
+        await machine.book.survey()
+
+
+async def test_a_published_root_is_read_by_a_machine_that_has_only_the_key(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    assert await machine.roots.catch_up() is None
+    for upto in (1, 2, 3):
+        root = await machine.roots.publish(point(upto))
+    assert root.generation == 3
+    other = world.machine(tmp_path / "b")
+    down(world, 1, 2)
+    newest = await other.roots.newest()
+    assert newest == root
+    seen = [each async for each in other.book.newest_first()]
+    assert [each.generation for each in seen] == [3, 2, 1]
+    assert [each.previous for each in seen[:2]] == [each.digest() for each in seen[1:]]
+    assert seen[2].previous == bytes(32)
+
+
+async def test_every_flipped_byte_of_a_root_is_refused(tmp_path: Path) -> None:
+    world = World.of(1, 0)
+    machine = world.machine(tmp_path / "a")
+    await published(machine, 1)
+    name = machine.keys.root_name(None)
+    (home,) = world.stores
+    box = world.objects(home)[name]
+    for position in range(len(box)):
+        with pytest.raises(CorruptData):
+            machine.book.open(box[:position] + bytes([box[position] ^ 1]) + box[position + 1 :])
+    with pytest.raises(CorruptData):
+        machine.book.open(box[:-1])
+    stranger = World(world.options, world.stores, MasterKey(bytes(32))).machine(tmp_path / "b")
+    with pytest.raises(CorruptData):
+        stranger.book.open(box)
+
+
+async def test_a_root_is_not_taken_for_a_manifest_nor_another_generation(tmp_path: Path) -> None:
+    world = World.of(1, 0)
+    machine = world.machine(tmp_path / "a")
+    await published(machine, 1, 2)
+    (home,) = world.stores
+    objects = world.objects(home)
+    with pytest.raises(CorruptData):
+        machine.vault.manifests.open(SegmentId(1), objects[machine.keys.root_name(None)])
+    objects[machine.keys.root_name(3)] = objects[machine.keys.root_name(1)]
+    assert await machine.book.read(3) == []
+
+
+async def test_without_a_majority_nothing_is_published_and_the_same_root_goes_on(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    await published(machine, 1)
+    down(world, 1, 2, 3)
+    with pytest.raises(Unreachable, match="3 of 4"):
+        await machine.roots.publish(point(2))
+    assert machine.roots.known.generation == 1
+    down(world)
+    await all_up(machine)
+    root = await machine.roots.publish(point(3))
+    assert root.generation == 3  # 2 was at three locations already, so it was finished first
+    assert [each.generation async for each in machine.book.newest_first()] == [3, 2, 1]
+
+
+async def test_locations_that_missed_a_root_get_it_when_they_are_back(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    down(world, 5, 6)
+    await published(machine, 1)
+    assert machine.roots.behind == {LocationId("trove-5"), LocationId("trove-6")}
+    await machine.roots.spread()
+    assert machine.roots.behind
+    down(world)
+    await all_up(machine)
+    await machine.roots.spread()
+    assert not machine.roots.behind
+    for home in world.stores:
+        assert len(world.objects(home)) == 2
+
+
+async def test_an_answer_that_is_lost_is_looked_up(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    await machine.roots.catch_up()
+    for each in world.stores.values():
+        each.faults.lost_answer = 0.4
+    for upto in range(1, 12):
+        while True:
+            try:
+                await machine.roots.publish(point(upto))
+                break
+            except Unreachable:
+                continue
+    assert machine.roots.known.generation == 11
+
+
+async def test_a_crash_behind_the_commit_is_caught_up(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    await published(machine, 1)
+    memory = (tmp_path / "a/offload/root.json").read_bytes()
+    await machine.roots.publish(point(2))
+    (tmp_path / "a/offload/root.json").write_bytes(memory)
+    again = world.machine(tmp_path / "a")
+    newest = await again.roots.catch_up()
+    assert newest is not None
+    assert newest.generation == 2
+    assert again.roots.last == newest
+    await again.roots.publish(point(3))
+    assert again.roots.known.generation == 3
+
+
+async def test_a_crash_before_current_leaves_a_root_that_is_found(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    await published(machine, 1)
+    current = machine.keys.root_name(None)
+    before = {home: world.objects(home)[current] for home in world.stores}
+    await machine.roots.publish(point(2))
+    for home, box in before.items():
+        world.objects(home)[current] = box
+    newest = await world.machine(tmp_path / "b").roots.newest()
+    assert newest is not None
+    assert newest.generation == 2
+
+
+async def test_what_an_earlier_life_left_at_a_minority_is_replaced(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    await published(machine, 1)
+    down(world, 3, 4, 5, 6)
+    with pytest.raises(Unreachable):
+        await machine.roots.publish(point(2))
+    down(world, 1, 2)
+    again = world.machine(tmp_path / "a")  # does not see generation 2
+    assert (await again.roots.catch_up()).generation == 1
+    down(world)
+    await all_up(again)
+    root = await again.roots.publish(point(3))
+    assert root.generation == 2
+    assert await again.book.read(2) == [root]
+
+
+async def test_two_machines_cannot_both_write(tmp_path: Path) -> None:
+    world = World.of()
+    first = world.machine(tmp_path / "a")
+    await published(first, 1)
+    second = world.machine(tmp_path / "b")
+    with pytest.raises(PreconditionFailed, match="another machine"):
+        await second.roots.catch_up()
+    newest = await second.roots.newest()
+    second.roots.take_over(newest)
+    await second.roots.catch_up()
+    taken = await second.roots.publish(point(2))
+    assert (taken.epoch, taken.generation) == (1, 2)
+    with pytest.raises(PreconditionFailed, match="another machine"):
+        await first.roots.publish(point(3))
+    with pytest.raises(PreconditionFailed, match="another machine"):
+        await world.machine(tmp_path / "a").roots.catch_up()
+    again = world.machine(tmp_path / "b")
+    assert (await again.roots.catch_up()).epoch == 1
+
+
+async def test_taking_over_survives_a_crash_before_the_first_publication(tmp_path: Path) -> None:
+    world = World.of()
+    await published(world.machine(tmp_path / "a"), 1)
+    second = world.machine(tmp_path / "b")
+    second.roots.take_over(await second.roots.newest())
+    again = world.machine(tmp_path / "b")
+    assert (await again.roots.catch_up()).generation == 1
+    assert (await again.roots.publish(point(2))).epoch == 1
+
+
+async def test_an_older_state_at_the_locations_is_refused(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    await published(machine, 1)
+    old = {home: copy.copy(world.objects(home)) for home in world.stores}
+    await machine.roots.publish(point(2))
+    for home, objects in old.items():
+        world.stores[home].store.objects = objects
+    with pytest.raises(Refused, match="set back"):
+        await world.machine(tmp_path / "a").roots.catch_up()
+    for home in world.stores:
+        world.objects(home).clear()
+    with pytest.raises(Refused, match="generation 0"):
+        await world.machine(tmp_path / "a").roots.catch_up()
+
+
+async def test_history_is_bounded(tmp_path: Path) -> None:
+    world = World.of(2, 1)
+    machine = world.machine(tmp_path / "a")
+    await published(machine, *range(1, HISTORY_KEPT + 6))
+    for home in world.stores:
+        assert len(world.objects(home)) == HISTORY_KEPT + 1
+    assert len([root async for root in machine.book.newest_first()]) == HISTORY_KEPT
+
+
+async def test_local_memory_is_private_and_checked(tmp_path: Path) -> None:
+    world = World.of(2, 1)
+    machine = world.machine(tmp_path / "a")
+    await published(machine, 1)
+    path = tmp_path / "a/offload/root.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(Refused, match="belong together"):
+        World(world.options, world.stores, MasterKey(bytes(32))).machine(tmp_path / "a")
+    fields = json.loads(path.read_text())
+    del fields["writer"]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(CorruptData):
+        world.machine(tmp_path / "a")
+
+
+async def test_a_hung_location_does_not_hold_up_a_publication(tmp_path: Path, autojump_clock) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    await machine.roots.catch_up()
+    world.stores[LocationId("trove-2")].hung = True
+    await machine.roots.publish(point(1))
+    assert machine.roots.behind == {LocationId("trove-2")}
