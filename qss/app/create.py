@@ -1,8 +1,9 @@
 """qssctl key new, init, location test: a file system before its first mount.
 
 Order of `create`, and what is left when it stops in the middle: first everything is looked at and refused that will
-not do (1 to 3: nothing touched); then buckets (4: empty buckets), then the key (5: a key nothing uses yet), then the
-identity of the state directory (6), last the configuration (7), which is what makes it a file system.
+not do (1, 2: nothing touched); then buckets are made (3: empty buckets) and looked into for roots of the same key (4);
+then the key (5: a key nothing uses yet), then the identity of the state directory (6), last the configuration (7),
+which is what makes it a file system.
 """
 
 from __future__ import annotations
@@ -189,8 +190,8 @@ async def _prepare_locations(settings: Settings, keys: FsKeys, host: Host) -> di
     """
     async with open_nodes(settings, host) as nodes:
         await _at_each(nodes, _knock)  # 2.
-        await _refuse_used_key(nodes, keys, host)  # 3.
-        await _at_each(nodes, _ensure_bucket)  # 4.
+        await _at_each(nodes, _ensure_bucket)  # 3.
+        await _refuse_used_key(nodes, keys, host)  # 4.
         return await _at_each(nodes, lambda node: _probe(node, host))
 
 

@@ -28,6 +28,7 @@ def mount(
 ) -> None:
     """Mount the file system; returns when it is ready."""
     from qss.app import daemon
+    from qss.app.identity import check_key
     from qss.config import environment
     from qss.errors import ConfigInvalid
 

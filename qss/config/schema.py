@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,14 @@ def one_of(*allowed: str) -> Parser:
 
 def path_in(folder: Path) -> Parser:
     """Relative paths start at `folder`, where the configuration file is."""
-    return lambda value: Path(folder, Path(text(value)).expanduser())
+
+    def parse(value: Any) -> Path:
+        written = text(value)
+        if not written or "\0" in written:
+            raise ValueError("is no path")
+        return Path(folder, os.path.expanduser(written))
+
+    return parse
 
 
 Fields = Mapping[str, Field]
