@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 POLL_S: Final = 1.0
 PAUSE_FIRST_S: Final = 0.5
 PAUSE_MAX_S: Final = 60.0
+PUBLISH_PAUSE_MAX_S: Final = 5.0
+"""Shorter: `qssctl sync` waits for a publication."""
 UPKEEP_S: Final = 15.0
 """Between rounds of repair of damaged shards and of roots that locations have missed."""
 
@@ -44,13 +46,14 @@ class Notify(Protocol):
 class Pause:
     """When a segment may be tried again. Times on trio's clock, seconds."""
 
+    max_s: float = PAUSE_MAX_S
     tries: int = 0
     until_s: float = 0.0
 
     def failed(self, now_s: float, jitter: float) -> None:
         """`jitter` in [0, 1)."""
         self.tries += 1
-        length = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2.0 ** min(self.tries - 1, 16))
+        length = min(self.max_s, PAUSE_FIRST_S * 2.0 ** min(self.tries - 1, 16))
         self.until_s = now_s + length * (0.5 + jitter / 2)
 
 
@@ -189,7 +192,7 @@ class Courier:
         self._pauses.setdefault(segment, Pause()).failed(trio.current_time(), self._jitter())
 
     async def _publish_loop(self) -> None:
-        pause = Pause()
+        pause = Pause(PUBLISH_PAUSE_MAX_S)
         caught_up = False
         while True:
             try:
@@ -206,13 +209,17 @@ class Courier:
                     self._blocked = str(error)
                 self._trouble("root", error)
                 pause.failed(trio.current_time(), self._jitter())
-                await trio.sleep_until(pause.until_s)
+                await self._sleep(pause.until_s - trio.current_time())
                 continue
-            pause, self._blocked = Pause(), ""
+            pause, self._blocked = Pause(PUBLISH_PAUSE_MAX_S), ""
             self._errors.pop("root", None)
-            with trio.move_on_after(POLL_S):
-                await self._wake_publisher.wait()
-            self._wake_publisher = trio.Event()
+            await self._sleep(POLL_S)
+
+    async def _sleep(self, seconds: float) -> None:
+        """The publisher's: until something was stored or a location came back, or this long."""
+        with trio.move_on_after(max(0.0, seconds)):
+            await self._wake_publisher.wait()
+        self._wake_publisher = trio.Event()
 
     async def _publish(self) -> None:
         point = await self._shelf.restore_point()
@@ -250,6 +257,7 @@ class Courier:
             for pause in self._pauses.values():
                 pause.until_s = 0.0
             self._wake.set()
+            self._wake_publisher.set()
         if self._on_location is not None:
             await self._on_location(location, up)
 

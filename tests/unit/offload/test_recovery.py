@@ -27,7 +27,7 @@ async def filled(world: World, tmp_path: Path, rounds: int = 2) -> tuple[Machine
             shelf.add(2 * number + 2, f"journal {number}".encode() * 100, SegmentKind.JOURNAL)
             courier.hint()
             with trio.fail_after(20):
-                while len(shelf.published) <= number:
+                while len(shelf.published) <= number:  # noqa: ASYNC110 - the shelf has no event
                     await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     return machine, shelf
