@@ -79,3 +79,95 @@ async def _serve(
         await node.aclose()
         if options.pid_file is not None:
             options.pid_file.unlink(missing_ok=True)
+
+
+async def _run(
+    node: Node,
+    options: ServeOptions,
+    addresses: list[tuple[str, int]],
+    credentials: Credentials,
+    stop: asyncio.Event,
+) -> None:
+    admin = Admin(node, credentials.admin_token)
+    servers = [await _listen_s3(node, credentials, addresses[0])]
+    try:
+        if len(addresses) > 1:
+            servers.append(await _listen_admin(admin, addresses[1]))
+        maintain = asyncio.create_task(node.maintain(), name="trove-maintain")
+        gc.freeze()
+        admin.ready = True
+        _announce(options, [server.address for server in servers], credentials)
+        waiting = [asyncio.create_task(stop.wait()), maintain]
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        admin.ready = False
+        for task in waiting:
+            task.cancel()
+        if maintain in done:
+            maintain.result()
+    finally:
+        for server in servers:
+            await server.close()
+
+
+def _announce(options: ServeOptions, addresses: list[tuple[str, int]], credentials: Credentials) -> None:
+    """Say that we listen. New credentials are shown here and never again."""
+    texts = [f"{host}:{port}" for host, port in addresses]
+    if options.pid_file is not None:
+        options.pid_file.write_text(f"{os.getpid()}\n")
+    if options.as_json:
+        line: dict[str, Any] = {"event": "ready", "s3": texts[0], "pid": os.getpid()}
+        line["admin"] = texts[1] if len(texts) > 1 else None
+        if credentials.fresh:
+            line |= {"access_key": credentials.access_key, "secret_key": credentials.secret_key}
+        sys.stdout.write(json.dumps(line) + "\n")
+    else:
+        sys.stdout.write(f"S3 at http://{texts[0]}\n")
+        if len(texts) > 1:
+            sys.stdout.write(f"admin API at http://{texts[1]}\n")
+        if credentials.fresh:
+            sys.stdout.write(
+                f"access key {credentials.access_key}\nsecret key {credentials.secret_key}\n"
+                "They are shown this once and kept in credentials.json of the data directory.\n"
+            )
+    sys.stdout.flush()
+
+
+def _opened(data: tuple[Path, ...], work: Callable[[Node], Awaitable[Any]]) -> Any:
+    """Open a stopped node, do something with it, close it."""
+    if not all(path.is_dir() for path in data):
+        raise Refused("there is no such directory: " + ", ".join(str(path) for path in data if not path.is_dir()))
+
+    async def all_of_it() -> Any:
+        node = Node(NodeOptions(tuple(path.absolute() for path in data)))
+        try:
+            return await work(node)
+        finally:
+            await node.aclose()
+
+    return asyncio.run(all_of_it())
+
+
+def inspect_node(data: tuple[Path, ...]) -> None:
+    async def work(node: Node) -> dict[str, Any]:
+        return node.status()
+
+    sys.stdout.write(json.dumps(_opened(data, work), indent=1) + "\n")
+
+
+def verify_node(data: tuple[Path, ...]) -> int:
+    async def work(node: Node) -> dict[str, Any]:
+        return await Admin(node, "").verify_all(None)
+
+    result = _opened(data, work)
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    return Exit.DATA if result["damaged"] else Exit.OK
+
+
+def compact_node(data: tuple[Path, ...]) -> None:
+    async def work(node: Node) -> int:
+        freed = 0
+        while step := await compact_one(node.engine, 0.0, 0):
+            freed += step
+        return freed
+
+    sys.stdout.write(json.dumps({"freed_bytes": _opened(data, work)}) + "\n")

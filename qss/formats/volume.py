@@ -57,6 +57,7 @@ class Kind(enum.IntEnum):
     BUCKET_GONE = 6
     UPLOAD = 7  # key is bucket/key; meta holds the upload id
     UPLOAD_GONE = 8  # key is the upload id: aborted or expired
+    MARK = 10  # nothing but its floor: written when a volume is sealed and when a node stops in order
     AMEND = 9  # new metadata for the object under this key; the body stays where it is
 
 

@@ -34,7 +34,7 @@ def candidate(engine: Engine, garbage: float, least_bytes: int = COMPACT_BYTES_M
     best: tuple[float, Volume] | None = None
     for volume in engine.volumes.volumes.values():
         used = volume.end - SUPERBLOCK_BYTES
-        if used < least_bytes or volume.unsettled or volume.failed or volume.condemned:
+        if used < max(least_bytes, 1) or volume.unsettled or volume.failed or volume.condemned:
             continue
         row = engine.index.totals.volumes.get(volume.number)
         dead = 1 - (row.live if row else 0) / used

@@ -169,9 +169,16 @@ class Engine:
         if piece:
             await _through(asyncio.ensure_future(self.in_pool(slot.write, piece)))
 
+    def _stop_volumes(self) -> None:
+        self.volumes.stop()
+        with self.index.write() as tables:
+            for volume in self.volumes.volumes.values():
+                tables.set_low(volume.number, volume.low)
+
     async def aclose(self) -> None:
         """Finish what is under way, and leave an index that the next start trusts."""
         await self.committer.idle()
+        self._stop_volumes()
         await self.checkpoint()
         self._pool.shutdown()
         self._sync_pool.shutdown()

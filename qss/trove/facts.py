@@ -73,6 +73,8 @@ def apply(tables: Tables, fact: Fact) -> None:
             tables.live(fact.place, +1)
         case Kind.AMEND:
             _amend(tables, fact)
+        case Kind.MARK:
+            pass
 
 
 def _object(tables: Tables, fact: Fact) -> None:

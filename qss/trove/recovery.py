@@ -82,6 +82,8 @@ class _Replay:
                     end = _end_of(one, end)
         end = self._settle_suspects(end)
         volume.end = end
+        if low == end:
+            volume.marked_at = end
         with self._index.write() as tables:
             tables.set_low(volume.number, end)
 

@@ -1,8 +1,8 @@
 """A real Trove for tests, in a process of its own on a port the system chose.
 
-    with TroveServer() as trove:
-        client = boto3.client("s3", endpoint_url=trove.endpoint, aws_access_key_id=trove.access_key, …)
-        trove.kill(); trove.restart()
+with TroveServer() as trove:
+    client = boto3.client("s3", endpoint_url=trove.endpoint, aws_access_key_id=trove.access_key, …)
+    trove.kill(); trove.restart()
 """
 
 from __future__ import annotations

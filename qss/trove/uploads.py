@@ -107,8 +107,6 @@ class Uploads:
         return _page(found, query)
 
     async def complete(self, ref: UploadRef, wanted: Sequence[WantedPart], condition: WriteCondition) -> StoredObject:
-        from qss.s3.multipart import assemble
-
         upload = self.get(ref)
         with self._engine.index.read() as tables:
             rows = dict(parts_of(tables, _upload_id(ref)))

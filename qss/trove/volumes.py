@@ -23,6 +23,7 @@ from qss.formats.volume import (
     SUPERBLOCK_BYTES,
     Footer,
     Header,
+    Kind,
     Superblock,
     decode_superblock,
     encode_footer,
@@ -56,6 +57,7 @@ class Volume:
     failed: bool = False  # a write or sync failed: what the disk holds is uncertain, no more goes here
     unsettled: dict[int, int] = field(default_factory=dict)  # position → version: not in the index yet
     open_slots: dict[int, None] = field(default_factory=dict)  # begun, footer not written
+    marked_at: int = SUPERBLOCK_BYTES  # end of the last mark
     pins: int = 0
     condemned: bool = False
 
@@ -181,12 +183,25 @@ class VolumeSet:
             return sound[0]
         return max(sound, key=lambda drive: self.disk.free_bytes(drive.path)[0])
 
+    def mark(self, volume: Volume) -> None:
+        """Sync a volume and write into it that it was, so that a rebuild without index knows what had been."""
+        if volume.failed or volume.open_slots or volume.unsettled or volume.marked_at == volume.end:
+            return
+        self.sync([volume])
+        header = Header(Kind.MARK, b"mark", self._clock.now_ns(), floor=volume.floor)
+        place = volume.place_of(volume.end)
+        self._write(volume, encode_record(header, b"", b"", Footer(header.version), place), volume.end)
+        volume.end += header.record_len
+        self.sync([volume])
+        volume.marked_at = volume.end
+
     def _with_room(self, length: int, *, large: bool) -> Volume:
         volume = self._active.get(large)
         if volume is not None and not volume.failed and volume.end + length <= VOLUME_BYTES_MAX:
             return volume
         if volume is not None:
             volume.sealed = True
+            self.mark(volume)
         volume = self._active[large] = self._create()
         return volume
 
@@ -305,6 +320,12 @@ class VolumeSet:
     def oldest_unsettled(self) -> int | None:
         """Least version of a record that is not in the index yet; None: all are."""
         return min((min(v.unsettled.values()) for v in self.volumes.values() if v.unsettled), default=None)
+
+    def stop(self) -> None:
+        """Mark what may be marked. A disk that fails here has said so before, or will at the next start."""
+        for volume in self._active.values():
+            with contextlib.suppress(NoSpace, Retryable):
+                self.mark(volume)
 
     def close(self) -> None:
         for volume in self.volumes.values():
