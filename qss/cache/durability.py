@@ -37,6 +37,7 @@ class Durability:
         self._asked = 0
         self._answered = 0
         self._failed = False
+        self._unnoted: int | None = None  # transaction committed and not yet noted as synced
         self.boot_id = host.clock.boot_id()
 
     async def sync_local(self) -> None:
@@ -123,22 +124,29 @@ class Durability:
         mere kill it is used. The next commit must not begin before 4: LMDB may then reuse pages of the one noted.
         """
         async with self._checkpoint_lock:
-            if not self._ledger.index.changes:
-                return
-            txnid = self._ledger.checkpoint()  # 1. in the page cache
-            await self.sync_local()  # 2. the logs first: the index must never know more than they do
-            index = self._ledger.index
-
-            def finish() -> None:
-                index.sync()  # 3. the index
-                write_marker(self._host, self._root, Marker(self.boot_id, txnid))  # 4. and that it is
-
-            await trio.to_thread.run_sync(finish)
+            await self._finish()  # what failed the last time, or a kill has left
+            if self._ledger.index.changes:
+                self._unnoted = self._ledger.checkpoint()  # 1. in the page cache
+                await self._finish()
 
     async def mark_opened(self) -> None:
-        """At start: note this boot. As `checkpoint`, but always."""
-        self._ledger.index.changes += 1
+        """At start: note this boot, make durable what was found, then what was replayed."""
+        self._unnoted = self._ledger.index.txnid
         await self.checkpoint()
+
+    async def _finish(self) -> None:
+        if self._unnoted is None:
+            return
+        index, marker = self._ledger.index, Marker(self.boot_id, self._unnoted)
+
+        def finish() -> None:
+            index.sync()  # 3. the index
+            write_marker(self._host, self._root, marker)  # 4. and that it is
+
+        with trio.CancelScope(shield=True):
+            await self.sync_local()  # 2. the logs first: the index must never know more than they do
+            await trio.to_thread.run_sync(finish)
+        self._unnoted = None
 
 
 def _job(call: Callable[[_T], None], argument: _T) -> Callable[[], None]:

@@ -156,8 +156,11 @@ class Index:
         return self.txnid
 
     def sync(self) -> None:
-        """What was committed survives a power cut. Called from a thread."""
-        self._env.sync(True)
+        """What was committed survives a power cut. Called from a thread. Raises Damaged."""
+        try:
+            self._env.sync(True)
+        except lmdb.Error as error:
+            raise Damaged(f"the index cannot be synced: {error}") from error
 
     def close(self) -> None:
         """Close without committing."""

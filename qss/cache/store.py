@@ -33,6 +33,7 @@ from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, Segm
 
 RETENTION_KEY: Final = b"cache.retention"
 _TICK_S: Final = 1.0
+_EVICT_EVERY_S: Final = 5.0
 _ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
@@ -255,9 +256,9 @@ class SegmentCache:
         await self._durability.sync_local()
 
     async def adopt(self, sealed: SealedSegment, receipt: Receipt) -> None:
-        """After a rebuild: a segment as it is at the locations, whether it has a row here or not. Idempotent."""
+        """After a rebuild: a segment as it is at the locations, whether it has a row here or not. Idempotent.
+        Durable with the next `sync_local` or `close`."""
         self._put_row(sealed.id, with_receipt(row_of(sealed), receipt))
-        await self._durability.sync_local()
 
     async def restore_point(self) -> RestorePoint | None:
         """The newest restore point all of whose segments are safe; None before the first."""
@@ -292,7 +293,6 @@ class SegmentCache:
         if before != value:
             self._ledger.write([Op(Table.META, RETENTION_KEY, before, value)])
         self._retention = retention
-        self._wake.set()
 
     @property
     def retention(self) -> RetentionOptions:
@@ -387,7 +387,7 @@ class SegmentCache:
             self._shelf.rows[segment] = row
 
     async def _maintain(self) -> None:
-        checkpoint_s = trio.current_time()
+        checkpoint_s = evicted_s = trio.current_time()
         while True:
             with trio.move_on_after(_TICK_S):
                 await self._wake.wait()
@@ -401,7 +401,9 @@ class SegmentCache:
                 if many or now - checkpoint_s >= self._options.checkpoint_every_s:
                     await self._durability.checkpoint()
                     checkpoint_s = now
-                await self.evict()
+                if now - evicted_s >= _EVICT_EVERY_S:
+                    await self.evict()
+                    evicted_s = now
             except (QssError, OSError):
                 _log.exception("the cache could not be maintained; trying again")
                 await trio.sleep(_TICK_S)

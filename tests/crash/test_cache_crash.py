@@ -13,15 +13,17 @@ import trio
 
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
-from qss.formats.tables import ExtentRow, Table, pair_key, u64_key
+from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table, pair_key, u64_key
 from qss.host import Host, SystemEntropy
-from qss.ids import Ino
+from qss.ids import Ino, LocationId
 from qss.limits import KIB, MIB
+from qss.segments import Receipt
 from tests.harness.crash_disk import CrashDisk, Fate, FixedClock, PowerCut
 
 OPTIONS = CacheOptions(
     segment_bytes=256 * KIB, journal_bytes=4 * KIB, index_map_bytes=64 * MIB, free_bytes_hard=0, free_bytes_soft=1
 )
+PLACES = tuple(LocationId(f"trove-{n}") for n in range(6))
 ROWS = (Table.INODES, Table.EXTENTS)
 
 
@@ -68,6 +70,10 @@ async def scenario(root: Path, disk: CrashDisk, model: Model) -> None:
         if step % 9 == 8:
             await cache.cut()
             model.covered = at
+        if step in (12, 22):  # what is sealed is stored elsewhere, and goes
+            for sealed in await cache.unsafe_segments():
+                await cache.mark_offloaded(Receipt(sealed.id, b"s" * 16, 4, 2, PLACES, 1))
+            await cache.evict(all_=True)
         if step == 20:
             await cache.checkpoint()
             model.covered = at
@@ -82,15 +88,23 @@ def count_changes(root: Path) -> int:
     return disk.changes
 
 
-async def check(root: Path, disk: CrashDisk, model: Model, boot: str) -> None:
+async def check(root: Path, disk: CrashDisk, model: Model, boot: str) -> int:
+    """Number of extents found evicted."""
     cache = await SegmentCache.open(root, host_on(disk, boot), OPTIONS, None)
     found = {(table, key): value for table in ROWS for key, value in cache.scan(table, b"")}
     assert found in model.states[model.covered :], "not a state that was ever committed, or older than the last sync"
     live: dict[int, int] = {}
+    evicted = 0
     for (table, _), value in found.items():
         if table is Table.EXTENTS:
             extent = ExtentRow.unpack(value)
-            assert cache.read_now(extent, 0, extent.length) == model.content[value]
+            here = cache.read_now(extent, 0, extent.length)
+            if here is None:
+                row = SegmentRow.unpack(cache.get(Table.SEGMENTS, u64_key(extent.segment)) or b"")
+                assert row.state is SegmentState.OFFLOADED, "evicted, and not known to be elsewhere"
+                evicted += 1
+            else:
+                assert here == model.content[value]
             live[extent.segment] = live.get(extent.segment, 0) + extent.length
     assert cache._ledger.index.live_all() == live
     # It goes on: what is written now is there after another restart, and so is what was there before.
@@ -106,6 +120,7 @@ async def check(root: Path, disk: CrashDisk, model: Model, boot: str) -> None:
     for (table, key), value in found.items():
         assert again.get(table, key) == value
     await again.close()
+    return evicted
 
 
 def run_to_cut(root: Path, cut_at: int) -> tuple[CrashDisk, Model]:
@@ -129,13 +144,15 @@ def forget_index(root: Path) -> None:
 def test_every_power_cut_leaves_a_consistent_prefix_with_all_that_was_synced(tmp_path: Path, fate: Fate) -> None:
     total = count_changes(tmp_path / "count")
     assert total > 100
+    evicted = 0
     for cut_at in range(1, total + 1):
         root = tmp_path / str(cut_at)
         disk, model = run_to_cut(root, cut_at)
         forget_index(root)
         after = disk.after_cut(fate, random.Random(cut_at))
-        trio.run(check, root, after, model, "boot-2")
+        evicted += trio.run(check, root, after, model, "boot-2")
         shutil.rmtree(root)
+    assert evicted
 
 
 def test_a_kill_at_any_moment_loses_nothing_committed(tmp_path: Path) -> None:
