@@ -71,7 +71,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)
             nursery.start_soon(process.relay_seals)
-            await nursery.start(serve_control, settings.mount_socket, methods(process))
+            await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             nursery.start_soon(process.supervisor.run)
             await _serve_fuse(filesystem, process, readiness)
             await _wind_down(process)
@@ -121,7 +121,7 @@ async def _wind_down(process: MountProcess) -> None:
         await process.hooks.finished.wait()
     process.ended.set()
     with trio.move_on_after(ANSWERS_S_MAX):
-        await process.answered.wait()
+        await process.calls.none_left()
 
 
 def _offload_command(settings: Settings, log_file: Path | None) -> list[str]:

@@ -22,7 +22,7 @@ from qss.cache.store import SegmentCache
 from qss.config import Settings
 from qss.control.client import ControlClient
 from qss.control.messages import Json
-from qss.control.server import Call, Method
+from qss.control.server import Call, Calls, Method
 from qss.errors import CorruptData, QssError
 from qss.ids import SegmentId
 
@@ -48,12 +48,10 @@ class MountProcess:
     news: trio.Event = field(default_factory=trio.Event)
     asked_to_end: trio.Event = field(default_factory=trio.Event)
     ended: trio.Event = field(default_factory=trio.Event)  # all is done but to close the cache
-    askers: int = 0
-    answered: trio.Event = field(default_factory=trio.Event)
+    calls: Calls = field(default_factory=Calls)
 
     def __post_init__(self) -> None:
         self.drain_s = self.settings.mount.drain_s
-        self.answered.set()
 
     @property
     def at_risk_bytes(self) -> int:
@@ -141,16 +139,9 @@ async def _unmount(process: MountProcess, call: Call) -> Json:
     if "drain_s" in call.params:
         process.drain_s = float(call.params["drain_s"])
     await trio.to_thread.run_sync(_take_away, process.mountpoint, bool(call.params.get("lazy")))
-    process.askers += 1
-    process.answered = trio.Event() if process.askers == 1 else process.answered
     process.asked_to_end.set()
-    try:
-        await process.ended.wait()
-        return {"mountpoint": str(process.mountpoint), "at_risk_bytes": process.left_bytes}
-    finally:
-        process.askers -= 1
-        if process.askers == 0:
-            process.answered.set()
+    await process.ended.wait()
+    return {"mountpoint": str(process.mountpoint), "at_risk_bytes": process.left_bytes}
 
 
 def _take_away(path: Path, lazy: bool) -> None:

@@ -50,31 +50,50 @@ class Call:
 Method = Callable[[Call], Awaitable[Json]]
 
 
+class Calls:
+    """Counts the calls under way at one server, until their answers are sent."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = trio.Event()
+
+    async def none_left(self) -> None:
+        """Return when no call is under way."""
+        while self._count:
+            await self._changed.wait()
+
+    def add(self, change: int) -> None:
+        self._count += change
+        self._changed.set()
+        self._changed = trio.Event()
+
+
 async def serve(
     path: Path,
     methods: Mapping[str, Method],
+    calls: Calls | None = None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer calls at the socket `path` until cancelled; then remove it."""
+    """Answer calls at the socket `path` until cancelled; then remove it. `calls` counts what is under way."""
     listener = address.listen(path)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, _connection_handler(methods), [listener])
+            nursery.start_soon(trio.serve_listeners, _connection_handler(methods, calls or Calls()), [listener])
             task_status.started()
     finally:
         path.unlink(missing_ok=True)
 
 
-def _connection_handler(methods: Mapping[str, Method]) -> Callable[[trio.SocketStream], Awaitable[None]]:
+def _connection_handler(methods: Mapping[str, Method], calls: Calls) -> Callable[[trio.SocketStream], Awaitable[None]]:
     async def handle(stream: trio.SocketStream) -> None:
         async with stream:
-            await serve_stream(stream, methods)
+            await serve_stream(stream, methods, calls)
 
     return handle
 
 
-async def serve_stream(stream: trio.abc.Stream, methods: Mapping[str, Method]) -> None:
+async def serve_stream(stream: trio.abc.Stream, methods: Mapping[str, Method], calls: Calls) -> None:
     """Answer calls on one connection until the other side is done with it."""
     splitter = LineSplitter()
     sending = trio.Lock()
@@ -92,6 +111,7 @@ async def serve_stream(stream: trio.abc.Stream, methods: Mapping[str, Method]) -
             await send(await _outcome(request, methods, send))
         finally:
             slots.release_on_behalf_of(borrower)
+            calls.add(-1)
 
     async with trio.open_nursery() as nursery:
         try:
@@ -102,6 +122,7 @@ async def serve_stream(stream: trio.abc.Stream, methods: Mapping[str, Method]) -
                         raise CorruptData("a client may only send requests")
                     borrower = object()
                     await slots.acquire_on_behalf_of(borrower)
+                    calls.add(1)
                     nursery.start_soon(answer, request, borrower)
         except CorruptData as error:
             log.warning("control connection ended: %s", error)

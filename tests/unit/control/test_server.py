@@ -5,7 +5,7 @@ import trio
 
 from qss.control.client import ControlClient
 from qss.control.messages import RemoteBug
-from qss.control.server import serve
+from qss.control.server import Calls, serve
 from qss.errors import Busy, ConfigInvalid, Unreachable
 
 
@@ -97,6 +97,21 @@ async def test_calls_run_side_by_side(world, path):
         await world.started.wait()
         assert await client.call("echo", x=1) == {"x": 1}
         nursery.cancel_scope.cancel()
+
+
+async def test_calls_under_way_are_counted_until_they_are_answered(world, tmp_path, nursery):
+    calls = Calls()
+    await nursery.start(serve, tmp_path / "c.sock", world.methods, calls)
+    await calls.none_left()
+    async with ControlClient(tmp_path / "c.sock") as client, trio.open_nursery() as callers:
+        callers.start_soon(client.call, "forever")
+        await world.started.wait()
+        with trio.move_on_after(0) as scope:
+            await calls.none_left()
+        assert scope.cancelled_caught
+        callers.cancel_scope.cancel()
+    with trio.fail_after(5):
+        await calls.none_left()
 
 
 async def test_nobody_there(tmp_path):
