@@ -35,7 +35,7 @@ class Inodes:
         """Inodes whose rows are gone, while somebody still knows their number (a deleted current directory)."""
         self.atimes: dict[int, int] = {}
         """Access times not yet written. Losing them in a crash is allowed, as with lazytime."""
-        self._next_ino = self._reserved = 0
+        self._next_ino = self._reserved = ROOT_INO + 1
         stored = cache.get(Table.META, NEXT_INO)
         if stored is not None:
             self._next_ino = self._reserved = int.from_bytes(stored, "big")
@@ -45,7 +45,6 @@ class Inodes:
     def _make_root(self, mode: int) -> None:
         now = self.clock.now_ns()
         with Transaction(self) as tx:
-            self._next_ino = max(self._next_ino, ROOT_INO + 1)
             root = InodeRow(
                 0o040000 | mode, 2, 0, 0, 0, 0, 4096, 0, ROOT_INO, _DIRECTORY_COOKIE_FIRST, now, now, now
             )  # fmt: skip

@@ -43,7 +43,12 @@ class Orphans:
             return
         tx.put_inode(ino, row)
         tx.put(Table.ORPHANS, u64_key(ino), b"")
-        self._waiting.add(ino)
+        # Should the transaction fail, the row in ORPHANS is not there, and nothing is collected.
+        if self._handles.is_known(ino):
+            self._waiting.add(ino)
+        else:
+            self._queue.append(ino)
+            self._wake.set()
 
     def unused(self, ino: int) -> None:
         """Called after a close or a forget: if nobody knows the inode any more, what is left of it goes."""

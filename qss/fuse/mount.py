@@ -25,6 +25,8 @@ READ_AHEAD_KIB: Final = 1024  # one request of the largest size
 BACKGROUND_REQUESTS_MAX: Final = 512
 """Reads ahead the kernel sends at the same time. Reads stuck on dead locations count too, hence so many."""
 _UNMOUNT_WAIT_S: Final = 10.0
+_LEAVE_WAIT_S: Final = 20.0  # to write back what the kernel holds, and unmount
+_BUSY_WAIT_S: Final = 1.0  # after that somebody still has files open
 
 FSNAME: Final = "qss"
 
@@ -74,16 +76,42 @@ async def serve(
     await trio.to_thread.run_sync(clean_mountpoint, mountpoint)
     operations = Operations(fs, writeback=options.writeback, acl=options.acl)
     _init(operations, mountpoint, options)
+    ended = trio.Event()
+    # Shielded: while we unmount, the kernel still wants answers (it writes back what it holds).
+    answering = trio.CancelScope(shield=True)
+
+    async def answer() -> None:
+        with answering:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fs.run)
+                nursery.start_soon(_tell_ready, operations, mountpoint, options, task_status)
+                await pyfuse3.main(max_tasks=REQUEST_TASKS_MAX)
+                nursery.cancel_scope.cancel()
+        ended.set()
+
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(fs.run)
-            nursery.start_soon(_tell_ready, operations, mountpoint, options, task_status)
-            await pyfuse3.main(max_tasks=REQUEST_TASKS_MAX)
-            nursery.cancel_scope.cancel()
+            nursery.start_soon(answer)
+            try:
+                await ended.wait()
+            finally:
+                with trio.move_on_after(_LEAVE_WAIT_S, shield=True):
+                    await _leave(mountpoint, ended)
+                answering.cancel()
     finally:
-        # Unmounts lazily when it is busy: names go at once, and what is still open gets ENOTCONN.
         pyfuse3.close(unmount=True)
         fs.detach()
+
+
+async def _leave(mountpoint: Path, ended: trio.Event) -> None:
+    """Unmount as far as we are mounted: names go at once; files still open get ENOTCONN when the process ends."""
+    if ended.is_set():
+        return
+    with contextlib.suppress(OSError, Refused):
+        await trio.to_thread.run_sync(pyfuse3.syncfs, str(mountpoint), abandon_on_cancel=True)
+        await trio.to_thread.run_sync(unmount_lazily, mountpoint, abandon_on_cancel=True)
+    with trio.move_on_after(_BUSY_WAIT_S):
+        await ended.wait()
 
 
 def _init(operations: Operations, mountpoint: Path, options: MountOptions) -> None:
@@ -133,7 +161,7 @@ def clean_mountpoint(mountpoint: Path) -> None:
     except OSError as error:
         if error.errno != errno.ENOTCONN:
             raise Refused(f"{mountpoint} cannot be mounted on: {error.strerror}") from error
-        unmount_stale(mountpoint)
+        unmount_lazily(mountpoint)
         mode = os.stat(mountpoint)
     if not mountpoint.is_dir():
         raise Refused(f"{mountpoint} is no directory; choose one to mount on")
@@ -141,12 +169,12 @@ def clean_mountpoint(mountpoint: Path) -> None:
         raise Refused(f"{mountpoint} is mounted already; unmount it first, or choose another directory")
 
 
-def unmount_stale(mountpoint: Path) -> None:
-    """Detach a mountpoint whose process is gone. Raises Refused when that cannot be done."""
+def unmount_lazily(mountpoint: Path) -> None:
+    """Detach a mountpoint: busy, or its process gone. Raises Refused when that cannot be done."""
     for command in (["umount", "-l", str(mountpoint)], ["fusermount3", "-u", "-z", str(mountpoint)]):
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             done = subprocess.run(command, check=False, capture_output=True, timeout=_UNMOUNT_WAIT_S)
             if done.returncode == 0:
-                log.info("%s: what a crashed mount had left is gone", mountpoint)
+                log.info("%s is unmounted", mountpoint)
                 return
-    raise Refused(f"{mountpoint} is left over from a crashed mount; run: umount -l {mountpoint}")
+    raise Refused(f"{mountpoint} cannot be unmounted; run: umount -l {mountpoint}")

@@ -1,4 +1,4 @@
-"""A POSIX file system as plain Python objects: what qss.fs must be indistinguishable from. Slow and obvious on purpose."""
+"""A POSIX file system as plain Python objects: qss.fs must be indistinguishable from it. Slow, obvious on purpose."""
 
 from __future__ import annotations
 
