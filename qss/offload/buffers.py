@@ -56,6 +56,11 @@ class Buffers:
             self._leased -= total
             self._wake()
 
+    def trim(self) -> None:
+        """Give back what nobody leases."""
+        self._free.clear()
+        self._free_bytes = 0
+
     async def _admit(self, total: int) -> None:
         if self._waiting or self._leased + total > self._budget:
             turn = trio.Event()

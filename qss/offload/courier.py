@@ -251,6 +251,8 @@ class Courier:
             finally:
                 self._in_flight.discard(segment)
         await self._roots.spread()
+        if not self._queue:
+            self._vault.buffers.trim()
 
     async def _location_changed(self, location: LocationId, up: bool) -> None:
         if up:

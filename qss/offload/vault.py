@@ -31,7 +31,7 @@ from qss.offload.pipeline import CodedSegment, Pipeline, blocks_of
 from qss.offload.placement import PlacementPolicy
 from qss.offload.plan import UploadPlan, choose_homes
 from qss.offload.repair import Repairer
-from qss.offload.seal import AES_256_GCM, SealContext
+from qss.offload.seal import SealContext, suite_for
 from qss.offload.uploader import Uploader, object_length
 from qss.segments import Receipt, SealedSegment
 
@@ -49,10 +49,11 @@ class Vault:
         options: OffloadOptions,
         host: Host,
         state: Path,
-        suite: int = AES_256_GCM,
+        suite: int | None = None,
         on_sent: Callable[[int], None] | None = None,
     ) -> None:
-        """`state`: a directory of this machine, mode 0700, e.g. `state/offload`. `on_sent` hears of bytes uploaded."""
+        """`state`: a directory of this machine, mode 0700, e.g. `state/offload`. `suite`: of new
+        segments; None: what this processor is good at. `on_sent` hears of bytes uploaded."""
         self.nodes = nodes
         self.keys = keys
         self.options = options
@@ -60,7 +61,7 @@ class Vault:
         self.manifests = Manifests(state / "manifests", keys, host.entropy)
         self.buffers = Buffers(max(options.memory_bytes - SCRATCH_BYTES, 8 * MIB), state / "spill")
         self._host = host
-        self._suite = suite
+        self._suite = suite or suite_for(_cpuinfo())
         self._policy = PlacementPolicy(options.max_per_domain)
         self._pipeline = Pipeline(self.buffers, options.compression_level)
         self._uploader = Uploader(nodes, keys, on_sent)
@@ -232,6 +233,13 @@ class Vault:
                 manifest = _confirmed(stale, census)
             self.manifests.save(manifest)
             return manifest
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _confirmed(known: Manifest, census: Census) -> Manifest:
