@@ -6,18 +6,18 @@ import asyncio
 import logging
 import signal
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from qss.config.find import environment
 from qss.errors import ConfigInvalid
 from qss.host import Host
+from qss.s3.rsgi import s3_app
+from qss.s3.serve import serve
 from qss.trove.commit import SyncMode
 from qss.trove.credentials import Given, load_credentials
 from qss.trove.node import Node, NodeOptions, clean_slate
-
-STOP_S_MAX: Final = 5.0
-"""How long requests under way may take after SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +88,30 @@ async def _run(
     credentials: Credentials,
     stop: asyncio.Event,
 ) -> None:
+    """Listen, say so, and run until `stop` is set or a part fails."""
     admin = Admin(node, credentials.admin_token)
-    servers = [await _listen_s3(node, credentials, addresses[0])]
-    try:
-        if len(addresses) > 1:
-            servers.append(await _listen_admin(admin, addresses[1]))
-        maintain = asyncio.create_task(node.maintain(), name="trove-maintain")
-        gc.freeze()
-        admin.ready = True
-        _announce(options, [server.address for server in servers], credentials)
-        waiting = [asyncio.create_task(stop.wait()), maintain]
-        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        admin.ready = False
-        for task in waiting:
-            task.cancel()
-        if maintain in done:
-            maintain.result()
-    finally:
-        for server in servers:
-            await server.close()
+    apps = [s3_app(_service(node, credentials)), AdminApp(admin)][: len(addresses)]
+    listening: list[tuple[str, int] | None] = [None for _ in addresses]
+
+    def ready(number: int, host: str, port: int) -> None:
+        listening[number] = host, port
+        if all(listening):
+            gc.freeze()
+            admin.ready = True
+            _announce(options, [each for each in listening if each is not None], credentials)
+
+    maintain = asyncio.create_task(node.maintain(), name="trove-maintain")
+    servers = [
+        asyncio.create_task(serve(app, *address, stop=stop, on_ready=partial(ready, number)))
+        for number, (app, address) in enumerate(zip(apps, addresses, strict=True))
+    ]
+    done, _ = await asyncio.wait([maintain, *servers], return_when=asyncio.FIRST_COMPLETED)
+    admin.ready = False
+    stop.set()
+    await asyncio.gather(*servers, return_exceptions=True)
+    maintain.cancel()
+    for task in done:
+        task.result()
 
 
 def _announce(options: ServeOptions, addresses: list[tuple[str, int]], credentials: Credentials) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
 
@@ -23,6 +23,9 @@ from qss.s3.errors import S3Error
 from qss.trove.compaction import compact_one
 from qss.trove.metrics import render
 from qss.trove.node import Node
+
+if TYPE_CHECKING:
+    from qss.s3.rsgi import HttpProtocol, Scope
 
 Answer = tuple[int, str, bytes]
 REQUEST_BYTES_MAX: Final = 64 * 1024
@@ -131,7 +134,7 @@ class AdminApp:
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
 
-    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+    async def __call__(self, scope: Scope, protocol: HttpProtocol) -> None:
         body = b""
         async for chunk in protocol:
             body += chunk

@@ -40,17 +40,12 @@ def load_credentials(directory: Path, given: Given, environ: Mapping[str, str], 
     secret = _secret(given.secret_key_file) or environ.get("TROVE_SECRET_KEY")
     if (access is None) != (secret is None):
         raise ConfigInvalid("give both, an access key and a secret key, or neither")
-    fresh = False
-    if not kept:
-        kept = {"admin_token": entropy.token(24).hex()}
-        if access is None:
-            kept |= {"access_key": entropy.token(10).hex().upper(), "secret_key": entropy.token(24).hex()}
-        write_private(directory / CREDENTIALS, json.dumps(kept, indent=1).encode() + b"\n")
-        fresh = access is None
-    elif access is None and "access_key" not in kept:
+    fresh = access is None and "access_key" not in kept
+    if fresh:
         kept |= {"access_key": entropy.token(10).hex().upper(), "secret_key": entropy.token(24).hex()}
+    if fresh or not kept:
+        kept = {"admin_token": entropy.token(24).hex()} | kept
         write_private(directory / CREDENTIALS, json.dumps(kept, indent=1).encode() + b"\n")
-        fresh = True
     access, secret = access or kept["access_key"], secret or kept["secret_key"]
     if not _ACCESS_KEY.fullmatch(access):
         raise ConfigInvalid("an access key has 3 to 128 letters, digits, dots, dashes or underscores")

@@ -1,9 +1,11 @@
 """The index of a node: LMDB, derived from the volumes and disposable. The one importer of lmdb in Trove.
 
 LMDB runs without syncing of its own. After a kill of the process the page cache has it all; after a power cut it may
-be anything. The marker file says which: it names the boot it was written in and the last transaction that was synced.
-Same boot, or nothing after that transaction: trusted, and only the tails of the volumes are replayed. Otherwise it is
-thrown away and made again from the volumes.
+be anything. The marker file says which: it names the boot it was written in and, if nothing has been written since the
+last sync, that transaction. It is made to say "written since", durably, before the first change after a sync: later
+changes reuse pages of the synced state, so an unchanged transaction number alone proves nothing. Same boot, or synced
+and not written since: trusted, and only the tails of the volumes are replayed. Otherwise the index is thrown away and
+made again from the volumes.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import os
 import shutil
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -251,6 +254,8 @@ class Index:
         self._boot_id = boot_id
         self._env: Any = None
         self._dbs: Databases
+        self._lock = threading.Lock()  # between a writing transaction and the end of a checkpoint in a thread
+        self._clean = False  # the marker names the state as it is
         self.totals = Totals()
         self.rebuilding = not self._open_trusted()
         if self.rebuilding:
@@ -266,7 +271,7 @@ class Index:
             same_boot = marker["boot_id"] == self._boot_id
             if marker["format"] == FORMAT and (same_boot or marker["txnid"] == self._txnid()):
                 self._load_totals()
-                self._write_marker(self._txnid())
+                self._write_marker(None)
                 return True
         except (OSError, ValueError, KeyError, TypeError, CorruptData, lmdb.Error):
             pass
@@ -283,7 +288,7 @@ class Index:
     def trust(self) -> None:
         """Call when a rebuild is through: from now on a start finds the index whole."""
         self.rebuilding = False
-        self.checkpoint()
+        self._write_marker(None)
 
     def _open(self) -> None:
         self._env = lmdb.open(
@@ -317,10 +322,14 @@ class Index:
     def write(self) -> Iterator[Tables]:
         """One atomic change. On an error nothing of it stays, counters included."""
         try:
-            with self._env.begin(write=True) as txn:
-                tables = Tables(txn, self._dbs, self.totals)
-                yield tables
-                tables.flush()
+            with self._lock:
+                if self._clean:
+                    self._clean = False
+                    self._write_marker(None)
+                with self._env.begin(write=True) as txn:
+                    tables = Tables(txn, self._dbs, self.totals)
+                    yield tables
+                    tables.flush()
         except BaseException:
             self._load_totals()
             raise
@@ -329,8 +338,10 @@ class Index:
         """Sync the database, then say so. May block for as long as the disk does; may run in a thread."""
         txnid = self._txnid()
         self._env.sync(True)
-        if not self.rebuilding:
-            self._write_marker(txnid)
+        with self._lock:
+            if not self.rebuilding and not self._clean and txnid == self._txnid():
+                self._write_marker(txnid)
+                self._clean = True
 
     def close(self) -> None:
         if self._env is not None:
@@ -344,10 +355,16 @@ class Index:
     def _txnid(self) -> int:
         return int(self._env.info()["last_txnid"])
 
-    def _write_marker(self, txnid: int) -> None:
+    def _write_marker(self, txnid: int | None) -> None:
+        """Durable when it returns. None: written since the last sync."""
         fresh = self._marker.with_suffix(".new")
         with fresh.open("wb") as file:
             file.write(json.dumps({"format": FORMAT, "boot_id": self._boot_id, "txnid": txnid}).encode())
             file.flush()
-            os.fdatasync(file.fileno())
+            os.fsync(file.fileno())
         fresh.replace(self._marker)
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
