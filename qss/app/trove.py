@@ -3,37 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import logging
+import os
 import signal
-from dataclasses import dataclass
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from qss.app.exits import Exit
 from qss.config.find import environment
-from qss.errors import ConfigInvalid
+from qss.config.trove import load_trove
+from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
 from qss.s3.rsgi import s3_app
 from qss.s3.serve import serve
+from qss.trove.admin import Admin, AdminApp
 from qss.trove.commit import SyncMode
-from qss.trove.credentials import Given, load_credentials
+from qss.trove.compaction import compact_one
+from qss.trove.credentials import Credentials, Given, load_credentials
 from qss.trove.node import Node, NodeOptions, clean_slate
+
+S3_DEFAULT: Final = "127.0.0.1:9000"
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
     """The command line of `trove serve`."""
 
-    data: tuple[Path, ...]
-    s3: str
+    data: tuple[Path, ...] = ()
+    s3: str | None = None
     admin: str | None = None
     config: Path | None = None
     access_key: str | None = None
     secret_key_file: Path | None = None
-    sync: str = "group"
+    sync: str | None = None
     clean_slate: bool = False
     pid_file: Path | None = None
     as_json: bool = False
+
+
+def _with_file(options: ServeOptions) -> tuple[ServeOptions, dict[str, Any]]:
+    """Fill in from the configuration file what the command line leaves open. Also the node's own options from there."""
+    values = load_trove(options.config) if options.config is not None else {}
+    own = {name: values.pop(name) for name in ("upload_age_s_max", "compact_garbage") if name in values}
+    left_open = {name: value for name, value in values.items() if not getattr(options, name)}
+    options = replace(options, **left_open)
+    if not options.data:
+        raise ConfigInvalid("say where the node keeps its data: --data DIR")
+    return replace(options, s3=options.s3 or S3_DEFAULT), own
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -54,8 +76,10 @@ def _sync_mode(text: str) -> SyncMode:
 def serve_node(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT. Raises Refused and its kin when it cannot start."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    options, own = _with_file(options)
     addresses = [parse_address(each) for each in (options.s3, options.admin) if each is not None]
-    node_options = NodeOptions(tuple(path.absolute() for path in options.data), _sync_mode(options.sync))
+    data = tuple(path.absolute() for path in options.data)
+    node_options = NodeOptions(data, _sync_mode(options.sync or "group"), **own)
     if options.clean_slate:
         for directory in node_options.data:
             clean_slate(directory)
@@ -170,9 +194,7 @@ def verify_node(data: tuple[Path, ...]) -> int:
 
 def compact_node(data: tuple[Path, ...]) -> None:
     async def work(node: Node) -> int:
-        freed = 0
-        while step := await compact_one(node.engine, 0.0, 0):
-            freed += step
-        return freed
+        rounds = len(node.engine.volumes.volumes)
+        return sum([await compact_one(node.engine, 0.0, 0) for _ in range(rounds)])
 
     sys.stdout.write(json.dumps({"freed_bytes": _opened(data, work)}) + "\n")

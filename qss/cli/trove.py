@@ -21,7 +21,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Data = Annotated[list[Path], typer.Option("--data", metavar="DIR", help="Data directory; again for more drives.")]
 OneData = Annotated[list[Path], typer.Option("--data", metavar="DIR", help="Data directory of a stopped node.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document a line on standard output.")]
 
@@ -32,11 +31,14 @@ def _trove() -> None:
 
 
 @app.command()
-def serve(
-    data: Annotated[list[Path], typer.Option("--data", metavar="DIR", help="Data directory; again for more drives.")],
-    s3: Annotated[str, typer.Option("--s3", metavar="ADDR", help="Host:port of the S3 API; port 0 picks one.")] = (
-        "127.0.0.1:9000"
-    ),
+def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", metavar="DIR", help="Data directory; again for more drives.")
+    ] = None,
+    s3: Annotated[
+        str | None,
+        typer.Option("--s3", metavar="ADDR", help="Host:port of the S3 API, port 0 picks one [127.0.0.1:9000]."),
+    ] = None,
     admin: Annotated[
         str | None, typer.Option("--admin", metavar="ADDR", help="Host:port of the admin API [default: off].")
     ] = None,
@@ -47,7 +49,7 @@ def serve(
     secret_key_file: Annotated[
         Path | None, typer.Option("--secret-key-file", metavar="FILE", help="Its secret key [$TROVE_SECRET_KEY].")
     ] = None,
-    sync: Annotated[str, typer.Option("--sync", help="group, each or os: see docs/trove.md.")] = "group",
+    sync: Annotated[str | None, typer.Option("--sync", help="group, each or os: docs/trove.md [group].")] = None,
     clean_slate: Annotated[
         bool, typer.Option("--clean-slate", help="First remove what a node has in DIR; no other directory's content.")
     ] = False,
@@ -58,7 +60,7 @@ def serve(
     from qss.app.trove import ServeOptions, serve_node
 
     options = ServeOptions(
-        data=tuple(data),
+        data=tuple(data or ()),
         s3=s3,
         admin=admin,
         config=config,
