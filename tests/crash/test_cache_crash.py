@@ -176,3 +176,22 @@ def test_a_synced_index_is_used_after_a_power_cut_and_any_other_is_rebuilt(tmp_p
         gc.collect()
         trio.run(check, root, disk.after_cut(Fate.LOST, random.Random(0)), model, "boot-2")
         shutil.rmtree(root)
+
+
+def test_a_power_cut_during_recovery_is_recovered_from(tmp_path: Path) -> None:
+    total = count_changes(tmp_path / "count")
+    for cut_at in range(5, total + 1, 19):
+        for second in range(8):
+            root = tmp_path / f"{cut_at}-{second}"
+            disk, model = run_to_cut(root, cut_at)
+            forget_index(root)
+            disk = disk.after_cut(Fate.TORN, random.Random(cut_at))
+            disk.cut_at = second
+            try:
+                trio.run(check, root, disk, Model(states=model.states, content=model.content), "boot-2")
+            except (PowerCut, BaseExceptionGroup):
+                assert disk.dead
+            forget_index(root)
+            disk = disk.after_cut(Fate.TORN, random.Random(second))
+            trio.run(check, root, disk, model, "boot-3")
+            shutil.rmtree(root)
