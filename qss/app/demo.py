@@ -7,15 +7,17 @@ Everything is in one directory: `nodes/N` (node data), `state` (cache, index, ke
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from qss.app import daemon, mountpoint
 from qss.app.demo_nodes import DemoNodes, start_nodes, stop_nodes
-from qss.app.running import is_alive, pid_in, wait_gone
+from qss.app.running import is_alive, lock_file, pid_in, wait_gone
 from qss.config import Settings, environment, load
 from qss.errors import QssError, Refused, Retryable
 
@@ -51,6 +53,18 @@ def start(demo: Demo) -> None:
     """Bring up whatever of the demo is not running. Returns when the file system is mounted."""
     for folder in (demo.root, demo.run, demo.root / "log", demo.root / "nodes"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _exclusive(demo):
+        _start(demo)
+
+
+@contextlib.contextmanager
+def _exclusive(demo: Demo) -> Iterator[None]:
+    """One start or stop at a time."""
+    with lock_file(demo.run / "demo.lock", f"{demo.root} is being started or stopped by another process"):
+        yield
+
+
+def _start(demo: Demo) -> None:
     nodes = start_nodes(DemoNodes(demo.root, demo.nodes))
     if demo.config.exists():
         _follow_ports(demo.config, nodes)
@@ -104,9 +118,12 @@ def _follow_ports(config: Path, urls: dict[str, str]) -> None:
 
 def stop(demo: Demo) -> None:
     """Unmount, then stop the nodes; what is not running is passed over."""
-    if demo.config.exists():
-        _stop_mount(demo)
-    stop_nodes(DemoNodes(demo.root, demo.nodes))
+    if not demo.run.is_dir():
+        return
+    with _exclusive(demo):
+        if demo.config.exists():
+            _stop_mount(demo)
+        stop_nodes(DemoNodes(demo.root, demo.nodes))
 
 
 def _stop_mount(demo: Demo) -> None:

@@ -19,12 +19,19 @@ def state_lock(state: Path) -> Iterator[None]:
     Raises Refused when another process holds it.
     """
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with lock_file(state / "lock", f"{state} is in use: this file system is mounted already"):
+        yield
+
+
+@contextlib.contextmanager
+def lock_file(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a file. Raises Refused, in these words, when another process holds it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Refused(f"{state} is in use: this file system is mounted already") from error
+            raise Refused(refusal) from error
         yield
     finally:
         os.close(handle)
