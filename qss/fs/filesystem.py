@@ -59,6 +59,8 @@ class FileSystem:
         self._names = Namespace(self._inodes, self._orphans)
         self._files = Files(self._inodes)
         self._xattrs = Xattrs(self._inodes)
+        self.find = self._names.find
+        """find(parent, name) -> Ino | None. Raises FsError: ENOENT (no such directory), ENOTDIR, ENAMETOOLONG."""
         self.lookup = self._names.lookup
         """lookup(parent, name) -> Ino. Raises FsError: ENOENT, ENOTDIR, ENAMETOOLONG."""
         self.readlink = self._names.readlink

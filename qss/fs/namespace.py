@@ -35,19 +35,28 @@ class Namespace:
         self._inodes = inodes
         self._orphans = orphans
 
-    def lookup(self, parent: int, name: bytes) -> Ino:
-        """Raises FsError: ENOENT, ENOTDIR, ENAMETOOLONG."""
-        packed = self._inodes.cache.get(Table.ENTRIES, name_key(parent, name)) if 0 < len(name) <= 255 else None
-        if packed is not None:
-            return EntryRow.unpack(packed).ino
-        if len(name) > NAME_BYTES_MAX:
-            raise FsError(errno.ENAMETOOLONG)
+    def find(self, parent: int, name: bytes) -> Ino | None:
+        """The inode of a name, None when there is none. Raises FsError: ENOENT (no such directory), ENOTDIR,
+        ENAMETOOLONG."""
+        if 0 < len(name) <= NAME_BYTES_MAX:
+            packed = self._inodes.cache.get(Table.ENTRIES, name_key(parent, name))
+            if packed is not None:
+                return EntryRow.unpack(packed).ino
+        else:
+            raise FsError(errno.ENAMETOOLONG if name else errno.ENOENT)
         row = self._directory(parent)
         if name == b".":
             return Ino(parent)
         if name == b"..":
             return Ino(row.parent)
-        raise FsError(errno.ENOENT)
+        return None
+
+    def lookup(self, parent: int, name: bytes) -> Ino:
+        """As `find`; raises FsError(ENOENT) when there is no such name."""
+        ino = self.find(parent, name)
+        if ino is None:
+            raise FsError(errno.ENOENT)
+        return ino
 
     def create(
         self, parent: int, name: bytes, mode: int, caller: Caller, *, rdev: int = 0, target: bytes | None = None

@@ -113,12 +113,9 @@ class Operations(pyfuse3.Operations):
 
     @answered
     def lookup(self, parent: InodeT, name: FileNameT, ctx: RequestContext) -> pyfuse3.EntryAttributes:
-        try:
-            ino = self._fs.lookup(parent, name)
-        except FsError as error:
-            if error.errno == errno.ENOENT:
-                return self._negative
-            raise
+        ino = self._fs.find(parent, name)
+        if ino is None:
+            return self._negative
         return self._entry(self._fs.getattr(ino))
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
