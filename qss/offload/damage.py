@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from qss.ids import LocationId, SegmentId, ShardNo, segment_text
 
 _log = logging.getLogger(__name__)
+
+OPEN_MAX: Final = 10_000
+"""Shards remembered at a time; what comes on top is only counted, and found again by the next read."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,7 +33,7 @@ class DamageList:
 
     def report(self, damaged: DamagedShard, why: str) -> None:
         self.blocks_seen += 1
-        if damaged not in self._open:
+        if damaged not in self._open and len(self._open) < OPEN_MAX:
             self._open[damaged] = why
             _log.warning(
                 "shard %d of segment %s at %s is damaged: %s",

@@ -82,6 +82,11 @@ class RootBook:
         answers = await self._ask_all(None)
         return [root for root in answers.values() if root is not None], len(answers)
 
+    async def behind(self, root: Root) -> set[LocationId]:
+        """Locations whose "current" is not this root, or that do not say."""
+        answers = await self._ask_all(None)
+        return {name for name in self._nodes if (there := answers.get(name)) is None or there.digest() != root.digest()}
+
     async def read(self, generation: int) -> list[Root]:
         """The different roots that locations hold for one generation."""
         answers = await self._ask_all(generation)
@@ -228,6 +233,9 @@ class Roots:
         elif newest.digest() != self.known.digest:
             self._remember(newest, newest.epoch)
         self.last = newest
+        if newest is not None:
+            self._box = self._book.seal(newest)
+            self.behind = await self._book.behind(newest)
         return newest
 
     async def newest(self) -> Root | None:

@@ -35,7 +35,7 @@ class World:
     @classmethod
     def of(cls, k: int = 4, m: int = 2, count: int | None = None, **options) -> World:
         names = [LocationId(f"trove-{number}") for number in range(1, (count or k + m) + 1)]
-        stores = {name: FaultyStore(MemoryStore()) for name in names}
+        stores = {name: FaultyStore(MemoryStore(), seed) for seed, name in enumerate(names, 10)}
         return cls(OffloadOptions(k=k, m=m, **(FAST | options)), stores)
 
     def objects(self, location: LocationId) -> dict[str, bytes]:

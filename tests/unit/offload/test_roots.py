@@ -113,6 +113,20 @@ async def test_locations_that_missed_a_root_get_it_when_they_are_back(tmp_path: 
         assert len(world.objects(home)) == 2
 
 
+async def test_locations_that_missed_a_root_are_found_after_a_restart(tmp_path: Path) -> None:
+    world = World.of()
+    down(world, 6)
+    await published(world.machine(tmp_path / "a"), 1)
+    down(world)
+    again = world.machine(tmp_path / "a")
+    await again.roots.catch_up()
+    assert again.roots.behind == {LocationId("trove-6")}
+    await again.roots.spread()
+    assert len(world.objects(LocationId("trove-6"))) == 2
+    down(world, 1, 2, 3, 4, 5)
+    assert [root.generation async for root in again.book.newest_first()] == [1]
+
+
 async def test_an_answer_that_is_lost_is_looked_up(tmp_path: Path) -> None:
     world = World.of()
     machine = world.machine(tmp_path / "a")
