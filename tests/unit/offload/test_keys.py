@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -317,3 +319,60 @@ def test_a_misspelt_word_is_named_by_its_place_only(master: MasterKey) -> None:
         key_of_phrase("zoo " * 24)
     with pytest.raises(CorruptData):
         key_of_phrase("x" * 100_000)
+
+
+def test_a_disk_that_fails_leaves_no_half_key(
+    tmp_path: Path, master: MasterKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("qss.offload.keys.os.fsync", full)
+    with pytest.raises(Refused, match="No space"):
+        write_key_file(tmp_path / "key", master, CountingEntropy())
+    assert not (tmp_path / "key").exists()
+
+
+FS, KEY = "00" * 16, "11" * 32
+PASSPHRASE = (
+    f"slot passphrase argon2id memory=268435456 passes=3 salt={'22' * 16} nonce={'33' * 24} box={'44' * 48} "
+    f"commitment={'55' * 32}"
+)
+
+
+def checked(*lines: str) -> bytes:
+    """Lines with a right check below them: what somebody who knows the format could write."""
+    text = "".join(line + "\n" for line in lines).encode("ascii")
+    return text + b"check " + blake3(text).digest(length=16).hex().encode("ascii") + b"\n"
+
+
+def test_the_right_form_is_read() -> None:
+    assert len(decode_key_file(checked("qss-key 1", f"fs {FS}", f"slot raw {KEY}", PASSPHRASE)).slots) == 2
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["qss-key 2", f"fs {FS}", f"slot raw {KEY}"],
+        ["qss-key 1", f"slot raw {KEY}", f"fs {FS}"],
+        ["qss-key 1", f"fs {FS}"],
+        ["qss-key 1", f"fs {FS[2:]}", f"slot raw {KEY}"],
+        ["qss-key 1", f"fs {FS}", f"slot raw {KEY}00"],
+        ["qss-key 1", f"fs {FS}", f"slot raw {KEY[:-2]}zz"],
+        ["qss-key 1", f"fs {FS}", "slot raw " + "AA" * 32],
+        ["qss-key 1", f"fs {FS}", f"slot raw  {KEY}"],
+        ["qss-key 1", f"fs {FS}", f"slot magic {KEY}"],
+        ["qss-key 1", f"fs {FS}", "", f"slot raw {KEY}"],
+        ["qss-key 1", f"fs {FS}", *[f"slot raw {KEY}"] * 17],
+        ["qss-key 1", f"fs {FS}", PASSPHRASE.replace("argon2id", "scrypt")],
+        ["qss-key 1", f"fs {FS}", PASSPHRASE.replace("passes=", "rounds=")],
+        ["qss-key 1", f"fs {FS}", PASSPHRASE.replace("passes=3", "passes=03")],
+        ["qss-key 1", f"fs {FS}", PASSPHRASE.replace("passes=3", "passes=-3")],
+        ["qss-key 1", f"fs {FS}", PASSPHRASE.replace("passes=3", "passes")],
+        ["qss-key 1", f"fs {FS}", PASSPHRASE.replace("memory=268435456", "memory=1024")],
+    ],
+    ids=range(17),
+)
+def test_a_right_check_does_not_help_a_wrong_form(lines: list[str]) -> None:
+    with pytest.raises(CorruptData):
+        decode_key_file(checked(*lines))
