@@ -62,7 +62,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             mountpoint=mountpoint,
             cache=cache,
             offload=vault_client,
-            supervisor=Supervisor("offload", _offload_command(settings, log_file)),
+            supervisor=Supervisor("offload", _offload_command(settings, log_file), settings.run_dir / "offload.pid"),
             hooks=UserHooks(settings.hooks, host.clock),
             started_ns=host.clock.now_ns(),
         )
@@ -72,7 +72,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             nursery.start_soon(process.hooks.run)
             nursery.start_soon(process.relay_seals)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
-            nursery.start_soon(process.supervisor.run)
+            await nursery.start(process.supervisor.run)
             await _serve_fuse(filesystem, process, readiness)
             await _wind_down(process)
             nursery.cancel_scope.cancel()

@@ -27,7 +27,6 @@ from qss.app.exits import exit_of
 from qss.app.identity import check_key
 from qss.app.locations import open_nodes, place_of
 from qss.app.logs import start_logging
-from qss.app.running import pid_file
 from qss.config import Settings, environment, load
 from qss.control.client import ControlClient
 from qss.control.messages import Json
@@ -190,8 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load(given.config, environment())
         start_logging(settings.log, "offload", given.log_file)
         keys = FsKeys.derive(check_key(settings))
-        with pid_file(settings.run_dir / "offload.pid"):
-            trio.run(run_offload, settings, keys)
+        trio.run(run_offload, settings, keys)
     except QssError as error:
         log.error("%s", error)
         return exit_of(error)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import trio
+
+from qss.app.running import write_whole
 
 PAUSE_FIRST_S: Final = 0.1
 PAUSE_MAX_S: Final = 10.0
@@ -31,9 +34,11 @@ def next_pause(pause_s: float, lived_s: float) -> float:
 class Supervisor:
     """`run` in a task; `stop` ends the child in an orderly way, and then `run` returns."""
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
+    def __init__(self, name: str, command: Sequence[str], pid_path: Path) -> None:
+        """`pid_path`: a file with the process id of the child, for as long as there is one."""
         self._name = name
         self._command = list(command)
+        self._pid_path = pid_path
         self._child: trio.Process | None = None
         self._stopping = trio.Event()
         self.starts = 0
@@ -42,11 +47,12 @@ class Supervisor:
     def pid(self) -> int | None:
         return self._child.pid if self._child is not None else None
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until `stop`. Reports started with the first start of the child."""
         pause_s = PAUSE_FIRST_S
         while not self._stopping.is_set():
             began = trio.current_time()
-            status = await self._run_once()
+            status = await self._run_once(task_status)
             if self._stopping.is_set():
                 return
             log.warning("%s ended with status %s; it is started again in %.1f s", self._name, status, pause_s)
@@ -54,12 +60,18 @@ class Supervisor:
                 await self._stopping.wait()
             pause_s = next_pause(pause_s, trio.current_time() - began)
 
-    async def _run_once(self) -> int | None:
+    async def _run_once(self, task_status: trio.TaskStatus[None]) -> int | None:
         self.starts += 1
         try:
             self._child = await trio.lowlevel.open_process(self._command, stdin=subprocess.PIPE)
         except OSError as error:
             log.error("%s cannot be started: %s", self._name, error)
+            self._child = None
+        if self._child is not None:
+            write_whole(self._pid_path, f"{self._child.pid}\n")
+        if self.starts == 1:
+            task_status.started()
+        if self._child is None:
             return None
         try:
             return await self._child.wait()
@@ -69,6 +81,8 @@ class Supervisor:
             if self._child.stdin is not None:
                 with trio.CancelScope(shield=True):
                     await self._child.stdin.aclose()
+            if self._stopping.is_set():
+                self._pid_path.unlink(missing_ok=True)
             self._child = None
 
     async def stop(self) -> None:

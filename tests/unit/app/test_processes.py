@@ -72,7 +72,7 @@ async def test_a_child_that_dies_is_started_again_and_stops_when_told(tmp_path, 
     trace = tmp_path / "trace"
     os.mkfifo(trace)
     code = f"import sys; open({str(trace)!r}, 'w').write('x'); sys.stdin.read()"
-    supervisor = Supervisor("child", [sys.executable, "-c", code])
+    supervisor = Supervisor("child", [sys.executable, "-c", code], tmp_path / "child.pid")
     ended = trio.Event()
 
     async def run():
@@ -83,14 +83,17 @@ async def test_a_child_that_dies_is_started_again_and_stops_when_told(tmp_path, 
     with trio.fail_after(20):
         assert await trio.to_thread.run_sync(trace.read_text) == "x"
         first = supervisor.pid
+        assert pid_in(tmp_path / "child.pid") == first
         os.kill(first, 9)
         assert await trio.to_thread.run_sync(trace.read_text) == "x"
         assert supervisor.pid not in (first, None)
+        assert pid_in(tmp_path / "child.pid") == supervisor.pid
         assert supervisor.starts == 2
         second = supervisor.pid
         await supervisor.stop()
         await ended.wait()
     assert not is_alive(second)
+    assert not (tmp_path / "child.pid").exists()
 
 
 @pytest.fixture
