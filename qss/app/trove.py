@@ -20,7 +20,7 @@ from qss.config.find import environment
 from qss.config.trove import load_trove
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
-from qss.s3.rsgi import s3_app
+from qss.s3.rsgi import RsgiApp, s3_app
 from qss.s3.serve import serve
 from qss.trove.admin import Admin, AdminApp
 from qss.trove.commit import SyncMode
@@ -50,7 +50,7 @@ class ServeOptions:
 def _with_file(options: ServeOptions) -> tuple[ServeOptions, dict[str, Any]]:
     """Fill in from the configuration file what the command line leaves open. Also the node's own options from there."""
     values = load_trove(options.config) if options.config is not None else {}
-    own = {name: values.pop(name) for name in ("upload_age_s_max", "compact_garbage") if name in values}
+    own: dict[str, Any] = {name: values.pop(name) for name in ("upload_age_s_max", "compact_garbage") if name in values}
     left_open = {name: value for name, value in values.items() if not getattr(options, name)}
     options = replace(options, **left_open)
     if not options.data:
@@ -114,7 +114,7 @@ async def _run(
 ) -> None:
     """Listen, say so, and run until `stop` is set or a part fails."""
     admin = Admin(node, credentials.admin_token)
-    apps = [s3_app(_service(node, credentials)), AdminApp(admin)][: len(addresses)]
+    apps: list[RsgiApp] = [s3_app(_service(node, credentials)), AdminApp(admin)][: len(addresses)]
     listening: list[tuple[str, int] | None] = [None for _ in addresses]
 
     def ready(number: int, host: str, port: int) -> None:

@@ -19,7 +19,7 @@ from qss.trove.engine import Engine
 from qss.trove.facts import Fact, grave_key, split_key
 from qss.trove.index import Tables
 from qss.trove.rows import decode_named, decode_object, decode_part
-from qss.trove.scan import Found, Whole, body_verifies, fact_of, scan
+from qss.trove.scan import Found, Unreadable, Whole, body_verifies, fact_of, scan
 from qss.trove.volumes import SMALL_BODY_BYTES_MAX, Slot, Volume
 
 log = logging.getLogger(__name__)
@@ -76,10 +76,9 @@ async def compact(engine: Engine, volume: Volume) -> int:
 async def _move(engine: Engine, volume: Volume, found: Found) -> tuple[bool, int]:
     """Move one record if it lives. Returns whether it must stay, and the bytes moved."""
     if not isinstance(found, Whole):
+        position = found.position if isinstance(found, Unreadable) else found.place.position
         with engine.index.read() as tables:
-            number = volume.number
-            damaged = any(note["volume"] == number for note in tables.damage())
-        return damaged, 0
+            return tables.is_damaged(volume.number, position), 0
     if found.footer.void or not _lives(engine, volume, found):
         return False, 0
     if not await engine.in_pool(body_verifies, engine.volumes.disk, volume, found):

@@ -103,6 +103,7 @@ def _object(tables: Tables, fact: Fact) -> None:
 def release(tables: Tables, fact: Fact, row: ObjectRow, *, keep: bool = False) -> None:
     """Take back what an object that is replaced or deleted held; `keep` its parts if it only moved."""
     tables.live(row.place, -1)
+    tables.clear_damage(row.place.volume, row.place.position)
     tables.count(-1, -row.size)
     grave = grave_key(fact.tenant, b"o", fact.key)
     if tables.amend(grave) is not None and not keep and fact.version != row.version:

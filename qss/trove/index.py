@@ -240,6 +240,9 @@ class Tables:
     def clear_damage(self, volume: int, position: int) -> None:
         self._txn.delete(_PLACE_KEY.pack(volume, position), db=self.dbs.damage)
 
+    def is_damaged(self, volume: int, position: int) -> bool:
+        return self._txn.get(_PLACE_KEY.pack(volume, position), db=self.dbs.damage) is not None
+
     def damage(self) -> Iterator[dict[str, Any]]:
         for key, value in self.scan(self.dbs.damage):
             volume, position = _PLACE_KEY.unpack(key)

@@ -179,6 +179,7 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         """What the admin API tells. Sizes in bytes."""
+        self.store.records.flush_damage()
         engine = self.engine
         totals = engine.index.totals
         with engine.index.read() as tables:

@@ -40,8 +40,11 @@ VOLUME_BYTES_MAX: Final = 8 * GIB
 SMALL_BODY_BYTES_MAX: Final = 1 * MIB
 """Bodies up to this are written in one go; larger ones have volumes of their own, so that syncing a small object does
 not wait for the bytes of a big one."""
+ALLOWANCE_BYTES: Final = 16 * MIB
 RESERVE_BYTES: Final = 64 * MIB
 """Disk space kept for tombstones: deletes work on a full disk."""
+
+assert ALLOWANCE_BYTES < RESERVE_BYTES  # what is allowed ahead cannot eat the reserve
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +130,7 @@ class VolumeSet:
         self.unreadable: dict[Path, str] = {}
         self._active: dict[bool, Volume] = {}
         self._numbers = 0
+        self._allowance = 0  # bytes that may be written before free space is asked for again
         self._open_all()
 
     def _open_all(self) -> None:
@@ -205,8 +209,19 @@ class VolumeSet:
         volume = self._active[large] = self._create()
         return volume
 
+    def _allow(self, length: int) -> None:
+        """Refuse bodies before the disk is full to the last byte. Asks the system once for many small ones."""
+        if length > self._allowance:
+            free = max(self.disk.free_bytes(drive.path)[0] for drive in self.drives if not drive.failed)
+            self._allowance = min(free - RESERVE_BYTES, max(ALLOWANCE_BYTES, length))
+            if length > self._allowance:
+                raise NoSpace("the disk of this node is full")
+        self._allowance -= length
+
     def append(self, header: Header, body: bytes | memoryview, table: bytes, footer: Footer) -> tuple[Volume, Place]:
         """A whole record in one write; `table` is its body's `hash_blocks`. Not synced. Raises NoSpace, Retryable."""
+        if header.body_len:  # what has none makes room or keeps order, and may use the reserve
+            self._allow(header.record_len)
         volume = self._with_room(header.record_len, large=False)
         header = replace(header, floor=volume.floor)
         position = volume.end
@@ -217,8 +232,7 @@ class VolumeSet:
 
     def begin(self, header: Header) -> Slot:
         """Reserve room for a body that arrives in pieces. Must end in `finish` or `void`."""
-        if self.disk.free_bytes(self._roomiest().path)[0] < header.record_len + RESERVE_BYTES:
-            raise NoSpace("the disk of this node is full")
+        self._allow(header.record_len)
         volume = self._with_room(header.record_len, large=True)
         header = replace(header, floor=volume.floor)
         position = volume.end

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qss.errors import ConfigInvalid, PreconditionFailed, Refused
-from qss.host import SystemEntropy
+from qss.errors import ConfigInvalid, NoSpace, Refused
+from qss.host import PosixDisk, SystemEntropy
 from qss.s3.backend import CreateUpload, DeleteRequest, ListQuery, PutRequest, UploadRef, WriteCondition
 from qss.s3.errors import Code, S3Error
 from qss.trove.admin import Admin
@@ -106,7 +106,6 @@ def test_only_one_of_many_creators_wins(tmp_path: Path) -> None:
             assert (await opened.store.head("bkt", f"k{size}")).etag == winners[0].etag
 
     _with_node(tmp_path, work)
-    assert PreconditionFailed  # the client's name for it
 
 
 def test_a_large_body_that_stalls_holds_nobody_up(tmp_path: Path) -> None:
@@ -218,3 +217,32 @@ def test_the_admin_api_wants_its_token_and_verifies(tmp_path: Path) -> None:
         assert b"trove_objects 1.0" in (await admin.answer("GET", "/metrics", good, b""))[2]
 
     _with_node(tmp_path, work)
+
+
+class _FullDisk(PosixDisk):
+    free = 1 << 40
+
+    def free_bytes(self, path: Path) -> tuple[int, int]:
+        return self.free, 1 << 40
+
+
+def test_a_full_disk_refuses_bodies_and_still_deletes(tmp_path: Path) -> None:
+    async def all_of_it() -> None:
+        disk = _FullDisk()
+        opened = node(tmp_path, disk)
+        store = opened.store
+        await store.create_bucket("bkt", "r")
+        await store.put(PutRequest("bkt", "k"), Bytes(b"x" * 1000))
+        disk.free = 64 << 20
+        with pytest.raises(NoSpace):
+            await store.put(PutRequest("bkt", "more"), Bytes(bytes(20 << 20)))
+        puts = [store.put(PutRequest("bkt", "more"), Bytes(bytes(900_000))) for _ in range(20)]
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        assert isinstance(results[-1], NoSpace)
+        assert (await store.delete("bkt", [DeleteRequest("k")]))[0].error is None
+        disk.free = 1 << 40
+        await store.put(PutRequest("bkt", "again"), Bytes(b"y"))
+        assert await content(store, "bkt", "again") == b"y"
+        await opened.aclose()
+
+    asyncio.run(all_of_it())
