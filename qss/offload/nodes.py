@@ -109,6 +109,8 @@ class Node:
     async def put(self, key: str, body: Body, *, if_absent: bool = False) -> None:
         """Like ObjectStore.put. With `if_absent` an attempt whose fate is unknown (Unreachable) is not repeated: the
         caller must look what is there."""
+        if not self.up:
+            await self.probe(key)  # a trial should be short, and a PUT may take minutes
         deadline_s = self._limits.put_deadline_s
         rate = self._limits.upload_bytes_per_s
         if rate is not None:

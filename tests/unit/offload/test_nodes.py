@@ -272,6 +272,21 @@ async def test_it_comes_back_by_one_request(autojump_clock: trio.abc.Clock) -> N
     assert node.up
 
 
+async def test_a_put_is_never_the_trial(autojump_clock: trio.abc.Clock) -> None:
+    store = FaultyStore(MemoryStore())
+    store.down = True
+    node = node_over(store)
+    with pytest.raises(Unreachable):
+        await node.get("k")
+    store.down, store.hung = False, True
+    await trio.sleep(1.0)
+    started = trio.current_time()
+    with pytest.raises(Unreachable):
+        await node.put("k", body_of(b"x"))
+    assert store.calls["put"] == 0
+    assert trio.current_time() - started < LIMITS.put_deadline_s / 6
+
+
 async def test_refused_credentials_are_shown(autojump_clock: trio.abc.Clock) -> None:
     store = FaultyStore(MemoryStore())
     store.denied = True
