@@ -74,7 +74,8 @@ async def test_leases_wait_their_turn_and_memory_stays_in_its_bound(tmp_path: Pa
     async with trio.open_nursery() as nursery:
         for number, size in enumerate([40 * KIB, 30 * KIB, 1 * KIB, 45 * KIB, 5 * KIB]):
             nursery.start_soon(user, number, size)
-    assert order == [0, 1, 2, 3, 4], "a small one does not overtake for ever"
+    # Those admitted at the same moment run in any order.
+    assert [order[0], set(order[1:3]), set(order[3:])] == [0, {1, 2}, {3, 4}], "a small one does not overtake for ever"
     assert most <= 100 * KIB
     assert buffers.leased_bytes == 0
 
