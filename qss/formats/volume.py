@@ -117,6 +117,10 @@ class Header:
     late_room: int = 0  # room kept behind the footer for what is known only at the end
     floor: int = 0  # everything in this volume below this position was synced when the record was begun
 
+    def with_floor(self, floor: int) -> Header:
+        """As `dataclasses.replace(self, floor=floor)`, at a third of its cost: this is on the way of every PUT."""
+        return Header(self.kind, self.key, self.version, self.tenant, self.meta, self.body_len, self.late_room, floor)
+
     @property
     def body_at(self) -> int:
         return HEADER_BYTES + len(self.key) + len(self.meta)

@@ -34,6 +34,7 @@ from qss.trove.rows import (
     decode_u64,
     decode_volume,
     encode_u64,
+    number_of,
 )
 
 MAP_BYTES: Final = 256 * GIB  # address space, not memory and not disk
@@ -118,8 +119,8 @@ class Tables:
         return None if data is None else decode_named(data)
 
     def bucket_id(self, tenant: int, name: bytes) -> int | None:
-        row = self.bucket(tenant, name)
-        return None if row is None else row.number
+        data = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)
+        return None if data is None else number_of(data)
 
     def set_bucket(self, tenant: int, name: bytes, row: NamedRow | None) -> None:
         key = _BUCKET.pack(tenant) + name

@@ -200,10 +200,10 @@ class TroveReader:
 
 def stored(key: str, row: ObjectRow, meta: dict[str, Any] | None = None, late: bytes = b"") -> StoredObject:
     """What is said about an object; without metadata, what a listing says."""
-    info = StoredObject(key=key, size=row.size, etag=row.etag_text, modified_ns=row.version)
     if meta is None:
-        return info
-    return replace(info, attributes=attributes_of(meta), checksum=checksum_of(load(late) or meta))
+        return StoredObject(key=key, size=row.size, etag=row.etag_text, modified_ns=row.version)
+    attributes, checksum = attributes_of(meta), checksum_of(load(late) or meta)
+    return StoredObject(key, row.size, row.etag_text, row.version, attributes, checksum)
 
 
 def open_object(records: Records, engine: Engine, name: tuple[bytes, str], row: ObjectRow) -> TroveReader:

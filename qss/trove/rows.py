@@ -101,6 +101,13 @@ class NamedRow:
         return place + _AMEND.pack(self.number, self.version) + self.meta
 
 
+def number_of(data: bytes) -> int:
+    """The number of a NamedRow, without the rest."""
+    if len(data) < _PLACE.size + _AMEND.size:
+        raise CorruptData("row is cut short")
+    return int(_AMEND.unpack_from(data, _PLACE.size)[0])
+
+
 def decode_named(data: bytes) -> NamedRow:
     if len(data) < _PLACE.size + _AMEND.size:
         raise CorruptData("row is cut short")

@@ -112,11 +112,17 @@ class TroveStore:
         row = self.row(bucket, key)
         condition.check(None if row is None else stored(key, row))
 
+    def _require(self, bucket: str) -> None:
+        with self.engine.index.read() as tables:
+            self._require_bucket(tables, bucket)
+
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:
-        decide = partial(self._check, request.bucket, request.key, request.condition)
-        decide()
         condition = request.condition
         exclusive = condition.if_match is not None or condition.if_none_match is not None
+        decide = partial(self._require, request.bucket)
+        if exclusive:
+            decide = partial(self._check, request.bucket, request.key, condition)
+        decide()
         meta = encode_object(request.attributes)
         draft = Draft(Kind.OBJECT, _full(request.bucket, request.key), meta, decide, exclusive)
         fact = await self.engine.take(draft, body)

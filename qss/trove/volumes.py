@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -223,7 +223,7 @@ class VolumeSet:
         if header.body_len:  # what has none makes room or keeps order, and may use the reserve
             self._allow(header.record_len)
         volume = self._with_room(header.record_len, large=False)
-        header = replace(header, floor=volume.floor)
+        header = header.with_floor(volume.floor)
         position = volume.end
         self._write(volume, encode_record(header, body, table, footer, volume.place_of(position)), position)
         volume.end = position + header.record_len
@@ -234,7 +234,7 @@ class VolumeSet:
         """Reserve room for a body that arrives in pieces. Must end in `finish` or `void`."""
         self._allow(header.record_len)
         volume = self._with_room(header.record_len, large=True)
-        header = replace(header, floor=volume.floor)
+        header = header.with_floor(volume.floor)
         position = volume.end
         self._write(volume, [encode_header(header, *volume.place_of(position))], position)
         volume.end = position + header.record_len
