@@ -17,14 +17,37 @@ from qss.cache.store import SegmentCache
 from qss.fs.filesystem import FileSystem, FsOptions
 from qss.fuse.mount import MountOptions, serve
 from qss.host import Host
+from qss.ids import LocationId, SegmentId, StripeNo
+from qss.segments import Receipt
+
+
+class DeadVault:
+    """Locations that took everything and never answer again."""
+
+    async def fetch(self, segment: SegmentId, stripe: StripeNo, into: Path) -> None:
+        await trio.sleep_forever()
+
+
+async def evict_on_signal(cache: SegmentCache) -> None:
+    """At SIGUSR1: everything written so far counts as safe elsewhere and is gone here; prints `evicted`."""
+    places = (LocationId("nowhere"),) * 3
+    with trio.open_signal_receiver(signal.SIGUSR1) as signals:
+        async for _ in signals:
+            await cache.cut()
+            for sealed in await cache.unsafe_segments():
+                await cache.mark_offloaded(Receipt(sealed.id, bytes(16), 2, 1, places, sealed.length))
+            await cache.evict(all_=True)
+            print("evicted", flush=True)
 
 
 async def run(args: argparse.Namespace) -> None:
     host = Host()
-    cache = await SegmentCache.open(args.state, host, CacheOptions(), None)
+    vault = DeadVault() if args.dead_vault else None
+    cache = await SegmentCache.open(args.state, host, CacheOptions(fetch_deadline_s=args.deadline), vault)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
+            nursery.start_soon(evict_on_signal, cache)
             fs = FileSystem(cache, host.clock, FsOptions(read_only=args.ro))
             nursery.start_soon(_until_signal, nursery.cancel_scope)
             nursery.start_soon(_serve, fs, args, nursery.cancel_scope)
@@ -58,6 +81,8 @@ def main() -> None:
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("--ro", action="store_true")
     parser.add_argument("--writeback", action="store_true")
+    parser.add_argument("--dead-vault", action="store_true")
+    parser.add_argument("--deadline", type=float, default=60.0, help="seconds until a read miss gets EIO")
     logging.basicConfig(level=logging.INFO)
     trio.run(run, parser.parse_args())
 

@@ -29,10 +29,20 @@ class Mounted:
         command = [sys.executable, "-m", self.module, str(self.state), str(self.path), *self.flags, *flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log)
+        self._expect(b"ready")
+
+    def evict(self) -> None:
+        """What was written so far is gone from this machine."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGUSR1)
+        self._expect(b"evicted")
+
+    def _expect(self, word: bytes) -> None:
+        assert self.process is not None
         assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], WAIT_S)
         line = self.process.stdout.readline() if readable else b""
-        assert line.strip() == b"ready", self.log.read_text()
+        assert line.strip() == word, self.log.read_text()
 
     def stop(self) -> int:
         """End it in an orderly way; the exit code."""

@@ -266,7 +266,7 @@ def test_same_as_the_model(program):
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(steps, min_size=20, max_size=120))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(steps, min_size=20, max_size=80))
 def test_same_as_the_model_for_long(program):
     trio.run(play, program)
