@@ -118,13 +118,18 @@ def check_header(manifest: Manifest, header: ShardHeader) -> None:
 async def locate(
     nodes: Mapping[LocationId, ObjectStore], keys: FsKeys, manifests: Manifests, segment: SegmentId
 ) -> tuple[Manifest, Census]:
-    """The best seal of a segment that the locations hold. Raises TooFewShards when no seal has k shards."""
+    """The newest seal of a segment of which the locations hold k shards. (Two are possible where there are more than
+    k+m locations and a segment number was used again after a recovery.) Raises TooFewShards when no seal has k shards.
+    """
     census = await take_census(nodes, keys, segment)
+    whole: list[Manifest] = []
     for seal in census.seals():
-        manifest = await find_manifest(census, seal, nodes, keys, manifests)
-        if manifest.k <= len(census.of_seal(seal)):
-            return manifest, census
-        break
+        shards = census.of_seal(seal)
+        if len(shards) < min(census.found[location].k for location in shards.values()):
+            break
+        whole.append(await find_manifest(census, seal, nodes, keys, manifests))
+    if whole:
+        return max(whole, key=lambda manifest: manifest.created_ns), census
     best = max((len(census.of_seal(seal)) for seal in census.seals()), default=0)
     raise TooFewShards(
         f"segment {segment_text(segment)}: {best} shards found, more are needed"

@@ -291,3 +291,21 @@ async def test_a_changed_file_is_not_sealed(tmp_path: Path) -> None:
     with pytest.raises(CorruptData):
         await machine.vault.store(sealed, path)
     assert not any(world.objects(name) for name in world.stores)
+
+
+async def test_the_newest_seal_wins_where_two_are_whole(tmp_path: Path) -> None:
+    world = World.of(1, 1, count=4)
+    old, new = world.machine(tmp_path / "a"), world.machine(tmp_path / "b")
+    shelf = PlainShelf(tmp_path / "shelf")
+    receipt = await store(old, shelf, content(3000))
+    for place in receipt.placed:
+        world.stores[place].down = True
+    for _ in range(3):  # the breakers of the machine that comes new
+        await take_census(new.nodes, new.keys, S1)
+    again = await store(new, shelf, content(3000, seed=2))
+    assert not set(again.placed) & set(receipt.placed)
+    for each in world.stores.values():
+        each.down = False
+    reader = world.machine(tmp_path / "c")
+    assert len((await take_census(reader.nodes, reader.keys, S1)).seals()) == 2
+    assert await read_back(reader, 3000, tmp_path) == content(3000, seed=2)
