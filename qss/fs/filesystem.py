@@ -6,6 +6,7 @@ waiting for room is synchronous. Checks of permission are the kernel's (mounted 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import trio
 
 from qss.cache.store import SegmentCache
-from qss.errors import FsError
+from qss.errors import FsError, NoSpace
 from qss.formats.tables import InodeRow
 from qss.fs import directories, locality
 from qss.fs.attrs import (
@@ -87,7 +88,8 @@ class FileSystem:
         self._orphans.all_unused()
         if not self._options.read_only:
             self._inodes.write_atimes()
-            self.collect()
+            with contextlib.suppress(NoSpace):  # the next start collects
+                self.collect()
 
     def collect(self, slices_max: int = 16) -> bool:
         """Remove rows of deleted files now, at most so many slices of about 1,000; True: there is more."""

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from qss.cache.store import SegmentCache
-from qss.errors import FsError
+from qss.errors import FsError, NoSpace
 from qss.formats.tables import InodeRow, Table, u64_key
 from qss.host.clock import Clock
 from qss.ids import ROOT_INO, Ino
@@ -99,11 +99,15 @@ class Inodes:
             self.write_atimes()
 
     def write_atimes(self) -> None:
+        """Make the pending access times durable. On a full disk they are dropped: no read fails for their sake."""
         if not self.atimes:
             return
-        with Transaction(self) as tx:
-            for ino in list(self.atimes):
-                tx.put_inode(ino, tx.inode(ino))
+        try:
+            with Transaction(self) as tx:
+                for ino in list(self.atimes):
+                    tx.put_inode(ino, tx.inode(ino))
+        except NoSpace:
+            self.atimes.clear()
 
 
 class Transaction:

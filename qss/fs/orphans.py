@@ -14,12 +14,15 @@ from typing import Final
 
 import trio
 
+from qss.errors import NoSpace
 from qss.formats.tables import InodeRow, Table, pair_key, u64_key, u64_of_key
 from qss.fs.handles import Handles
 from qss.fs.inodes import Inodes, Transaction
 
 ROWS_AT_ONCE_MAX: Final = 64  # extents and attributes deleted together with the last name
 COLLECT_ROWS_MAX: Final = 1_000  # rows of one slice of the collector: a few milliseconds
+
+RETRY_S: Final = 1.0
 
 
 class Orphans:
@@ -95,8 +98,14 @@ class Orphans:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            while self.collect():
-                await trio.lowlevel.checkpoint()
+            more = True
+            while more:
+                try:
+                    more = self.collect()
+                except NoSpace:  # not even for deleting: eviction may make room
+                    await trio.sleep(RETRY_S)
+                else:
+                    await trio.lowlevel.checkpoint()
 
     @property
     def backlog(self) -> int:

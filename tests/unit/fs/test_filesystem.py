@@ -7,6 +7,7 @@ import os
 import stat
 
 import pytest
+import trio
 
 from qss.errors import FsError, NoSpace
 from qss.formats.tables import Table, pair_key
@@ -355,3 +356,27 @@ async def test_no_extent_lies_beyond_the_end(world, fs):
     assert await content(fs, ino) == b"x" * 50 + bytes(30) + b"y"
     rows = list(world.cache.scan(Table.EXTENTS, pair_key(ino, 0), pair_key(ino + 1, 0)))
     assert len(rows) == 2
+
+
+async def test_a_full_disk_ends_no_background_work_and_fails_no_read(world, fs, monkeypatch, autojump_clock):
+    ino = await make(fs, b"f", b"x")
+    other = await make(fs, b"g")
+    handle = await fs.open(other, os.O_RDONLY)
+    fs.unlink(ROOT_INO, b"g")
+    monkeypatch.setattr("qss.fs.inodes.ATIMES_PENDING_MAX", 1)
+    commit = world.cache.commit
+
+    def full(change):
+        raise NoSpace("test")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fs.run)
+        monkeypatch.setattr(world.cache, "commit", full)
+        assert await content(fs, ino) == b"x"
+        fs.release(handle)
+        await trio.sleep(5)
+        assert world.cache.count(Table.ORPHANS) == 1
+        monkeypatch.setattr(world.cache, "commit", commit)
+        await trio.sleep(5)
+        assert world.cache.count(Table.ORPHANS) == 0
+        nursery.cancel_scope.cancel()
