@@ -68,7 +68,8 @@ class Model:
         node.parent = parent
 
     def mkdir(self, path, mode: int) -> None:
-        self.add(path, Node("dir", mode))
+        parent = self.directory(path[:-1])
+        self.add(path, Node("dir", mode | parent.mode & 0o2000))  # set-group-id directories pass it on
 
     def mknod(self, path, mode: int) -> None:
         self.add(path, Node("file", mode))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import tempfile
 from pathlib import Path
@@ -75,6 +76,13 @@ class Pair:
             ino = self.fs.lookup(ino, name)
         return ino
 
+    def folder(self, path) -> int:
+        """As the kernel resolves the path to a parent: each step must be a directory before the next is looked at."""
+        ino = self.ino(path)
+        if not stat.S_ISDIR(self.fs.getattr(ino).mode):
+            raise FsError(errno.ENOTDIR)
+        return ino
+
     async def both(self, real, ideal) -> None:
         """Do it in both worlds; the same errno or the same answer."""
         try:
@@ -130,7 +138,7 @@ class Pair:
 
     async def do_rename(self, source, target, flags):
         async def real():
-            old, new = self.ino(source[:-1]), self.ino(target[:-1])
+            old, new = self.folder(source[:-1]), self.folder(target[:-1])
             self.fs.rename(old, source[-1], new, target[-1], flags)
 
         await self.both(real, lambda: self.model.rename(source, target, flags))
@@ -266,7 +274,7 @@ def test_same_as_the_model(program):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(steps, min_size=20, max_size=80))
 def test_same_as_the_model_for_long(program):
     trio.run(play, program)
