@@ -144,3 +144,21 @@ async def test_a_missing_first_journal_is_said_and_nothing_is_cut(tmp_path: Path
     with pytest.raises(Damaged):
         await after_power_cut(tmp_path, disk)
     assert sorted(disk.listdir(tmp_path / "journal")) == files[1:]
+
+
+async def test_when_lmdb_loses_its_transaction_the_journal_gives_every_row_back(tmp_path: Path) -> None:
+    disk = CrashDisk()
+    cache = await opened(tmp_path, disk)
+    note(cache, 1, b"one")
+    await cache.checkpoint()
+    note(cache, 2, b"two")
+    write(cache, 0, b"content")
+    live = cache._ledger.index.live_all()
+    cache._ledger.index._txn.abort()  # as a commit does that fails on a full disk
+    with pytest.raises(Damaged):
+        await cache.checkpoint()
+    assert (notes(cache), written(cache), cache._ledger.index.live_all()) == ([1, 2], [0], live)
+    note(cache, 3, b"three")
+    await cache.checkpoint()
+    await cache.close()
+    assert notes(await opened(tmp_path, disk)) == [1, 2, 3]
