@@ -22,6 +22,8 @@ from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
 from qss.s3.rsgi import RsgiApp, s3_app
 from qss.s3.serve import serve
+from qss.s3.server import S3Service
+from qss.s3.sigv4 import Verifier
 from qss.trove.admin import Admin, AdminApp
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
@@ -114,7 +116,7 @@ async def _run(
 ) -> None:
     """Listen, say so, and run until `stop` is set or a part fails."""
     admin = Admin(node, credentials.admin_token)
-    apps: list[RsgiApp] = [s3_app(_service(node, credentials)), AdminApp(admin)][: len(addresses)]
+    apps: list[RsgiApp] = [s3_app(_service(node, credentials)), AdminApp(admin)]
     listening: list[tuple[str, int] | None] = [None for _ in addresses]
 
     def ready(number: int, host: str, port: int) -> None:
@@ -127,7 +129,7 @@ async def _run(
     maintain = asyncio.create_task(node.maintain(), name="trove-maintain")
     servers = [
         asyncio.create_task(serve(app, *address, stop=stop, on_ready=partial(ready, number)))
-        for number, (app, address) in enumerate(zip(apps, addresses, strict=True))
+        for number, (app, address) in enumerate(zip(apps, addresses, strict=False))
     ]
     done, _ = await asyncio.wait([maintain, *servers], return_when=asyncio.FIRST_COMPLETED)
     admin.ready = False
@@ -136,6 +138,14 @@ async def _run(
     maintain.cancel()
     for task in done:
         task.result()
+
+
+def _service(node: Node, credentials: Credentials) -> S3Service:
+    def secret_of(access_key: str) -> str | None:
+        return credentials.secret_key if access_key == credentials.access_key else None
+
+    host = node.options.host
+    return S3Service(node.store, Verifier(secret_of), host.clock, host.entropy.token)
 
 
 def _announce(options: ServeOptions, addresses: list[tuple[str, int]], credentials: Credentials) -> None:
