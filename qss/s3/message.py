@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_plus
 
@@ -27,13 +27,17 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`body` whole, or `stream` with exactly `length` bytes to come. To HEAD, `length` is told and nothing follows."""
+    """`body` whole, or `stream` with exactly `length` bytes to come. To HEAD, `length` is told and nothing follows.
+
+    `close` must be awaited once the response has been sent or given up.
+    """
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: Chunk = b""
     stream: AsyncIterator[Chunk] | None = None
     length: int | None = None
+    close: Callable[[], Awaitable[None]] | None = None
 
 
 def parse_query(query: str) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,6 +13,7 @@ from qss.errors import CorruptData
 
 XML_BYTES_MAX: Final = 4 * 1024 * 1024
 DEPTH_MAX: Final = 16
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f]")
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
@@ -83,7 +85,9 @@ def element(name: str, *content: str) -> str:
 
 def leaf(name: str, value: object) -> str:
     """An element around text, which is escaped. True and False are written small."""
-    text = str(value).lower() if isinstance(value, bool) else escape(str(value), {"\r": "&#13;", '"': "&quot;"})
+    text = str(value).lower() if isinstance(value, bool) else escape(str(value), {'"': "&quot;"})
+    if not text.isprintable():  # as AWS: a reference, though XML 1.0 knows none to most of these
+        text = _CONTROL.sub(lambda found: f"&#x{ord(found[0]):x};", text)
     return f"<{name}>{text}</{name}>"
 
 

@@ -1,0 +1,123 @@
+"""Range and If-* of reads, pure. Sources: RFC 9110 sections 13 and 14; "Conditional reads" of the S3 user guide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from qss.s3.backend import StoredObject, WriteCondition
+from qss.s3.errors import Code, S3Error
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """first-last as in HTTP, both inclusive; `first` None: the last `last` bytes; `last` None: up to the end."""
+
+    first: int | None
+    last: int | None
+
+    def resolve(self, size: int) -> tuple[int, int]:
+        """[start, stop) of an object of `size` bytes. Raises S3Error INVALID_RANGE."""
+        if self.first is None:
+            count = self.last or 0
+            if count == 0 or size == 0:
+                raise S3Error(Code.INVALID_RANGE)
+            return max(size - count, 0), size
+        if self.first >= size:
+            raise S3Error(Code.INVALID_RANGE)
+        return self.first, size if self.last is None else min(self.last + 1, size)
+
+
+def parse_range(text: str | None) -> ByteRange | None:
+    """None for no header, another unit, several ranges or nonsense: RFC 9110 has such a header ignored."""
+    if text is None or not text.startswith("bytes="):
+        return None
+    first, dash, last = text[6:].strip().partition("-")
+    first, last = first.strip(), last.strip()
+    if not dash or not (first or last) or any(part and not _is_number(part) for part in (first, last)):
+        return None
+    if first and last and int(first) > int(last):
+        return None
+    return ByteRange(int(first) if first else None, int(last) if last else None)
+
+
+def render_range(wanted: ByteRange) -> str:
+    first = "" if wanted.first is None else wanted.first
+    return f"bytes={first}-{'' if wanted.last is None else wanted.last}"
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCondition:
+    """Times in nanoseconds since 1970, whole seconds."""
+
+    if_match: tuple[str, ...] | None = None  # etags without quotes, or ("*",)
+    if_none_match: tuple[str, ...] | None = None
+    if_modified_since_ns: int | None = None
+    if_unmodified_since_ns: int | None = None
+
+    def check(self, found: StoredObject) -> None:
+        """Raise S3Error PRECONDITION_FAILED or NOT_MODIFIED unless the object may be read."""
+        modified_ns = found.modified_ns // 1_000_000_000 * 1_000_000_000
+        if self.if_match is not None:
+            if not _among(found.etag, self.if_match):
+                raise S3Error(Code.PRECONDITION_FAILED)
+        elif self.if_unmodified_since_ns is not None and modified_ns > self.if_unmodified_since_ns:
+            raise S3Error(Code.PRECONDITION_FAILED)
+        if self.if_none_match is not None:
+            if _among(found.etag, self.if_none_match):
+                raise S3Error(Code.NOT_MODIFIED)
+        elif self.if_modified_since_ns is not None and modified_ns <= self.if_modified_since_ns:
+            raise S3Error(Code.NOT_MODIFIED)
+
+    def check_copy(self, found: StoredObject) -> None:
+        """As `check`, for a copy source: everything that does not hold is PRECONDITION_FAILED."""
+        try:
+            self.check(found)
+        except S3Error:
+            raise S3Error(Code.PRECONDITION_FAILED) from None
+
+
+def _among(etag: str, wanted: tuple[str, ...]) -> bool:
+    return "*" in wanted or etag in wanted
+
+
+def parse_etags(text: str | None) -> tuple[str, ...] | None:
+    """A list of etags; quotes and the weak mark are dropped."""
+    if text is None:
+        return None
+    return tuple(piece.strip().removeprefix("W/").strip('"') for piece in text.split(","))
+
+
+def parse_http_date(text: str | None) -> int | None:
+    """Nanoseconds; None when absent or not a date (then ignored, as HTTP asks)."""
+    try:
+        moment = parsedate_to_datetime(text or "")
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return int(moment.timestamp()) * 1_000_000_000
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def read_condition(headers: Mapping[str, str], prefix: str = "") -> ReadCondition:
+    """From If-* headers, or those of a copy source with `prefix` "x-amz-copy-source-"."""
+    return ReadCondition(
+        parse_etags(headers.get(f"{prefix}if-match")),
+        parse_etags(headers.get(f"{prefix}if-none-match")),
+        parse_http_date(headers.get(f"{prefix}if-modified-since")),
+        parse_http_date(headers.get(f"{prefix}if-unmodified-since")),
+    )
+
+
+def write_condition(headers: Mapping[str, str]) -> WriteCondition:
+    """If-Match and If-None-Match of a write."""
+    match, none_match = headers.get("if-match"), headers.get("if-none-match")
+    return WriteCondition(
+        None if match is None else match.strip().strip('"'),
+        None if none_match is None else none_match.strip().strip('"'),
+    )

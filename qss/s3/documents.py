@@ -1,0 +1,71 @@
+"""XML request bodies → what the operation carries. Pure; raises S3Error for what does not hold."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qss.errors import CorruptData
+from qss.s3.backend import KEY_BYTES_MAX, PART_NUMBER_MAX, Checksum, DeleteRequest, WantedPart, WriteCondition
+from qss.s3.checksums import ALGORITHMS
+from qss.s3.errors import Code, S3Error
+from qss.s3.parse import check_tags
+from qss.s3.xml import Node, parse
+
+DELETE_MAX: Final = 1000
+
+
+def xml_body(data: bytes, root: str) -> Node:
+    """Raises S3Error MALFORMED_XML unless it is a document with that root."""
+    try:
+        node = parse(data)
+    except CorruptData:
+        raise S3Error(Code.MALFORMED_XML) from None
+    if node.name != root:
+        raise S3Error(Code.MALFORMED_XML)
+    return node
+
+
+def delete_body(data: bytes) -> tuple[list[DeleteRequest], bool]:
+    """What to delete, and whether to answer only errors."""
+    root = xml_body(data, "Delete")
+    requests = []
+    for node in root.all("Object"):
+        key = node.get("Key")
+        if not key:
+            raise S3Error(Code.MALFORMED_XML)
+        if len(key.encode()) > KEY_BYTES_MAX:
+            raise S3Error(Code.KEY_TOO_LONG)
+        etag = node.get("ETag").strip('"') or None
+        requests.append(DeleteRequest(key, node.get("VersionId") or None, WriteCondition(if_match=etag)))
+    if not 1 <= len(requests) <= DELETE_MAX:
+        raise S3Error(Code.MALFORMED_XML)
+    return requests, root.get("Quiet").lower() == "true"
+
+
+def complete_body(data: bytes) -> list[WantedPart]:
+    parts = []
+    for node in xml_body(data, "CompleteMultipartUpload").all("Part"):
+        number = node.get("PartNumber")
+        if not (number.isascii() and number.isdigit() and len(number) < 9):
+            raise S3Error(Code.MALFORMED_XML)
+        sums = [Checksum(name, value) for name in ALGORITHMS if (value := node.get(f"Checksum{name}"))]
+        parts.append(WantedPart(int(number), node.get("ETag").strip('"'), sums[0] if sums else None))
+    if not 1 <= len(parts) <= PART_NUMBER_MAX:
+        raise S3Error(Code.MALFORMED_XML)
+    return parts
+
+
+def tags_body(data: bytes) -> tuple[tuple[str, str], ...]:
+    tag_set = xml_body(data, "Tagging").find("TagSet")
+    if tag_set is None:
+        raise S3Error(Code.MALFORMED_XML)
+    tags = tuple((node.get("Key"), node.get("Value")) for node in tag_set.all("Tag"))
+    check_tags(tags)
+    return tags
+
+
+def location_body(data: bytes, default: str) -> str:
+    """The region of CreateBucketConfiguration; an empty body means the default."""
+    if not data:
+        return default
+    return xml_body(data, "CreateBucketConfiguration").get("LocationConstraint") or default

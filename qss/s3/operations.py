@@ -1,0 +1,203 @@
+"""Every S3 request this server understands, as a typed value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qss.s3.backend import (
+    CreateUpload,
+    DeleteRequest,
+    ListQuery,
+    PutRequest,
+    UploadRef,
+    UploadsQuery,
+    WriteCondition,
+)
+from qss.s3.conditions import ByteRange, ReadCondition
+
+
+@dataclass(frozen=True, slots=True)
+class ListBuckets:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBucket:
+    """Body: CreateBucketConfiguration or nothing."""
+
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeadBucket:
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteBucket:
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetLocation:
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetVersioning:
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListObjects:
+    """Version 1 or 2. In v1 `query.after` is the marker."""
+
+    query: ListQuery
+    v2: bool
+    encode: bool  # encoding-type=url
+    start_after: str | None = None  # as sent (v2)
+    token: str | None = None  # continuation-token as sent (v2)
+    fetch_owner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListUploads:
+    query: UploadsQuery
+    encode: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteObjects:
+    """Body: Delete."""
+
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetObject:
+    """Get, or head when `head`."""
+
+    bucket: str
+    key: str
+    head: bool
+    range: ByteRange | None = None
+    part_number: int | None = None
+    condition: ReadCondition = field(default_factory=ReadCondition)
+    overrides: Mapping[str, str] = field(default_factory=dict)  # response header → value
+    checksum_mode: bool = False
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PutObject:
+    request: PutRequest
+
+
+@dataclass(frozen=True, slots=True)
+class CopySource:
+    bucket: str
+    key: str
+    version_id: str | None
+    condition: ReadCondition
+
+
+@dataclass(frozen=True, slots=True)
+class CopyObject:
+    request: PutRequest
+    source: CopySource
+    replace_metadata: bool
+    replace_tags: bool
+    checksum_algorithm: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteObject:
+    bucket: str
+    request: DeleteRequest
+
+
+@dataclass(frozen=True, slots=True)
+class GetTags:
+    bucket: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutTags:
+    """Body: Tagging."""
+
+    bucket: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTags:
+    bucket: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartUpload:
+    request: CreateUpload
+
+
+@dataclass(frozen=True, slots=True)
+class PutPart:
+    ref: UploadRef
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPart:
+    ref: UploadRef
+    number: int
+    source: CopySource
+    range: ByteRange | None
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteUpload:
+    """Body: CompleteMultipartUpload."""
+
+    ref: UploadRef
+    condition: WriteCondition
+
+
+@dataclass(frozen=True, slots=True)
+class AbortUpload:
+    ref: UploadRef
+
+
+@dataclass(frozen=True, slots=True)
+class ListParts:
+    ref: UploadRef
+    after: int
+    limit: int
+    encode: bool
+
+
+Operation = (
+    ListBuckets
+    | CreateBucket
+    | HeadBucket
+    | DeleteBucket
+    | GetLocation
+    | GetVersioning
+    | ListObjects
+    | ListUploads
+    | DeleteObjects
+    | GetObject
+    | PutObject
+    | CopyObject
+    | DeleteObject
+    | GetTags
+    | PutTags
+    | DeleteTags
+    | StartUpload
+    | PutPart
+    | CopyPart
+    | CompleteUpload
+    | AbortUpload
+    | ListParts
+)

@@ -1,0 +1,347 @@
+"""HTTP request head → operation. Pure; raises S3Error for what does not hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from qss.s3 import operations as op
+from qss.s3.backend import (
+    KEY_BYTES_MAX,
+    PART_NUMBER_MAX,
+    Attributes,
+    CreateUpload,
+    DeleteRequest,
+    EtagMode,
+    ListQuery,
+    PutRequest,
+    UploadRef,
+    UploadsQuery,
+    WriteCondition,
+)
+from qss.s3.checksums import ALGORITHMS
+from qss.s3.conditions import parse_range, read_condition, write_condition
+from qss.s3.errors import Code, S3Error
+from qss.s3.message import RequestHead, parse_query
+
+PAGE_MAX: Final = 1000
+TAGS_MAX: Final = 10
+METADATA_BYTES_MAX: Final = 2048
+CONTENT_HEADERS: Final = (
+    "content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires",
+)  # fmt: skip
+_META: Final = "x-amz-meta-"
+_COPY: Final = "x-amz-copy-source"
+
+_SUBRESOURCES: Final = frozenset(
+    {
+        "accelerate", "acl", "analytics", "attributes", "cors", "delete", "encryption", "intelligent-tiering",
+        "inventory", "legal-hold", "lifecycle", "location", "logging", "metrics", "notification", "object-lock",
+        "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication", "requestPayment",
+        "restore", "retention", "select", "tagging", "torrent", "uploadId", "uploads", "versioning", "versions",
+        "website",
+    }
+)  # fmt: skip
+"""Query names that make a request something else. One of these without a row in _ROWS is NotImplemented: never do to
+the object what was meant for, say, its ACL."""
+
+_BUCKET: Final = re.compile(r"(?!xn--|sthree-|\d+\.\d+\.\d+\.\d+$)[a-z0-9](?:[a-z0-9-]|\.(?!\.))*[a-z0-9]")
+
+
+@dataclass(frozen=True, slots=True)
+class _In:
+    """A request taken apart."""
+
+    head: RequestHead
+    bucket: str
+    key: str
+    params: Mapping[str, str]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.head.headers
+
+    def number(self, name: str, default: int, top: int) -> int:
+        text = self.params.get(name)
+        if text is None or text == "":
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) < 11):
+            raise S3Error(Code.INVALID_ARGUMENT, f"Provided {name} not an integer or within integer range")
+        return min(int(text), top)
+
+    def encode(self) -> bool:
+        kind = self.params.get("encoding-type")
+        if kind not in (None, "", "url"):
+            raise S3Error(Code.INVALID_ARGUMENT, "Invalid Encoding Method specified in Request")
+        return kind == "url"
+
+    def upload(self) -> UploadRef:
+        return UploadRef(self.bucket, self.key, self.params["uploadId"])
+
+    def part_number(self) -> int:
+        number = self.number("partNumber", 0, PART_NUMBER_MAX + 1)
+        if not 1 <= number <= PART_NUMBER_MAX:
+            raise S3Error(
+                Code.INVALID_ARGUMENT, f"Part number must be an integer between 1 and {PART_NUMBER_MAX}, inclusive"
+            )
+        return number
+
+
+def check_bucket_name(name: str) -> None:
+    """Source: "General purpose bucket naming rules"."""
+    if not 3 <= len(name) <= 63 or not _BUCKET.fullmatch(name) or name.endswith(("-s3alias", "--ol-s3", ".mrap")):
+        raise S3Error(Code.INVALID_BUCKET_NAME)
+
+
+def split_path(head: RequestHead, domains: tuple[str, ...] = ()) -> tuple[str, str]:
+    """Bucket and key, path style, or virtual-host style below one of `domains`. Raises S3Error."""
+    if not head.path.startswith("/"):
+        raise S3Error(Code.INVALID_URI)
+    host = head.headers.get("host", "").lower()
+    host = host if host.endswith("]") else host.rpartition(":")[0] or host
+    for domain in domains:
+        if host.endswith(f".{domain}"):
+            return host[: -len(domain) - 1], head.path[1:]
+    bucket, _, key = head.path[1:].partition("/")
+    return bucket, key
+
+
+def parse(head: RequestHead, domains: tuple[str, ...] = ()) -> op.Operation:
+    """The operation a request asks for. Raises S3Error."""
+    bucket, key = split_path(head, domains)
+    if len(key.encode()) > KEY_BYTES_MAX:
+        raise S3Error(Code.KEY_TOO_LONG)
+    if "\0" in key:
+        raise S3Error(Code.INVALID_URI)
+    params = dict(head.params())
+    asked = sorted(_SUBRESOURCES & params.keys())
+    if len(asked) > 1 or (asked and not bucket):
+        raise S3Error(Code.INVALID_REQUEST, f"Conflicting query parameters: {', '.join(asked)}")
+    level = "key" if key else "bucket" if bucket else "service"
+    rows = _ROWS.get((level, asked[0] if asked else ""))
+    if rows is None:
+        raise S3Error(Code.NOT_IMPLEMENTED)
+    reader = rows.get(head.method)
+    if reader is None:
+        raise S3Error(Code.NOT_IMPLEMENTED if asked else Code.METHOD_NOT_ALLOWED)
+    return reader(_In(head, bucket, key, params))
+
+
+# -- attributes
+def attributes_of(headers: Mapping[str, str]) -> Attributes:
+    """What a put, copy or upload says about the object. Raises S3Error."""
+    content = {name: headers[name] for name in CONTENT_HEADERS if name in headers}
+    if "content-encoding" in content:  # aws-chunked is about the way here, not about the object
+        codings = [each.strip() for each in content["content-encoding"].split(",")]
+        kept = ",".join(each for each in codings if each and each != "aws-chunked")
+        content["content-encoding"] = kept
+        if not kept:
+            del content["content-encoding"]
+    metadata = {name[len(_META) :]: value for name, value in headers.items() if name.startswith(_META)}
+    if sum(len(name) + len(value.encode()) for name, value in metadata.items()) > METADATA_BYTES_MAX:
+        raise S3Error(Code.METADATA_TOO_LARGE)
+    tags = tuple(parse_query(headers.get("x-amz-tagging", "")))
+    check_tags(tags)
+    return Attributes(content, metadata, tags, headers.get("x-amz-storage-class", "STANDARD"))
+
+
+def check_tags(tags: tuple[tuple[str, str], ...]) -> None:
+    """Source: "Categorizing your objects using tags"."""
+    if len(tags) > TAGS_MAX:
+        raise S3Error(Code.INVALID_TAG, "Object tags cannot be greater than 10")
+    if len({name for name, _ in tags}) != len(tags):
+        raise S3Error(Code.INVALID_TAG, "Cannot provide multiple Tags with the same key")
+    for name, value in tags:
+        if not 1 <= len(name) <= 128:
+            raise S3Error(Code.INVALID_TAG, "The TagKey you have provided is invalid")
+        if len(value) > 256:
+            raise S3Error(Code.INVALID_TAG, "The TagValue you have provided is invalid")
+
+
+def _etag_mode(headers: Mapping[str, str]) -> EtagMode:
+    return EtagMode.OPAQUE if headers.get("x-trove-etag") == "blake3" else EtagMode.MD5
+
+
+def _put_request(request: _In) -> PutRequest:
+    return PutRequest(
+        request.bucket,
+        request.key,
+        attributes_of(request.headers),
+        write_condition(request.headers),
+        _etag_mode(request.headers),
+    )
+
+
+# -- readers, one for each row
+def _list_objects(request: _In) -> op.ListObjects:
+    params = request.params
+    limit = request.number("max-keys", PAGE_MAX, PAGE_MAX)
+    v2 = params.get("list-type") == "2"
+    token, start_after = params.get("continuation-token"), params.get("start-after")
+    if v2 and token == "":
+        raise S3Error(Code.INVALID_ARGUMENT, "The continuation token provided is incorrect")
+    after = (read_token(token) if token is not None else start_after or "") if v2 else params.get("marker", "")
+    query = ListQuery(request.bucket, params.get("prefix", ""), params.get("delimiter", ""), after, limit)
+    owner = not v2 or params.get("fetch-owner") == "true"
+    return op.ListObjects(query, v2, request.encode(), start_after, token, owner)
+
+
+def make_token(after: str) -> str:
+    """A continuation token, opaque to clients: it needs no escaping anywhere."""
+    return "1" + after.encode().hex()
+
+
+def read_token(token: str) -> str:
+    """Raises S3Error for what `make_token` did not make."""
+    try:
+        if token[:1] == "1":
+            return bytes.fromhex(token[1:]).decode()
+    except (ValueError, UnicodeDecodeError):
+        pass
+    raise S3Error(Code.INVALID_ARGUMENT, "The continuation token provided is incorrect")
+
+
+def _list_uploads(request: _In) -> op.ListUploads:
+    params = request.params
+    query = UploadsQuery(
+        request.bucket,
+        params.get("prefix", ""),
+        params.get("delimiter", ""),
+        params.get("key-marker", ""),
+        params.get("upload-id-marker", "") if params.get("key-marker") else "",
+        request.number("max-uploads", PAGE_MAX, PAGE_MAX),
+    )
+    return op.ListUploads(query, request.encode())
+
+
+def _get_object(request: _In) -> op.GetObject:
+    params, headers = request.params, request.headers
+    overrides = {
+        name.removeprefix("response-"): value for name, value in params.items() if name.startswith("response-")
+    }
+    if not overrides.keys() <= set(CONTENT_HEADERS):
+        raise S3Error(Code.INVALID_ARGUMENT, "Unknown response header override")
+    part = request.part_number() if "partNumber" in params else None
+    wanted = parse_range(headers.get("range"))
+    if part is not None and wanted is not None:
+        raise S3Error(Code.INVALID_REQUEST, "Cannot specify both Range header and partNumber query parameter")
+    return op.GetObject(
+        request.bucket,
+        request.key,
+        request.head.method == "HEAD",
+        wanted,
+        part,
+        read_condition(headers),
+        overrides,
+        headers.get("x-amz-checksum-mode", "").upper() == "ENABLED",
+        params.get("versionId"),
+    )
+
+
+def _copy_source(headers: Mapping[str, str]) -> op.CopySource:
+    path, _, query = headers[_COPY].partition("?")
+    try:
+        bucket, _, key = unquote(path, errors="strict").removeprefix("/").partition("/")
+    except UnicodeDecodeError:
+        raise S3Error(Code.INVALID_ARGUMENT, "Invalid copy source encoding.") from None
+    if not bucket or not key:
+        raise S3Error(
+            Code.INVALID_ARGUMENT, "Copy Source must mention the source bucket and key: sourcebucket/sourcekey"
+        )
+    version = dict(parse_query(query)).get("versionId")
+    return op.CopySource(bucket, key, version, read_condition(headers, f"{_COPY}-"))
+
+
+def _directive(headers: Mapping[str, str], name: str) -> bool:
+    value = headers.get(name, "COPY").upper()
+    if value not in ("COPY", "REPLACE"):
+        raise S3Error(Code.INVALID_ARGUMENT, f"Unknown value for {name}.")
+    return value == "REPLACE"
+
+
+def _put_object(request: _In) -> op.PutObject | op.CopyObject:
+    if _COPY not in request.headers:
+        return op.PutObject(_put_request(request))
+    return op.CopyObject(
+        _put_request(request),
+        _copy_source(request.headers),
+        _directive(request.headers, "x-amz-metadata-directive"),
+        _directive(request.headers, "x-amz-tagging-directive"),
+        _algorithm(request.headers),
+    )
+
+
+def _put_part(request: _In) -> op.PutPart | op.CopyPart:
+    number = request.part_number()
+    if _COPY not in request.headers:
+        return op.PutPart(request.upload(), number)
+    text = request.headers.get(f"{_COPY}-range")
+    wanted = parse_range(text)
+    if text is not None and (wanted is None or wanted.first is None or wanted.last is None):
+        raise S3Error(Code.INVALID_ARGUMENT, f"The {_COPY}-range value must be of the form bytes=first-last.")
+    return op.CopyPart(request.upload(), number, _copy_source(request.headers), wanted)
+
+
+def _algorithm(headers: Mapping[str, str]) -> str | None:
+    text = headers.get("x-amz-checksum-algorithm")
+    if text is not None and text.upper() not in ALGORITHMS:
+        raise S3Error(Code.INVALID_REQUEST, "Checksum algorithm provided is unsupported.")
+    return None if text is None else text.upper()
+
+
+def _start_upload(request: _In) -> op.StartUpload:
+    algorithm = _algorithm(request.headers)
+    kind = request.headers.get("x-amz-checksum-type", "").upper()
+    if kind not in ("", "COMPOSITE", "FULL_OBJECT") or (kind and algorithm is None):
+        raise S3Error(Code.INVALID_REQUEST, "Value for x-amz-checksum-type header is invalid.")
+    if (kind == "COMPOSITE" and algorithm == "CRC64NVME") or (
+        kind == "FULL_OBJECT" and algorithm in ("SHA1", "SHA256")
+    ):
+        raise S3Error(
+            Code.INVALID_REQUEST, f"The {kind} checksum type cannot be used with the {algorithm} checksum algorithm."
+        )
+    composite = kind == "COMPOSITE" or (not kind and algorithm != "CRC64NVME")
+    attributes, mode = attributes_of(request.headers), _etag_mode(request.headers)
+    return op.StartUpload(CreateUpload(request.bucket, request.key, attributes, algorithm, composite, mode))
+
+
+def _list_parts(request: _In) -> op.ListParts:
+    after = request.number("part-number-marker", 0, PART_NUMBER_MAX)
+    return op.ListParts(request.upload(), after, request.number("max-parts", PAGE_MAX, PAGE_MAX), request.encode())
+
+
+def _delete_object(request: _In) -> op.DeleteObject:
+    condition = WriteCondition(if_match=write_condition(request.headers).if_match)
+    return op.DeleteObject(request.bucket, DeleteRequest(request.key, request.params.get("versionId"), condition))
+
+
+_Reader = Callable[[_In], op.Operation]
+_ROWS: Final[dict[tuple[str, str], dict[str, _Reader]]] = {
+    ("service", ""): {"GET": lambda _: op.ListBuckets()},
+    ("bucket", ""): {
+        "GET": _list_objects,
+        "HEAD": lambda r: op.HeadBucket(r.bucket),
+        "PUT": lambda r: op.CreateBucket(r.bucket),
+        "DELETE": lambda r: op.DeleteBucket(r.bucket),
+    },
+    ("bucket", "location"): {"GET": lambda r: op.GetLocation(r.bucket)},
+    ("bucket", "versioning"): {"GET": lambda r: op.GetVersioning(r.bucket)},
+    ("bucket", "uploads"): {"GET": _list_uploads},
+    ("bucket", "delete"): {"POST": lambda r: op.DeleteObjects(r.bucket)},
+    ("key", ""): {"GET": _get_object, "HEAD": _get_object, "PUT": _put_object, "DELETE": _delete_object},
+    ("key", "tagging"): {
+        "GET": lambda r: op.GetTags(r.bucket, r.key),
+        "PUT": lambda r: op.PutTags(r.bucket, r.key),
+        "DELETE": lambda r: op.DeleteTags(r.bucket, r.key),
+    },
+    ("key", "uploads"): {"POST": _start_upload},
+    ("key", "uploadId"): {
+        "GET": _list_parts,
+        "PUT": _put_part,
+        "POST": lambda r: op.CompleteUpload(r.upload(), write_condition(r.headers)),
+        "DELETE": lambda r: op.AbortUpload(r.upload()),
+    },
+}

@@ -1,0 +1,266 @@
+"""Results → HTTP responses. Pure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from email.header import Header
+from email.utils import formatdate
+from urllib.parse import quote
+
+from qss.s3.backend import (
+    Bucket,
+    Checksum,
+    DeleteOutcome,
+    ListPage,
+    Part,
+    StoredObject,
+    Upload,
+    UploadRef,
+    UploadsPage,
+)
+from qss.s3.checksums import header_of
+from qss.s3.errors import S3Error
+from qss.s3.message import Response
+from qss.s3.operations import ListObjects, ListParts, ListUploads
+from qss.s3.parse import make_token
+from qss.s3.xml import document, element, leaf
+
+XML_TYPE = ("content-type", "application/xml")
+OWNER = element("Owner", leaf("ID", "trove"), leaf("DisplayName", "trove"))
+
+
+def iso(time_ns: int) -> str:
+    moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 1_000_000 % 1000:03d}Z"
+
+
+def http_date(time_ns: int) -> str:
+    return formatdate(time_ns // 1_000_000_000, usegmt=True)
+
+
+def _xml(name: str, content: Iterable[str]) -> Response:
+    return Response(200, (XML_TYPE,), document(name, content))
+
+
+def error(found: S3Error, resource: str, request_id: str, *, with_body: bool) -> Response:
+    """`with_body` False for HEAD."""
+    headers: list[tuple[str, str]] = []
+    if found.retry_after_s is not None:
+        headers.append(("retry-after", str(max(1, round(found.retry_after_s)))))
+    code = found.code
+    if not with_body or code.status == 304:
+        return Response(code.status, tuple(headers))
+    body = document(
+        "Error",
+        [
+            leaf("Code", code.wire),
+            leaf("Message", str(found)),
+            leaf("Resource", resource),
+            leaf("RequestId", request_id),
+            leaf("HostId", base64.b64encode(request_id.encode()).decode()),
+        ],
+        namespace=False,
+    )
+    return Response(code.status, (XML_TYPE, *headers), body)
+
+
+# -- objects
+def _header_text(text: str) -> str:
+    """Header values are ASCII; others go as RFC 2047, as S3 does."""
+    return text if text.isascii() and text.isprintable() else Header(text, "utf-8", maxlinelen=10**6).encode()
+
+
+def checksum_headers(checksum: Checksum | None) -> list[tuple[str, str]]:
+    if checksum is None:
+        return []
+    kind = "COMPOSITE" if checksum.composite else "FULL_OBJECT"
+    return [(header_of(checksum.algorithm), checksum.value), ("x-amz-checksum-type", kind)]
+
+
+def object_headers(found: StoredObject, overrides: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What get and head say of an object, but for its length."""
+    attributes = found.attributes
+    content = {"content-type": "binary/octet-stream", **attributes.headers, **overrides}
+    headers = [
+        ("etag", f'"{found.etag}"'),
+        ("last-modified", http_date(found.modified_ns)),
+        ("accept-ranges", "bytes"),
+        *((name, _header_text(value)) for name, value in content.items()),
+        *((f"x-amz-meta-{name}", _header_text(value)) for name, value in attributes.metadata.items()),
+    ]
+    if attributes.tags:
+        headers.append(("x-amz-tagging-count", str(len(attributes.tags))))
+    if attributes.storage_class != "STANDARD":
+        headers.append(("x-amz-storage-class", attributes.storage_class))
+    if found.version_id is not None:
+        headers.append(("x-amz-version-id", found.version_id))
+    if found.part_bytes:
+        headers.append(("x-amz-mp-parts-count", str(len(found.part_bytes))))
+    return headers
+
+
+def stored_headers(found: StoredObject) -> list[tuple[str, str]]:
+    """What a put answers."""
+    headers = [("etag", f'"{found.etag}"'), *checksum_headers(found.checksum)]
+    if found.version_id is not None:
+        headers.append(("x-amz-version-id", found.version_id))
+    return headers
+
+
+def copied(name: str, etag: str, modified_ns: int, checksum: Checksum | None) -> Response:
+    """CopyObjectResult or CopyPartResult."""
+    content = [leaf("LastModified", iso(modified_ns)), leaf("ETag", f'"{etag}"')]
+    if checksum is not None:
+        content.append(leaf(f"Checksum{checksum.algorithm}", checksum.value))
+    return _xml(name, content)
+
+
+def deleted(outcomes: Sequence[DeleteOutcome], *, quiet: bool) -> Response:
+    content = []
+    for outcome in outcomes:
+        if outcome.error is not None:
+            code = outcome.error.code
+            content.append(
+                element("Error", leaf("Key", outcome.key), leaf("Code", code.wire), leaf("Message", str(outcome.error)))
+            )
+        elif not quiet:
+            content.append(element("Deleted", leaf("Key", outcome.key)))
+    return _xml("DeleteResult", content)
+
+
+def tagging(tags: tuple[tuple[str, str], ...]) -> Response:
+    content = [element("Tag", leaf("Key", name), leaf("Value", value)) for name, value in tags]
+    return _xml("Tagging", [element("TagSet", *content)])
+
+
+# -- buckets
+def buckets(found: Sequence[Bucket]) -> Response:
+    content = [element("Bucket", leaf("Name", each.name), leaf("CreationDate", iso(each.created_ns))) for each in found]
+    return _xml("ListAllMyBucketsResult", [OWNER, element("Buckets", *content)])
+
+
+def location(bucket: Bucket) -> Response:
+    """us-east-1 is the empty constraint."""
+    region = "" if bucket.region == "us-east-1" else bucket.region
+    return Response(200, (XML_TYPE,), document("LocationConstraint", [region]))
+
+
+def versioning() -> Response:
+    """Never switched on."""
+    return _xml("VersioningConfiguration", [])
+
+
+# -- listings
+class _Text:
+    """Names in a listing: as they are, or percent-encoded."""
+
+    def __init__(self, encode: bool) -> None:
+        self._encode = encode
+
+    def leaf(self, name: str, value: str) -> str:
+        return leaf(name, quote(value, safe="/") if self._encode else value)
+
+    def optional(self, name: str, value: str | None) -> list[str]:
+        return [self.leaf(name, value)] if value else []
+
+    def kind(self) -> list[str]:
+        return [leaf("EncodingType", "url")] if self._encode else []
+
+    def prefixes(self, prefixes: Sequence[str]) -> list[str]:
+        return [element("CommonPrefixes", self.leaf("Prefix", each)) for each in prefixes]
+
+
+def _contents(text: _Text, found: StoredObject, *, owner: bool) -> str:
+    content = [
+        text.leaf("Key", found.key),
+        leaf("LastModified", iso(found.modified_ns)),
+        leaf("ETag", f'"{found.etag}"'),
+        leaf("Size", found.size),
+        leaf("StorageClass", found.attributes.storage_class),
+    ]
+    if found.checksum is not None:
+        content.append(leaf("ChecksumAlgorithm", found.checksum.algorithm))
+    if owner:
+        content.append(OWNER)
+    return element("Contents", *content)
+
+
+def listing(asked: ListObjects, page: ListPage) -> Response:
+    """ListBucketResult of version 1 or 2."""
+    query, text = asked.query, _Text(asked.encode)
+    content = [
+        leaf("Name", query.bucket),
+        text.leaf("Prefix", query.prefix),
+        *text.optional("Delimiter", query.delimiter),
+    ]
+    content += [leaf("MaxKeys", query.limit), *text.kind(), leaf("IsTruncated", page.next_after is not None)]
+    if asked.v2:
+        content.append(leaf("KeyCount", len(page.objects) + len(page.prefixes)))
+        content += text.optional("StartAfter", asked.start_after)
+        if asked.token is not None:
+            content.append(leaf("ContinuationToken", asked.token))
+        if page.next_after is not None:
+            content.append(leaf("NextContinuationToken", make_token(page.next_after)))
+    else:
+        content.append(text.leaf("Marker", query.after))
+        content += text.optional("NextMarker", page.next_after)
+    content += [_contents(text, each, owner=asked.fetch_owner) for each in page.objects]
+    content += text.prefixes(page.prefixes)
+    return _xml("ListBucketResult", content)
+
+
+# -- multipart
+def upload_started(ref: UploadRef, upload: Upload) -> Response:
+    content = [leaf("Bucket", ref.bucket), leaf("Key", ref.key), leaf("UploadId", upload.upload_id)]
+    response = _xml("InitiateMultipartUploadResult", content)
+    if upload.checksum_algorithm is None:
+        return response
+    kind = "COMPOSITE" if upload.checksum_composite else "FULL_OBJECT"
+    extra = (("x-amz-checksum-algorithm", upload.checksum_algorithm), ("x-amz-checksum-type", kind))
+    return Response(200, (*response.headers, *extra), response.body)
+
+
+def upload_completed(ref: UploadRef, found: StoredObject, place: str) -> Response:
+    content = [
+        leaf("Location", place),
+        leaf("Bucket", ref.bucket),
+        leaf("Key", ref.key),
+        leaf("ETag", f'"{found.etag}"'),
+    ]
+    if found.checksum is not None:
+        content.append(leaf(f"Checksum{found.checksum.algorithm}", found.checksum.value))
+        content.append(leaf("ChecksumType", "COMPOSITE" if found.checksum.composite else "FULL_OBJECT"))
+    return _xml("CompleteMultipartUploadResult", content)
+
+
+def parts(asked: ListParts, found: Sequence[Part], *, more: bool) -> Response:
+    text = _Text(asked.encode)
+    content = [leaf("Bucket", asked.ref.bucket), text.leaf("Key", asked.ref.key), leaf("UploadId", asked.ref.upload_id)]
+    content += [OWNER, leaf("StorageClass", "STANDARD"), leaf("PartNumberMarker", asked.after), *text.kind()]
+    content += [leaf("MaxParts", asked.limit), leaf("IsTruncated", more)]
+    if more:
+        content.append(leaf("NextPartNumberMarker", found[-1].number if found else asked.after))
+    for part in found:
+        inner = [leaf("PartNumber", part.number), leaf("LastModified", iso(part.modified_ns))]
+        inner += [leaf("ETag", f'"{part.etag}"'), leaf("Size", part.size)]
+        if part.checksum is not None:
+            inner.append(leaf(f"Checksum{part.checksum.algorithm}", part.checksum.value))
+        content.append(element("Part", *inner))
+    return _xml("ListPartsResult", content)
+
+
+def uploads(asked: ListUploads, page: UploadsPage) -> Response:
+    query, text = asked.query, _Text(asked.encode)
+    content = [leaf("Bucket", query.bucket), text.leaf("KeyMarker", query.key_after)]
+    content += [leaf("UploadIdMarker", query.upload_id_after), text.leaf("Prefix", query.prefix), *text.kind()]
+    content += [*text.optional("Delimiter", query.delimiter), leaf("MaxUploads", query.limit)]
+    content.append(leaf("IsTruncated", page.next_after is not None))
+    if page.next_after is not None:
+        content += [text.leaf("NextKeyMarker", page.next_after[0]), leaf("NextUploadIdMarker", page.next_after[1])]
+    for each in page.uploads:
+        inner = [text.leaf("Key", each.key), leaf("UploadId", each.upload_id), leaf("Initiated", iso(each.started_ns))]
+        content.append(element("Upload", *inner, OWNER, leaf("StorageClass", each.attributes.storage_class)))
+    content += text.prefixes(page.prefixes)
+    return _xml("ListMultipartUploadsResult", content)

@@ -1,0 +1,123 @@
+"""Run RSGI applications under Granian inside this process. The only importer of granian.
+
+Granian's embedded server keeps everything in one process (so SIGKILL ends a node whole): HTTP on a Rust thread, the
+application on the running asyncio loop. Several may run side by side in one loop, each on its own port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+from granian.net import SocketHolder  # type: ignore[attr-defined]
+from granian.server.embed import Server
+
+from qss.errors import Refused
+from qss.s3.rsgi import RsgiApp
+
+BACKLOG: Final = 1024
+REQUESTS_IN_FLIGHT_MAX: Final = 128
+GRACE_S_MAX: Final = 5.0
+"""How long requests under way may take after `stop`."""
+
+_LOGGING: Final[dict[str, Any]] = {
+    "formatters": {},
+    "handlers": {},
+    "loggers": {"_granian": {"level": "ERROR", "propagate": True}},
+}
+"""Granian would write to stdout; this leaves its errors to the root logger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+class _Server(Server):
+    """Listens on a socket that is bound already: the port may be 0, and an address in use is found out here."""
+
+    def __init__(self, app: RsgiApp, listener: socket.socket, tls: Tls | None) -> None:
+        host, port = listener.getsockname()[:2]
+        super().__init__(
+            app,
+            address=host,
+            port=port,
+            interface=Interfaces.RSGI,
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=BACKLOG,
+            backpressure=REQUESTS_IN_FLIGHT_MAX,
+            log_level=LogLevels.error,
+            log_dictconfig=_LOGGING,
+            ssl_cert=None if tls is None else tls.certificate,
+            ssl_key=None if tls is None else tls.key,
+        )
+        self._listener = listener
+
+    def _init_shared_socket(self) -> None:
+        # The Rust side owns and closes it.
+        self._shd = SocketHolder(self._listener.detach(), False, BACKLOG)  # type: ignore[call-arg, assignment]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound, listening TCP socket. Raises Refused when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise Refused(f"cannot listen on {host}:{port}: {error.strerror}; choose another address") from error
+    return listener
+
+
+async def serve(
+    app: RsgiApp,
+    host: str,
+    port: int,
+    *,
+    stop: asyncio.Event,
+    tls: Tls | None = None,
+    on_ready: Callable[[str, int], None] | None = None,
+) -> None:
+    """Serve until `stop` is set, then let requests under way finish for GRACE_S_MAX. Port 0: the system chooses, and
+    `on_ready(host, port)` tells which; it is called when connections are accepted. Raises Refused."""
+    listener = listen(host, port)
+    try:
+        name = listener.getsockname()
+        server = _Server(app, listener, tls)
+        running = asyncio.create_task(server.serve(), name=f"serve {host}:{port}")
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.sleep(0)  # the server task spawns its worker; the socket queues from here on
+            if on_ready is not None and not running.done():
+                on_ready(*name[:2])
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            await _end(server, running)
+    finally:
+        listener.close()
+
+
+async def _end(server: Server, running: asyncio.Task[None]) -> None:
+    server.stop()  # type: ignore[no-untyped-call]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(GRACE_S_MAX):
+            await asyncio.shield(running)
+    if not running.done():
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

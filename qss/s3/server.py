@@ -1,0 +1,342 @@
+"""Request → operation → backend → response. Authenticates, authorises, numbers requests; knows no HTTP server.
+
+The order for each request: verify the signature, parse, authorise, and only then look at the body. Whatever goes wrong
+is an answer; `handle` raises nothing but cancellation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from qss.errors import QssError
+from qss.s3 import operations as op
+from qss.s3 import render
+from qss.s3.backend import (
+    READ_WHOLE_BYTES_MAX,
+    Chunk,
+    CopiesItself,
+    EtagMode,
+    ObjectBackend,
+    ObjectReader,
+    PutRequest,
+    StoredObject,
+    UploadRef,
+)
+from qss.s3.body import BodyClaims, CheckedBody, claims_of
+from qss.s3.documents import complete_body, delete_body, location_body, tags_body
+from qss.s3.errors import Code, S3Error, to_s3
+from qss.s3.message import RequestHead, Response
+from qss.s3.parse import check_bucket_name, parse
+from qss.s3.sigv4 import Verified, Verifier
+from qss.s3.xml import XML_BYTES_MAX
+
+log = logging.getLogger(__name__)
+
+COPY_BYTES_MAX: Final = 5 * 1024**3
+
+
+class Clock(Protocol):
+    """qss.host.Clock is one."""
+
+    def now_ns(self) -> int: ...
+
+
+Authorizer = Callable[[str | None, op.Operation], Awaitable[None]]
+"""(access key or None for anonymous, operation) → raises S3Error unless it is allowed. Policies come in here."""
+
+
+async def signed_only(access_key: str | None, _: op.Operation) -> None:
+    """Everything to those whose signature holds, nothing to others."""
+    if access_key is None:
+        raise S3Error(Code.ACCESS_DENIED)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    region: str = "us-east-1"
+    domains: tuple[str, ...] = ()  # for virtual-host style: <bucket>.<domain>
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request on its way."""
+
+    head: RequestHead
+    raw: AsyncIterator[Chunk]
+    verified: Verified | None
+
+    def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
+        """The body of a put."""
+        claims = claims_of(self.head.headers, self.verified)
+        if claims.checksum is None and claims.trailer is None:
+            claims = replace(claims, want_checksum=want_checksum)
+        return CheckedBody(self.raw, claims, etag_mode, self.verified)
+
+    async def document(self) -> bytes:
+        """A whole XML body, checked; empty when there is none."""
+        headers = self.head.headers
+        if not headers.keys() & {"content-length", "transfer-encoding"}:
+            return b""
+        claims = claims_of(headers, self.verified, XML_BYTES_MAX)
+        body = CheckedBody(self.raw, claims, EtagMode.OPAQUE, self.verified)
+        return b"".join([bytes(chunk) async for chunk in body.chunks()])
+
+
+class S3Service:
+    """Serves one backend. `token` gives unguessable bytes (qss.host.Entropy.token)."""
+
+    def __init__(
+        self,
+        backend: ObjectBackend,
+        verifier: Verifier,
+        clock: Clock,
+        token: Callable[[int], bytes],
+        *,
+        options: ServiceOptions = ServiceOptions(),
+        authorize: Authorizer = signed_only,
+    ) -> None:
+        self._backend = backend
+        self._verifier = verifier
+        self._clock = clock
+        self._token = token
+        self._options = options
+        self._authorize = authorize
+
+    async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
+        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good."""
+        request_id = self._token(8).hex().upper()
+        try:
+            response = await self._answer(head, raw)
+        except Exception as found:
+            answer = to_s3(found)
+            if answer.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
+                trace = None if isinstance(found, QssError) else found
+                log.error("request %s, %s %s: %s", request_id, head.method, head.path, found, exc_info=trace)
+            response = render.error(answer, head.path, request_id, with_body=head.method != "HEAD")
+        return replace(response, headers=(*response.headers, ("x-amz-request-id", request_id)))
+
+    async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
+        verified = self._verifier.verify(head, self._clock.now_ns())
+        operation = parse(head, self._options.domains)
+        await self._authorize(None if verified is None else verified.access_key, operation)
+        return await _HANDLERS[type(operation)](self, operation, _Call(head, raw, verified))
+
+    # -- buckets
+    async def _list_buckets(self, _: op.ListBuckets, __: _Call) -> Response:
+        return render.buckets(await self._backend.list_buckets())
+
+    async def _create_bucket(self, asked: op.CreateBucket, call: _Call) -> Response:
+        check_bucket_name(asked.bucket)
+        region = location_body(await call.document(), self._options.region)
+        if region != self._options.region:
+            raise S3Error(Code.INVALID_LOCATION)
+        await self._backend.create_bucket(asked.bucket, region)
+        return Response(200, (("location", f"/{asked.bucket}"),))
+
+    async def _head_bucket(self, asked: op.HeadBucket, _: _Call) -> Response:
+        bucket = await self._backend.head_bucket(asked.bucket)
+        return Response(200, (("x-amz-bucket-region", bucket.region),))
+
+    async def _delete_bucket(self, asked: op.DeleteBucket, _: _Call) -> Response:
+        await self._backend.delete_bucket(asked.bucket)
+        return Response(204)
+
+    async def _get_location(self, asked: op.GetLocation, _: _Call) -> Response:
+        return render.location(await self._backend.head_bucket(asked.bucket))
+
+    async def _get_versioning(self, asked: op.GetVersioning, _: _Call) -> Response:
+        await self._backend.head_bucket(asked.bucket)
+        return render.versioning()
+
+    async def _list_objects(self, asked: op.ListObjects, _: _Call) -> Response:
+        return render.listing(asked, await self._backend.list_objects(asked.query))
+
+    # -- objects
+    async def _get(self, asked: op.GetObject, _: _Call) -> Response:
+        if asked.head:
+            found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
+            status, start, stop, headers = _plan_read(asked, found)
+            return Response(status, headers, length=stop - start)
+        reader = await self._backend.open(asked.bucket, asked.key, asked.version_id)
+        try:
+            status, start, stop, headers = _plan_read(asked, reader.info)
+            if stop - start <= READ_WHOLE_BYTES_MAX:
+                response = Response(status, headers, await reader.read(start, stop), length=stop - start)
+            else:
+                stream = reader.chunks(start, stop)
+                return Response(status, headers, stream=stream, length=stop - start, close=reader.aclose)
+        except BaseException:
+            await reader.aclose()
+            raise
+        await reader.aclose()
+        return response
+
+    async def _put(self, asked: op.PutObject, call: _Call) -> Response:
+        found = await self._backend.put(asked.request, call.body(asked.request.etag_mode))
+        return Response(200, tuple(render.stored_headers(found)))
+
+    async def _copy(self, asked: op.CopyObject, _: _Call) -> Response:
+        reader = await self._source(asked.source)
+        try:
+            source, request = reader.info, asked.request
+            same = (asked.source.bucket, asked.source.key) == (request.bucket, request.key)
+            if same and not (asked.replace_metadata or asked.replace_tags):
+                raise S3Error(
+                    Code.INVALID_REQUEST,
+                    "This copy request is illegal: it would copy an object to itself without changing it.",
+                )
+            kept = request.attributes if asked.replace_metadata else source.attributes
+            tags = request.attributes.tags if asked.replace_tags else source.attributes.tags
+            storage_class = request.attributes.storage_class
+            request = replace(request, attributes=replace(kept, tags=tags, storage_class=storage_class))
+            found = await self._store_copy(reader, request, asked.checksum_algorithm)
+        finally:
+            await reader.aclose()
+        return render.copied("CopyObjectResult", found.etag, found.modified_ns, found.checksum)
+
+    async def _store_copy(self, reader: ObjectReader, request: PutRequest, algorithm: str | None) -> StoredObject:
+        if isinstance(self._backend, CopiesItself) and algorithm is None:
+            return await self._backend.copy(reader, request)
+        if algorithm is None and reader.info.checksum is not None:
+            algorithm = reader.info.checksum.algorithm
+        return await self._backend.put(request, _copied_body(reader, 0, reader.info.size, algorithm))
+
+    async def _source(self, source: op.CopySource) -> ObjectReader:
+        """Open what is to be copied. Reading it needs the same right as a get."""
+        reader = await self._backend.open(source.bucket, source.key, source.version_id)
+        try:
+            source.condition.check_copy(reader.info)
+        except BaseException:
+            await reader.aclose()
+            raise
+        return reader
+
+    async def _delete(self, asked: op.DeleteObject, _: _Call) -> Response:
+        outcome = (await self._backend.delete(asked.bucket, [asked.request]))[0]
+        if outcome.error is not None:
+            raise outcome.error
+        return Response(204)
+
+    async def _delete_many(self, asked: op.DeleteObjects, call: _Call) -> Response:
+        requests, quiet = delete_body(await call.document())
+        return render.deleted(await self._backend.delete(asked.bucket, requests), quiet=quiet)
+
+    async def _get_tags(self, asked: op.GetTags, _: _Call) -> Response:
+        return render.tagging((await self._backend.head(asked.bucket, asked.key)).attributes.tags)
+
+    async def _put_tags(self, asked: op.PutTags, call: _Call) -> Response:
+        await self._backend.put_tags(asked.bucket, asked.key, tags_body(await call.document()))
+        return Response(200)
+
+    async def _delete_tags(self, asked: op.DeleteTags, _: _Call) -> Response:
+        await self._backend.put_tags(asked.bucket, asked.key, ())
+        return Response(204)
+
+    # -- multipart
+    async def _start_upload(self, asked: op.StartUpload, _: _Call) -> Response:
+        upload = await self._backend.create_upload(asked.request)
+        return render.upload_started(UploadRef(asked.request.bucket, asked.request.key, upload.upload_id), upload)
+
+    async def _put_part(self, asked: op.PutPart, call: _Call) -> Response:
+        upload = await self._backend.get_upload(asked.ref)
+        body = call.body(upload.etag_mode, upload.checksum_algorithm)
+        part = await self._backend.put_part(asked.ref, asked.number, body)
+        return Response(200, (("etag", f'"{part.etag}"'), *render.checksum_headers(part.checksum)[:1]))
+
+    async def _copy_part(self, asked: op.CopyPart, _: _Call) -> Response:
+        upload = await self._backend.get_upload(asked.ref)
+        reader = await self._source(asked.source)
+        try:
+            size = reader.info.size
+            start, stop = (0, size) if asked.range is None else asked.range.resolve(size)
+            if asked.range is not None and asked.range.last is not None and asked.range.last >= size:
+                raise S3Error(Code.INVALID_ARGUMENT, "Range specified is not valid for the source object")
+            body = _copied_body(reader, start, stop, upload.checksum_algorithm)
+            part = await self._backend.put_part(asked.ref, asked.number, body)
+        finally:
+            await reader.aclose()
+        return render.copied("CopyPartResult", part.etag, part.modified_ns, part.checksum)
+
+    async def _complete(self, asked: op.CompleteUpload, call: _Call) -> Response:
+        wanted = complete_body(await call.document())
+        found = await self._backend.complete_upload(asked.ref, wanted, asked.condition)
+        scheme = "https" if call.head.secure else "http"
+        place = f"{scheme}://{call.head.headers.get('host', '')}/{asked.ref.bucket}/{asked.ref.key}"
+        return render.upload_completed(asked.ref, found, place)
+
+    async def _abort(self, asked: op.AbortUpload, _: _Call) -> Response:
+        await self._backend.abort_upload(asked.ref)
+        return Response(204)
+
+    async def _list_parts(self, asked: op.ListParts, _: _Call) -> Response:
+        parts, more = await self._backend.list_parts(asked.ref, asked.after, asked.limit)
+        return render.parts(asked, parts, more=more)
+
+    async def _list_uploads(self, asked: op.ListUploads, _: _Call) -> Response:
+        return render.uploads(asked, await self._backend.list_uploads(asked.query))
+
+
+def _copied_body(reader: ObjectReader, start: int, stop: int, algorithm: str | None) -> CheckedBody:
+    if stop - start > COPY_BYTES_MAX:
+        raise S3Error(
+            Code.INVALID_REQUEST, "The specified copy source is larger than the maximum allowable size: 5 GiB"
+        )
+    return CheckedBody(reader.chunks(start, stop), BodyClaims(stop - start, want_checksum=algorithm))
+
+
+def _plan_read(asked: op.GetObject, found: StoredObject) -> tuple[int, int, int, tuple[tuple[str, str], ...]]:
+    """Status, [start, stop), headers. Raises S3Error, also NOT_MODIFIED."""
+    asked.condition.check(found)
+    headers = render.object_headers(found, asked.overrides)
+    if asked.part_number is not None:
+        start, stop = _part_range(found, asked.part_number)
+        whole = not found.part_bytes
+    elif asked.range is not None:
+        start, stop = asked.range.resolve(found.size)
+        whole = False
+    else:
+        start, stop, whole = 0, found.size, True
+    if asked.checksum_mode and (whole or stop - start == found.size):
+        headers += render.checksum_headers(found.checksum)
+    if whole:
+        return 200, start, stop, tuple(headers)
+    headers.append(("content-range", f"bytes {start}-{stop - 1}/{found.size}"))
+    return 206, start, stop, tuple(headers)
+
+
+def _part_range(found: StoredObject, number: int) -> tuple[int, int]:
+    sizes = found.part_bytes or (found.size,)
+    if number > len(sizes):
+        raise S3Error(Code.INVALID_PART_NUMBER)
+    start = sum(sizes[: number - 1])
+    return start, start + sizes[number - 1]
+
+
+_HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response]]]] = {
+    op.ListBuckets: S3Service._list_buckets,
+    op.CreateBucket: S3Service._create_bucket,
+    op.HeadBucket: S3Service._head_bucket,
+    op.DeleteBucket: S3Service._delete_bucket,
+    op.GetLocation: S3Service._get_location,
+    op.GetVersioning: S3Service._get_versioning,
+    op.ListObjects: S3Service._list_objects,
+    op.ListUploads: S3Service._list_uploads,
+    op.DeleteObjects: S3Service._delete_many,
+    op.GetObject: S3Service._get,
+    op.PutObject: S3Service._put,
+    op.CopyObject: S3Service._copy,
+    op.DeleteObject: S3Service._delete,
+    op.GetTags: S3Service._get_tags,
+    op.PutTags: S3Service._put_tags,
+    op.DeleteTags: S3Service._delete_tags,
+    op.StartUpload: S3Service._start_upload,
+    op.PutPart: S3Service._put_part,
+    op.CopyPart: S3Service._copy_part,
+    op.CompleteUpload: S3Service._complete,
+    op.AbortUpload: S3Service._abort,
+    op.ListParts: S3Service._list_parts,
+}
+"""Total over `Operation`, by test."""
