@@ -3,17 +3,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from qss.errors import ConfigInvalid, NoSpace, Refused
-from qss.host import PosixDisk, SystemEntropy
+from qss.host import Host, PosixDisk, SystemEntropy
 from qss.s3.backend import CreateUpload, DeleteRequest, ListQuery, PutRequest, UploadRef, WriteCondition
 from qss.s3.errors import Code, S3Error
 from qss.trove.admin import Admin
 from qss.trove.credentials import Given, load_credentials
-from qss.trove.node import CREDENTIALS, Node, clean_slate
+from qss.trove.node import CREDENTIALS, Node, NodeOptions, clean_slate
 from tests.harness.trove_node import Bytes, content, node
 
 
@@ -243,6 +244,33 @@ def test_a_full_disk_refuses_bodies_and_still_deletes(tmp_path: Path) -> None:
         disk.free = 1 << 40
         await store.put(PutRequest("bkt", "again"), Bytes(b"y"))
         assert await content(store, "bkt", "again") == b"y"
+        await opened.aclose()
+
+    asyncio.run(all_of_it())
+
+
+def test_two_drives_share_one_node(tmp_path: Path) -> None:
+    """The second drive gets new volumes while it has more room; both are found again, also without the index."""
+
+    class Uneven(PosixDisk):
+        fuller = "one"
+
+        def free_bytes(self, path: Path) -> tuple[int, int]:
+            return (1 << 40 if self.fuller not in path.parts else 1 << 39), 1 << 41
+
+    async def all_of_it() -> None:
+        disk = Uneven()
+        drives = (tmp_path / "one", tmp_path / "two")
+        options = NodeOptions(data=drives, host=Host(disk=disk))
+        opened = Node(options)
+        await opened.store.create_bucket("bkt", "r")  # makes the small volume, on drive two
+        disk.fuller = "two"
+        await opened.store.put(PutRequest("bkt", "large"), Bytes(b"l" * 1_200_000))
+        await opened.aclose()
+        assert all(len(list((drive / "volumes").iterdir())) == 1 for drive in drives)
+        shutil.rmtree(tmp_path / "one" / "index")
+        opened = Node(options)
+        assert await content(opened.store, "bkt", "large") == b"l" * 1_200_000
         await opened.aclose()
 
     asyncio.run(all_of_it())
