@@ -1,0 +1,89 @@
+"""Client → HTTP → server → memory: the store's contract over our own wire."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from qss.errors import AccessDenied, Refused, Unreachable
+from qss.host import SystemClock
+from qss.s3.client import ClientOptions, S3Client
+from tests.contracts.object_store import ObjectStoreContract
+from tests.harness.memory_store import body_of
+from tests.harness.s3_server import ACCESS_KEY, SECRET_KEY, memory_s3
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with memory_s3() as running:
+        yield running
+        assert running.backend.open_readers == 0
+
+
+def client(server, bucket: str = "", secret: str = SECRET_KEY, **options) -> S3Client:
+    return S3Client(
+        server.endpoint,
+        bucket or f"bucket-{next(_numbers)}",
+        access_key=ACCESS_KEY,
+        secret_key=secret,
+        clock=SystemClock(),
+        options=ClientOptions(**options),
+    )
+
+
+class TestS3Client(ObjectStoreContract):
+    many = 1005  # more than one page
+
+    @pytest.fixture
+    async def store(self, server):
+        found = client(server)
+        await found.ensure_bucket()
+        await found.ensure_bucket()  # a second time is no error
+        yield found
+        await found.aclose()
+
+
+class TestS3ClientSigningPayloads(ObjectStoreContract):
+    @pytest.fixture
+    async def store(self, server):
+        found = client(server, sign_payload=True, ask_fast_etag=False)
+        await found.ensure_bucket()
+        yield found
+        await found.aclose()
+
+
+async def test_a_wrong_secret_is_one_sentence_without_it(server) -> None:
+    found = client(server, secret="wrong-secret")
+    with pytest.raises(AccessDenied) as caught:
+        await found.get("k")
+    assert server.endpoint in str(caught.value)
+    assert ACCESS_KEY in str(caught.value)
+    assert "wrong-secret" not in str(caught.value) + repr(found)
+    await found.aclose()
+
+
+async def test_no_bucket_is_refused(server) -> None:
+    found = client(server)
+    with pytest.raises(Refused, match="no bucket"):
+        await found.get("k")
+    await found.aclose()
+
+
+async def test_nobody_there_is_unreachable() -> None:
+    found = S3Client("http://127.0.0.1:1", "b", access_key="a", secret_key="s", clock=SystemClock())
+    with pytest.raises(Unreachable):
+        await found.put("k", body_of(b"x"))
+    await found.aclose()
+
+
+async def test_large_objects_stream(server) -> None:
+    found = client(server)
+    await found.ensure_bucket()
+    data = bytes(range(256)) * (9 * 1024 * 4)  # above READ_WHOLE_BYTES_MAX: the answer is streamed
+    await found.put("large", body_of(data, 1 << 20))
+    assert await found.get("large") == data
+    assert await found.get("large", 1000, 6_000_000) == data[1000:6_000_000]
+    await found.aclose()
