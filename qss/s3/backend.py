@@ -274,7 +274,8 @@ class ObjectBackend(Protocol):
         ...
 
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:
-        """Check bucket and, early if it likes, condition before taking the body. Returns what is stored now."""
+        """Check bucket and, early if it likes, condition before taking the body. Returns what is stored now; attributes
+        may be left out."""
         ...
 
     async def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader: ...

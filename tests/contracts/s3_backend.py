@@ -128,10 +128,10 @@ class S3BackendContract:
             assert (stored.size, stored.etag) == (size, md5(data))
             assert stored.checksum is not None
             head = await backend.head(BUCKET, "k")
-            assert head == stored
+            assert gist(head) == gist(stored)
             assert head.attributes == attributes
             reader = await backend.open(BUCKET, "k")
-            assert reader.info == stored
+            assert reader.info == head
             for start, stop in {(0, size), (0, min(1, size)), (size // 3, size // 2), (size, size)}:
                 if stop - start <= 4_000_000:
                     assert bytes(await reader.read(start, stop)) == data[start:stop]
@@ -325,9 +325,10 @@ class S3BackendContract:
             stored = await backend.complete_upload(ref, wanted, WriteCondition())
             assert stored.size == sum(map(len, parts))
             assert stored.etag == md5(b"".join(hashlib.md5(data).digest() for data in parts)) + "-3"
-            assert stored.attributes == attributes
-            assert stored.part_bytes == tuple(map(len, parts))
-            assert await backend.head(BUCKET, "k") == stored
+            head = await backend.head(BUCKET, "k")
+            assert gist(head) == gist(stored)
+            assert head.attributes == attributes
+            assert head.part_bytes == tuple(map(len, parts))
             assert [each.etag for each in (await backend.list_objects(ListQuery(BUCKET))).objects] == [stored.etag]
             whole = b"".join(parts)
             assert await content(backend, "k") == whole
@@ -413,6 +414,11 @@ async def expect(code: Code, call: Awaitable[object]) -> None:
 async def put(backend: ObjectBackend, key: str, data: bytes, condition: WriteCondition | None = None) -> StoredObject:
     request = PutRequest(BUCKET, key, condition=condition or WriteCondition())
     return await backend.put(request, body_of(data))
+
+
+def gist(stored: StoredObject) -> tuple[object, ...]:
+    """What a write must answer; a read tells the attributes and parts too."""
+    return stored.key, stored.size, stored.etag, stored.modified_ns, stored.checksum, stored.version_id
 
 
 async def content(backend: ObjectBackend, key: str) -> bytes:
