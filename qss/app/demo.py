@@ -160,7 +160,7 @@ Try:
   {command} sync                   # until everything is safe at the nodes
   {command} retention run --all    # drop the local copies
   kill -9 $(cat {run}/trove-2.pid) $(cat {run}/trove-5.pid)
-  diff -r /usr/share/doc {mnt}/doc     # no difference
+  diff -r --no-dereference /usr/share/doc {mnt}/doc    # no difference
 
 The key is {_short(demo.root / "state" / "key")}. {end}; run again, it brings the same data back.""",
         flush=True,

@@ -1,0 +1,132 @@
+"""The demo and qssctl on real nodes: what each command says, what is refused, what survives a kill. Small and quick;
+test_acceptance.py does the large ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qss.app.exits import Exit
+from qss.app.mountpoint import is_dead, unmount
+from tests.harness.demo import QSSCTL, Demo, alive, running_demo, wait_until
+
+pytestmark = pytest.mark.live
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    with running_demo(tmp_path / "demo", k=2, m=1) as started:
+        yield started
+
+
+def test_a_working_day(demo: Demo) -> None:
+    content = os.urandom(5 * MIB)
+    (demo.mnt / "file").write_bytes(content)
+    assert demo.status()["at_risk_bytes"] >= len(content)
+    lines = [json.loads(line) for line in demo.qssctl("sync", "--json").stdout.splitlines()]
+    assert lines[-1]["cut_ns"] > 0
+    status = demo.status()
+    assert status["at_risk_bytes"] == 0
+    assert [each["name"] for each in status["locations"]] == ["trove-1", "trove-2", "trove-3"]
+    assert all(each["up"] for each in status["locations"])
+    assert status["offload"]["pid"] == demo.pid("offload")
+    for command in (["status"], ["retention", "show"], ["location", "list"], ["location", "test"]):
+        assert demo.qssctl(*command).stdout
+
+    assert json.loads(demo.qssctl("retention", "run", "--all", "--dry-run", "--json").stdout)["bytes"] >= len(content)
+    assert demo.local_segment_bytes() >= len(content)
+    demo.evict_all()
+    assert demo.local_segment_bytes() == 0
+    demo.qssctl("retention", "set", "--max-size", "1G", "--max-age", "7d")
+    shown = json.loads(demo.qssctl("retention", "show", "--json").stdout)
+    assert (shown["size_bytes_max"], shown["age_s_max"]) == (1 << 30, 604_800)
+
+    demo.stop()
+    assert list((demo.root / "run").glob("*.pid")) == []
+    demo.start()
+    assert (demo.mnt / "file").read_bytes() == content
+    assert json.loads(demo.qssctl("retention", "show", "--json").stdout)["size_bytes_max"] == 1 << 30
+
+
+def test_kills_lose_nothing(demo: Demo) -> None:
+    (demo.mnt / "one").write_bytes(b"1" * MIB)
+    demo.kill("offload")
+    demo.sync()  # by the offload process that came after
+    (demo.mnt / "two").write_bytes(b"2" * MIB)
+    offload = demo.pid("offload")
+    demo.kill("mount")
+    wait_until("offload leaves with the mount process", lambda: not alive(offload))
+    assert is_dead(demo.mnt)
+    demo.start()
+    assert (demo.mnt / "two").read_bytes() == b"2" * MIB
+    demo.sync()
+    demo.evict_all()
+    assert (demo.mnt / "one").read_bytes() == b"1" * MIB
+
+
+def test_recover_from_k_nodes_without_the_configuration(demo: Demo, tmp_path: Path) -> None:
+    (demo.mnt / "file").write_bytes(b"precious" * 1000)
+    demo.sync()
+    key = tmp_path / "key"
+    shutil.copy(demo.state / "key", key)
+    ports = json.loads((demo.root / "ports.json").read_text())
+    demo.kill("mount")
+    unmount(demo.mnt, lazy=True)
+    demo.kill("trove-2")
+    shutil.rmtree(demo.state)
+
+    fresh = tmp_path / "elsewhere"
+    fresh.mkdir()
+    urls = [
+        f"http://127.0.0.1:{ports[name]}/qss?access_key=demo&secret_key_file={demo.root / 'credentials'}"
+        for name in ("trove-1", "trove-3")
+    ]
+    qssctl = [str(QSSCTL), "--config", str(fresh / "qss.toml")]
+    recover = [*qssctl, "recover", "--key", str(key), "--location", urls[0], "--location", urls[1], "--json"]
+    done = subprocess.run(recover, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["lost_segments"] == []
+    assert (report["answered"], report["locations"]) == (2, 3)
+    mnt = fresh / "mnt"
+    subprocess.run([*qssctl, "mount", str(mnt)], check=True, timeout=60, capture_output=True)
+    try:
+        assert (mnt / "file").read_bytes() == b"precious" * 1000
+    finally:
+        subprocess.run([*qssctl, "umount", "--drain", "1s"], timeout=60, check=False, capture_output=True)
+    assert not os.path.ismount(mnt)
+
+
+def test_refusals_of_a_running_file_system(demo: Demo, tmp_path: Path) -> None:
+    def refused(*arguments: str) -> str:
+        done = demo.qssctl(*arguments, check=False)
+        assert done.returncode == Exit.REFUSED, done
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+    (tmp_path / "mnt2").mkdir()
+    assert "mounted already" in refused("mount", str(tmp_path / "mnt2"))
+    assert list((tmp_path / "mnt2").iterdir()) == []
+    with (demo.mnt / "open").open("w"):
+        assert "in use" in refused("umount")
+    assert os.path.ismount(demo.mnt)
+
+    port = json.loads((demo.root / "ports.json").read_text())["trove-1"]
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not the secret")
+    wrong.chmod(0o600)
+    url = f"http://127.0.0.1:{port}/other?access_key=demo&secret_key_file={wrong}"
+    command = [str(QSSCTL), "--config", str(tmp_path / "new.toml"), "init", "--location", url, "--k", "1", "--m", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert done.returncode == Exit.REFUSED
+    assert "refuses the credentials" in done.stderr
+    assert not (tmp_path / "new.toml").exists()
+    assert not (tmp_path / "state").exists()
