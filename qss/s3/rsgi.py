@@ -1,7 +1,6 @@
-"""RSGI, as far as it is used here: typed shapes of what Granian hands an application, and the S3 service as one.
+"""RSGI, as far as it is used here: typed shapes of what a server hands an application, and the S3 service as one.
 
-Source: Granian's docs/spec/RSGI.md. What it does not say (tests/unit/s3/test_serve.py holds it to this):
-- `scope.path` is percent-decoded once; bytes that are not UTF-8 become U+FFFD, and a signature over them cannot hold.
+Source: Granian's docs/spec/RSGI.md. Behaviour to know, held by tests/unit/s3/test_serve.py:
 - When the client goes away in mid-request, the body just ends: its length must be checked.
 - When it goes away in mid-response, `send_bytes` goes on without an error: `client_disconnect` must be asked.
 - A response with fewer bytes than its content-length breaks the connection, which is how damage in mid-stream shows.
@@ -13,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol
+from urllib.parse import unquote
 
 from qss.errors import CorruptData
 from qss.s3.message import RequestHead, Response, join_headers
@@ -34,7 +34,15 @@ class Scope(Protocol):
     @property
     def method(self) -> str: ...
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """Percent-decoded once; bytes that are not UTF-8 are U+FFFD."""
+        ...
+
+    @property
+    def raw_path(self) -> str:
+        """As sent. (Not in RSGI; `qss.s3.serve` has it.)"""
+        ...
+
     @property
     def query_string(self) -> str: ...
     @property
@@ -69,7 +77,8 @@ def s3_app(service: S3Service) -> RsgiApp:
 
     async def app(scope: Scope, protocol: HttpProtocol) -> None:
         head = head_of(scope)
-        response = await service.handle(head, _raw_body(head, protocol))
+        body = _raw_body(head, protocol)
+        response = await service.handle(head, body)
         try:
             await send(response, head.method, protocol)
         finally:
@@ -83,7 +92,17 @@ def head_of(scope: Scope) -> RequestHead:
     headers = join_headers(scope.headers.items())
     if "host" not in headers and scope.authority:
         headers["host"] = scope.authority
-    return RequestHead(scope.method, scope.path, scope.query_string, headers, scope.scheme == "https")
+    return RequestHead(scope.method, _path(scope.raw_path), scope.query_string, headers, scope.scheme == "https")
+
+
+def _path(raw: str) -> str:
+    """Decoded; "" for a path with escapes that are not UTF-8, which no key can have. The parser refuses that."""
+    if raw.startswith("http://") or raw.startswith("https://"):  # absolute form, as sent to proxies
+        raw = raw[raw.find("/", 8) :]
+    try:
+        return unquote(raw, errors="strict")
+    except UnicodeDecodeError:
+        return ""
 
 
 async def _raw_body(head: RequestHead, protocol: HttpProtocol) -> AsyncIterator[bytes]:

@@ -20,6 +20,7 @@ from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server
 
 from qss.errors import Refused
+from qss.s3.asgi import asgi_app
 from qss.s3.rsgi import RsgiApp
 
 BACKLOG: Final = 1024
@@ -49,10 +50,10 @@ class _Server(Server):
     def __init__(self, app: RsgiApp, listener: socket.socket, tls: Tls | None) -> None:
         host, port = listener.getsockname()[:2]
         super().__init__(
-            app,
+            asgi_app(app),
             address=host,
             port=port,
-            interface=Interfaces.RSGI,
+            interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
             websockets=False,
             backlog=BACKLOG,

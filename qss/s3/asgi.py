@@ -1,0 +1,143 @@
+"""RSGI applications over an ASGI connection (docs/adr/0040): the surface of one, the back-pressure of the other.
+
+Granian's RSGI streams queue without bound for a client that reads slowly; its ASGI `send` waits. ASGI also tells the
+path as it was sent, header bytes as they are, and that a client has gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import unquote
+
+from qss.s3.rsgi import RsgiApp
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class _Headers:
+    __slots__ = ("_items",)
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._items = [(_text(name), _text(value)) for name, value in raw]
+
+    def items(self) -> list[tuple[str, str]]:
+        return self._items
+
+    def get(self, key: str, default: str | None = None) -> str | None:
+        return next((value for name, value in self._items if name == key), default)
+
+
+def _text(raw: bytes) -> str:
+    """UTF-8 as S3's metadata; what is not that is taken byte by byte."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+class _Scope:
+    __slots__ = ("authority", "client", "headers", "method", "path", "query_string", "raw_path", "scheme")
+
+    def __init__(self, scope: Message) -> None:
+        self.method: str = scope["method"]
+        self.raw_path: str = scope["raw_path"].decode("latin-1")
+        self.path = unquote(self.raw_path)
+        self.query_string: str = scope["query_string"].decode("latin-1")
+        self.scheme: str = scope["scheme"]
+        self.client = str((scope.get("client") or ("",))[0])
+        self.authority: str | None = None
+        self.headers = _Headers(scope["headers"])
+
+
+class _Protocol:
+    """`response_*` only note what to send; `asgi_app` sends it when the application returns."""
+
+    __slots__ = ("_receive", "_send", "stream", "whole")
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.whole: tuple[int, list[tuple[str, str]], bytes] | None = None
+        self.stream: _Stream | None = None
+
+    async def __call__(self) -> bytes:
+        return b"".join([chunk async for chunk in self])
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Just ends when the client has gone: whoever reads must know the length."""
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return
+            more = message["more_body"]
+            if message["body"]:
+                yield message["body"]
+
+    async def client_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def response_empty(self, status: int, headers: list[tuple[str, str]]) -> None:
+        self.whole = (status, headers, b"")
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.whole = (status, headers, body)
+
+    def response_str(self, status: int, headers: list[tuple[str, str]], body: str) -> None:
+        self.whole = (status, headers, body.encode())
+
+    def response_stream(self, status: int, headers: list[tuple[str, str]]) -> _Stream:
+        self.stream = _Stream(self._send, _start(status, headers), dict(headers).get("content-length"))
+        return self.stream
+
+
+class _Stream:
+    __slots__ = ("_left", "_send", "_start")
+
+    def __init__(self, send: Send, start: Message, length: str | None) -> None:
+        self._send = send
+        self._start: Message | None = start
+        self._left = None if length is None else int(length)
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Waits while the client is behind."""
+        await self._head()
+        if self._left is not None:
+            self._left -= len(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _head(self) -> None:
+        if self._start is not None:
+            start, self._start = self._start, None
+            await self._send(start)
+
+    async def end(self) -> None:
+        """A stream that is shorter than announced is not ended: the connection breaks, and the client notices."""
+        await self._head()
+        if not self._left:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _start(status: int, headers: list[tuple[str, str]]) -> Message:
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return {"type": "http.response.start", "status": status, "headers": encoded}
+
+
+def asgi_app(app: RsgiApp) -> Callable[[Message, Receive, Send], Awaitable[None]]:
+    """An RSGI application as an ASGI one; http only, no lifespan."""
+
+    async def run(scope: Message, receive: Receive, send: Send) -> None:
+        protocol = _Protocol(receive, send)
+        await app(_Scope(scope), protocol)
+        if protocol.stream is not None:
+            await protocol.stream.end()
+        elif protocol.whole is not None:
+            status, headers, body = protocol.whole
+            await send(_start(status, headers))
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    return run
