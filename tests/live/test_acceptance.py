@@ -56,6 +56,8 @@ def test_two_of_six_nodes_die_and_nothing_is_missing(demo: Demo, tmp_path: Path)
 
     demo.kill("trove-2")
     demo.kill("trove-5")
+    difference = subprocess.run(["diff", "-r", "--no-dereference", source, target], capture_output=True, check=False)
+    assert (difference.returncode, difference.stdout) == (0, b"")
     assert_same_tree(source, target)
     assert demo.status()["cache"]["fetches"] > fetches
 
@@ -207,22 +209,24 @@ def test_locations_see_nothing_and_damage_never_reaches_a_reader(demo: Demo) -> 
     """e. No plaintext, no name at any location; a flipped byte in a shard is rebuilt from others and reported."""
     folder = demo.mnt / "MARKER-DIRECTORY-NAME"
     folder.mkdir()
-    content = MARKER * 200_000 + noise(4, 12 * MIB)
-    (folder / "MARKER-FILE-NAME.txt").write_bytes(content)
-    demo.sync()
+    contents = {f"MARKER-FILE-NAME-{number}": MARKER * 100_000 + noise(number, 5 * MIB) for number in range(4)}
+    for name, content in contents.items():  # each in a segment of its own, so that every node holds some data shard
+        (folder / name).write_bytes(content)
+        demo.sync()
     markers = [MARKER, b"MARKER-DIRECTORY-NAME", b"MARKER-FILE-NAME"]
     volumes = [path for path in (demo.root / "nodes").rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in volumes) > 12 * MIB
+    assert sum(path.stat().st_size for path in volumes) > 20 * MIB
     for path in volumes:
         stored = path.read_bytes()
         assert not any(marker in stored for marker in markers), path
 
     demo.stop()
-    flipped = _flip_large_volumes(demo.root / "nodes" / "3")
-    assert flipped > 0
+    for node in ("3", "4"):
+        assert _flip_large_volumes(demo.root / "nodes" / node) > 0
     demo.start()
     demo.evict_all()
-    assert (folder / "MARKER-FILE-NAME.txt").read_bytes() == content
+    for name, content in contents.items():
+        assert (folder / name).read_bytes() == content
     wait_until("the damage is reported", lambda: demo.status()["damage"]["found"] > 0)
 
 

@@ -81,6 +81,7 @@ def test_a_file_system_over_two_troves_and_a_foreign_server(tmp_path: Path, moto
             qssctl("retention", "run", "--all")
             one.kill()  # now the foreign server's shard is needed
             assert (mnt / "file").read_bytes() == content
+            one.start()  # all locations are back: nothing stays at risk when it is unmounted
         finally:
             if os.path.ismount(mnt):
                 qssctl("umount", str(mnt))
@@ -90,7 +91,7 @@ def test_a_file_system_over_two_troves_and_a_foreign_server(tmp_path: Path, moto
 
 def server_secret(tmp_path: Path, server: TroveServer) -> Path:
     """The secret in a file of its own, as it should never stand in a command line."""
-    path = tmp_path / f"secret-{server.access_key}"
+    path = tmp_path / f"secret-{server.pid}"
     path.write_text(server.secret_key)
     path.chmod(0o600)
     return path
