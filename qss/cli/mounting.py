@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from qss.app.exits import Exit
 from qss.cli.session import JsonFlag, call_mount, print_json, say, session_of, warn
 
 CLOSE_S_MAX = 60.0
@@ -89,8 +88,6 @@ def umount(
         )
     else:
         say(f"Unmounted {seen}; everything is safe at the locations.")
-    if at_risk:
-        raise typer.Exit(Exit.DATA)
 
 
 def _clear_dead(directory: Path | None) -> None:
