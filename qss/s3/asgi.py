@@ -108,7 +108,7 @@ class _Stream:
         await self._head()
         if self._left is not None:
             self._left -= len(data)
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._send({"type": "http.response.body", "body": _flat(data), "more_body": True})
 
     async def _head(self) -> None:
         if self._start is not None:
@@ -120,6 +120,11 @@ class _Stream:
         await self._head()
         if not self._left:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _flat(data: bytes) -> bytes:
+    """Granian takes a memoryview item by item, 27 ms for 4 MiB; a copy costs 0.4 ms."""
+    return data if isinstance(data, bytes) else bytes(data)
 
 
 def _start(status: int, headers: list[tuple[str, str]]) -> Message:
@@ -138,6 +143,6 @@ def asgi_app(app: RsgiApp) -> Callable[[Message, Receive, Send], Awaitable[None]
         elif protocol.whole is not None:
             status, headers, body = protocol.whole
             await send(_start(status, headers))
-            await send({"type": "http.response.body", "body": body, "more_body": False})
+            await send({"type": "http.response.body", "body": _flat(body), "more_body": False})
 
     return run

@@ -135,7 +135,7 @@ async def send(response: Response, method: str, protocol: HttpProtocol) -> None:
         async for chunk in response.stream:
             if gone.done():
                 return
-            await transport.send_bytes(chunk if isinstance(chunk, bytes) else bytes(chunk))
+            await transport.send_bytes(chunk)  # type: ignore[arg-type]
     except CorruptData as error:  # the status line is out: all that is left is to stop short
         log.error("stopped a response in its middle: %s", error)
     finally:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -328,11 +329,17 @@ def _from_http_date(date: str | None) -> str:
         raise S3Error(Code.ACCESS_DENIED, "AWS authentication requires a valid Date or x-amz-date header") from None
 
 
-def _check_time(claim: _Claim, now_ns: int) -> None:
+@lru_cache(256)
+def _seconds(timestamp: str) -> float:
+    """x-amz-date as seconds since 1970. Cached: strptime is slow, and requests of one second share theirs."""
     try:
-        signed_s = datetime.strptime(claim.timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        return datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError:
         raise S3Error(Code.ACCESS_DENIED, "AWS authentication requires a valid Date or x-amz-date header") from None
+
+
+def _check_time(claim: _Claim, now_ns: int) -> None:
+    signed_s = _seconds(claim.timestamp)
     age_s = now_ns / 1e9 - signed_s
     if claim.expires_s is None:
         if abs(age_s) > SKEW_S_MAX:
