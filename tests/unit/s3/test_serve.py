@@ -149,7 +149,7 @@ def test_stop_lets_requests_finish_and_frees_the_port() -> None:
 
 
 def test_httpcore_still_reads_in_pieces_of_our_size() -> None:
-    """The size is a private attribute there; if it is renamed, reading costs four times the wake-ups."""
+    """The size is a private attribute there; if it is renamed, setting it does nothing."""
     import inspect
 
     from httpcore._async import http11
