@@ -115,7 +115,6 @@ async def _leave(mountpoint: Path, ended: trio.Event) -> None:
 
 
 def _init(operations: Operations, mountpoint: Path, options: MountOptions) -> None:
-    os.environ.pop("FUSE_URING_ENABLE", None)  # libfuse would call us from threads of its own
     wanted = [options.allow_other, False] if options.allow_other and os.geteuid() != 0 else [options.allow_other]
     for allow_other in wanted:
         try:

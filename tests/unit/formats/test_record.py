@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -26,12 +27,11 @@ from qss.ids import SegmentId
 from qss.limits import BLOCK_BYTES, STRIPE_BYTES
 from qss.segments import SegmentKind
 
+VECTORS = Path(__file__).parents[2] / "vectors" / "record"
+
 HEADER = SegmentHeader(SegmentKind.DATA, SegmentId(7), SegmentId(5), 123_456)
-HEADER_V1 = "5153534c4f470d0a0101000040e2010007000000000000000500000000000000cc946fa8d23baadb"
-RECORD_V1 = (
-    "51535231050000002a0000000000000000100000000000000300000007000000839d38de8eac0730"
-    "ea8f163db38682925e4491c5e58d4bb368656c6c6f"
-)
+HEADER_V1 = (VECTORS / "segment-header-v1.hex").read_text().strip()
+RECORD_V1 = (VECTORS / "record-v1.hex").read_text().strip()
 
 
 def test_frozen_vectors() -> None:
