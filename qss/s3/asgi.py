@@ -6,11 +6,17 @@ path as it was sent, header bytes as they are, and that a client has gone.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 from qss.s3.rsgi import RsgiApp
+
+DRAIN_BYTES_MAX: Final = 4 * 1024 * 1024
+DRAIN_S_MAX: Final = 5.0
+"""An answer given before the body has been read: so much of the body is still taken, so that the connection lives on
+and no reset swallows the answer. Beyond it, and where the client waits for `100 Continue`, the connection is closed."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -55,11 +61,13 @@ class _Scope:
 class _Protocol:
     """`response_*` only note what to send; `asgi_app` sends it when the application returns."""
 
-    __slots__ = ("_receive", "_send", "stream", "whole")
+    __slots__ = ("_receive", "_send", "_unread", "_waits", "stream", "whole")
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, headers: _Headers, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
+        self._unread = headers.get("content-length", "0") != "0" or headers.get("transfer-encoding") is not None
+        self._waits = headers.get("expect") is not None
         self.whole: tuple[int, list[tuple[str, str]], bytes] | None = None
         self.stream: _Stream | None = None
 
@@ -68,14 +76,28 @@ class _Protocol:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Just ends when the client has gone: whoever reads must know the length."""
-        more = True
-        while more:
+        self._waits = False
+        while self._unread:
             message = await self._receive()
             if message["type"] != "http.request":
                 return
-            more = message["more_body"]
+            self._unread = message["more_body"]
             if message["body"]:
                 yield message["body"]
+
+    async def settle(self) -> list[tuple[str, str]]:
+        """Headers to add to an answer. A body left unread would be taken for the next request: take or close."""
+        if self._unread and not self._waits:
+            left = DRAIN_BYTES_MAX
+            try:
+                async with asyncio.timeout(DRAIN_S_MAX):
+                    async for chunk in self:
+                        left -= len(chunk)
+                        if left < 0:
+                            break
+            except TimeoutError:
+                pass
+        return [("connection", "close")] if self._unread else []
 
     async def client_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -91,7 +113,8 @@ class _Protocol:
         self.whole = (status, headers, body.encode())
 
     def response_stream(self, status: int, headers: list[tuple[str, str]]) -> _Stream:
-        self.stream = _Stream(self._send, _start(status, headers), dict(headers).get("content-length"))
+        close = [("connection", "close")] if self._unread else []
+        self.stream = _Stream(self._send, _start(status, [*headers, *close]), dict(headers).get("content-length"))
         return self.stream
 
 
@@ -136,13 +159,14 @@ def asgi_app(app: RsgiApp) -> Callable[[Message, Receive, Send], Awaitable[None]
     """An RSGI application as an ASGI one; http only, no lifespan."""
 
     async def run(scope: Message, receive: Receive, send: Send) -> None:
-        protocol = _Protocol(receive, send)
-        await app(_Scope(scope), protocol)
+        asked = _Scope(scope)
+        protocol = _Protocol(asked.headers, receive, send)
+        await app(asked, protocol)
         if protocol.stream is not None:
             await protocol.stream.end()
         elif protocol.whole is not None:
             status, headers, body = protocol.whole
-            await send(_start(status, headers))
+            await send(_start(status, [*headers, *await protocol.settle()]))
             await send({"type": "http.response.body", "body": _flat(body), "more_body": False})
 
     return run

@@ -115,6 +115,32 @@ def test_100_continue_waits_for_the_signature() -> None:
             assert connection.recv(65_536).startswith(b"HTTP/1.1 403 ")
 
 
+def answer_to(connection: socket.socket, data: bytes) -> http.client.HTTPResponse:
+    connection.sendall(data)
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    answer.read()
+    return answer
+
+
+def test_a_body_nobody_read_is_never_taken_for_the_next_request(port, probe) -> None:
+    """boto3 waits for 100 Continue, gets the answer instead, and sends its next request on the same connection."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        answer = answer_to(
+            connection, b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert answer.status == 200
+        assert answer.getheader("connection") == "close"
+        assert connection.recv(10) == b""
+    with socket.create_connection(
+        ("127.0.0.1", port)
+    ) as connection:  # sent without waiting: taken, the connection lives
+        for path in (b"/b", b"/c"):
+            head = b"PUT " + path + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"
+            assert answer_to(connection, head + bytes(300_000)).status == 200
+    assert [seen[:2] for seen in probe.seen] == [("PUT", "/a"), ("PUT", "/b"), ("PUT", "/c")]
+
+
 def test_an_address_in_use_is_one_sentence(port) -> None:
     with pytest.raises(Refused, match=f"127.0.0.1:{port}"):
         listen("127.0.0.1", port)
