@@ -28,6 +28,7 @@ from nacl.exceptions import CryptoError
 from qss.errors import CorruptData
 from qss.formats.manifest import FLAG_ZSTD, TAG_BYTES, Manifest, StripeFacts, block_bytes
 from qss.ids import SegmentId, StripeNo
+from qss.limits import KIB
 from qss.offload.keys import derive_key
 
 AES_256_GCM: Final = 1
@@ -35,6 +36,12 @@ XCHACHA20_POLY1305: Final = 2
 
 NONCE_BYTES: Final = 24
 """Of a box."""
+
+SAMPLES: Final = 16
+SAMPLE_BYTES: Final = 8 * KIB
+SHRINKS_BY: Final = 64
+"""A stripe is compressed when its samples together lose at least one part in so many: a quarter of one sample."""
+_SAMPLE_LEVEL: Final = 1
 
 _STRIPE_KEY: Final = "qss v1 2026-11 stripe key"
 _STRIPE_AAD = struct.Struct("<16sB16sQ16sIIIIBBB")
@@ -82,7 +89,7 @@ def seal_stripe(context: SealContext, stripe: StripeNo, plain: memoryview, level
     """
     stored: bytes | memoryview = plain
     flags = 0
-    if level:
+    if level and may_shrink(plain):
         packed = zstd.compress(plain, level)
         if len(packed) < len(plain):
             stored, flags = packed, FLAG_ZSTD
@@ -92,6 +99,17 @@ def seal_stripe(context: SealContext, stripe: StripeNo, plain: memoryview, level
     end = context.k * facts.block
     out[facts.sealed : end] = bytes(end - facts.sealed)  # the buffer is used again and again
     return facts
+
+
+def may_shrink(plain: memoryview) -> bool:
+    """Is it worth while to compress all of it? Judged by samples: compressing 4 MiB of noise costs four times what all
+    the rest of sealing does (docs/adr/0034). What is short is always tried."""
+    if len(plain) <= SAMPLES * SAMPLE_BYTES:
+        return True
+    step = (len(plain) - SAMPLE_BYTES) // (SAMPLES - 1)
+    samples = b"".join(plain[number * step : number * step + SAMPLE_BYTES] for number in range(SAMPLES))
+    saved = len(samples) - len(zstd.compress(samples, _SAMPLE_LEVEL))
+    return saved * SHRINKS_BY >= len(samples)
 
 
 def open_stripe(

@@ -14,8 +14,11 @@ from qss.formats.manifest import FLAG_ZSTD, block_bytes
 from qss.ids import SegmentId, StripeNo
 from qss.offload.seal import (
     AES_256_GCM,
+    SAMPLE_BYTES,
+    SAMPLES,
     XCHACHA20_POLY1305,
     SealContext,
+    may_shrink,
     open_box,
     open_stripe,
     seal_box,
@@ -57,6 +60,38 @@ def test_compression_is_kept_only_if_it_helps() -> None:
     assert (facts.flags, facts.stored) == (0, 10_000)
     facts, _ = sealed(CONTEXT, S0, b"a" * 10_000, level=0)
     assert facts.flags == 0
+
+
+NOISE = random.Random(2).randbytes(1 << 20)
+
+
+def test_noise_is_not_compressed_to_find_out() -> None:
+    assert not may_shrink(memoryview(NOISE))
+    facts, _ = sealed(CONTEXT, S0, NOISE)
+    assert (facts.flags, facts.stored) == (0, len(NOISE))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"some text, some more " * 50_000,
+        bytes(1 << 20),
+        NOISE[: 7 << 17] + bytes(1 << 17),  # an eighth of it
+        bytes(1 << 17) + NOISE[: 7 << 17],
+        bytes(byte & 0x0F for byte in NOISE),  # half of the bits
+    ],
+)
+def test_what_shrinks_in_part_is_compressed(text: bytes) -> None:
+    assert may_shrink(memoryview(text))
+    facts, data = sealed(CONTEXT, S0, text)
+    assert facts.flags == FLAG_ZSTD
+    assert facts.stored < len(text) * 9 // 10
+    assert opened(CONTEXT, S0, facts, data) == text
+
+
+@given(st.binary(max_size=SAMPLES * SAMPLE_BYTES))
+def test_short_stripes_are_always_tried(plain: bytes) -> None:
+    assert may_shrink(memoryview(plain))
 
 
 @SUITES
