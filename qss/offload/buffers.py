@@ -6,14 +6,34 @@ the whole budget gets a file without a name instead of memory, so that a bound h
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import tempfile
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import trio
+
+from qss.limits import MIB
+
+HUGE_BYTES: Final = 2 * MIB
+"""From this length on a buffer asks for huge pages: filling fresh memory 4 KiB at a time costs as much as all that is
+done with the bytes afterwards."""
+
+Buffer = bytearray | mmap.mmap
+
+
+def buffer_of(size: int) -> Buffer:
+    """Private memory of `size` bytes, with anything in it."""
+    if size < HUGE_BYTES:
+        return bytearray(size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError, AttributeError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 class Buffers:
@@ -25,7 +45,7 @@ class Buffers:
         self._spill = spill
         self._leased = 0
         self._waiting: deque[tuple[int, trio.Event]] = deque()
-        self._free: dict[int, list[bytearray]] = defaultdict(list)
+        self._free: list[Buffer] = []  # longest unused first
         self._free_bytes = 0
 
     @property
@@ -45,14 +65,13 @@ class Buffers:
             yield _cut(memoryview(self._file(total)), sizes)  # unmapped when the last view of it goes
             return
         await self._admit(total)
-        buffers: list[bytearray] = []
+        buffers: list[Buffer] = []
         try:
             buffers = [self._take(size) for size in sizes]
             yield [memoryview(buffer) for buffer in buffers]
         finally:
-            for buffer in buffers:
-                self._free[len(buffer)].append(buffer)
-                self._free_bytes += len(buffer)
+            self._free += buffers
+            self._free_bytes += sum(map(len, buffers))
             self._leased -= total
             self._wake()
 
@@ -84,14 +103,14 @@ class Buffers:
             self._leased += total  # on behalf of the waiter, so that nobody slips in between
             turn.set()
 
-    def _take(self, size: int) -> bytearray:
-        if self._free[size]:
-            self._free_bytes -= size
-            return self._free[size].pop()
-        for kept in [length for length, spare in self._free.items() if spare]:
-            while self._free[kept] and self.held_bytes > self._budget:
-                self._free_bytes -= len(self._free[kept].pop())
-        return bytearray(size)
+    def _take(self, size: int) -> Buffer:
+        for at, buffer in enumerate(self._free):
+            if len(buffer) == size:
+                self._free_bytes -= size
+                return self._free.pop(at)
+        while self._free and self.held_bytes > self._budget:
+            self._free_bytes -= len(self._free.pop(0))
+        return buffer_of(size)
 
     def _file(self, total: int) -> mmap.mmap:
         self._spill.mkdir(mode=0o700, parents=True, exist_ok=True)
