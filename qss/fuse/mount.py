@@ -16,7 +16,9 @@ import trio
 
 from qss.errors import Refused
 from qss.fs.filesystem import FileSystem
+from qss.fuse.buffers import keep_buffers
 from qss.fuse.operations import Operations
+from qss.fuse.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,8 @@ async def serve(
     """
     await trio.to_thread.run_sync(clean_mountpoint, mountpoint)
     operations = Operations(fs, writeback=options.writeback, acl=options.acl)
+    keep_buffers()
+    Turns().install()
     _init(operations, mountpoint, options)
     ended = trio.Event()
     # Shielded: while we unmount, the kernel still wants answers (it writes back what it holds).
