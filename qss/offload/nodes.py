@@ -17,7 +17,7 @@ from qss.offload.bandwidth import TokenBucket
 from qss.offload.health import Health, HealthFacts, HealthOptions, backoff_s
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.offload.placement import LocationFacts
-from qss.s3.store import Body, ObjectInfo, ObjectStore
+from qss.s3.store import Body, ObjectInfo, ObjectStore, get_into
 
 T = TypeVar("T")
 
@@ -135,6 +135,14 @@ class Node:
             await self._wait_for_download(len(data), rate)
         self._bytes_down += len(data)
         return data
+
+    async def get_into(self, key: str, start: int, into: memoryview) -> None:
+        """As qss.s3.store.ReadsInto.get_into."""
+        rate = self._limits.download_bytes_per_s
+        if rate is not None:
+            await self._wait_for_download(len(into), rate)
+        await self._call(lambda: get_into(self.store, key, start, into), self._limits.get_deadline_s)
+        self._bytes_down += len(into)
 
     async def head(self, key: str) -> ObjectInfo:
         return await self._call(lambda: self.store.head(key), self._limits.get_deadline_s)

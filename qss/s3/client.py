@@ -1,34 +1,27 @@
-"""S3 over HTTP as an ObjectStore: one bucket, one prefix, one small pool of connections. On trio.
-
-The only importer of httpx, and of it only the transport: cookies, redirects and environment proxies are not wanted
-here, and its URL normalisation would spoil keys such as "a/../b", so httpcore gets the request target as bytes.
-"""
+"""S3 over HTTP as an ObjectStore: one bucket, one prefix, one small pool of connections. On trio."""
 
 from __future__ import annotations
 
 import hashlib
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
-
-import httpcore
-import httpx
 
 from qss.errors import AccessDenied, ConfigInvalid, CorruptData, ObjectMissing, Refused, Unreachable
 from qss.limits import KIB
 from qss.s3.answers import Answer, Peer, error_of, http_date_ns, iso_date_ns
+from qss.s3.http1 import Http, HttpLimits, Origin, Reply
 from qss.s3.message import RequestHead
 from qss.s3.sigv4 import EMPTY_SHA256, Credentials, Payload, SigningKeys, canonical_query, sign, uri_encode
 from qss.s3.store import Body, ObjectInfo
 from qss.s3.xml import XML_BYTES_MAX, Node, document, leaf, parse
 
-READ_BYTES: Final = 256 * KIB
-"""What one read takes from a socket. A tenth less CPU per large answer than httpcore's own 64 KiB (docs/s3.md)."""
+PIECE_BYTES: Final = 64 * KIB
+"""How a body is read whose length we have not asked for."""
 ERROR_BYTES_MAX: Final = 64 * KIB
-
-httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = READ_BYTES  # no parameter for it in httpcore 1.0; checked by a test
 
 
 class Clock(Protocol):
@@ -84,21 +77,16 @@ class S3Client:
         self._peer = Peer(f"{endpoint_url.rstrip('/')}/{bucket}", access_key)
         self._host = f"{bucket}.{host}" if options.virtual_host else host
         self._path = "/" if options.virtual_host else f"/{bucket}/"
-        self._url = httpx.URL(f"{scheme}://{self._host}/")
         self._keys = SigningKeys()
-        timeout = httpx.Timeout(options.read_s_max, connect=options.connect_s_max)
-        self._timeout = timeout.as_dict()
-        limits = httpx.Limits(max_connections=options.connections_max, keepalive_expiry=30.0)
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=_tls(scheme, options.verify_tls), trust_env=False, http1=True, http2=False, limits=limits
-        )
+        limits = HttpLimits(options.connect_s_max, options.read_s_max, options.connections_max)
+        self._http = Http(_origin(scheme, self._host, options.verify_tls), limits)
 
     def __repr__(self) -> str:
         return f"S3Client({self._peer.location!r}, prefix={self.prefix!r})"
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._transport.aclose()
+        self._http.close()
 
     async def ensure_bucket(self) -> None:
         """Create the bucket unless it is there."""
@@ -127,30 +115,37 @@ class S3Client:
         await self._whole(_Request("PUT", self._name(key), headers=headers, body=body))
 
     async def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        if stop is not None and stop <= start:
-            return await self._get_nothing(key, start)
-        headers: dict[str, str] = {}
-        if start or stop is not None:
-            headers["range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        request = _Request("GET", self._name(key), headers=headers)
-        response = await self._send(request)
-        try:
-            if (
-                response.status_code == 416
-                and stop is None
-                and response.headers.get("content-range") == f"bytes */{start}"
-            ):
+        if stop is not None:
+            buffer = bytearray(max(0, stop - start))
+            await self.get_into(key, start, memoryview(buffer))
+            return bytes(buffer)
+        request = _Request("GET", self._name(key), headers={"range": f"bytes={start}-"} if start else {})
+        async with self._send(request) as reply:
+            if reply.status == 416 and reply.headers.get("content-range") == f"bytes */{start}":
                 return b""
-            await self._raise_for(response, request)
-            length = _expected_length(response, start, stop, self._name(key))
-            return await self._read(response, length)
-        finally:
-            await _close(response)
+            await self._raise_for(reply, request)
+            length = _expected_length(reply, start, None, self._name(key))
+            return await self._read(reply, length)
 
-    async def _get_nothing(self, key: str, start: int) -> bytes:
+    async def get_into(self, key: str, start: int, into: memoryview) -> None:
+        if not into:
+            await self._get_nothing(key, start)
+            return
+        stop = start + len(into)
+        request = _Request("GET", self._name(key), headers={"range": f"bytes={start}-{stop - 1}"})
+        async with self._send(request) as reply:
+            await self._raise_for(reply, request)
+            _expected_length(reply, start, stop, self._name(key))
+            have = 0
+            while have < len(into):
+                count = await reply.read_into(into[have:])
+                if not count:
+                    raise CorruptData(f"{self._peer.location} broke off after {have} of {len(into)} bytes")
+                have += count
+
+    async def _get_nothing(self, key: str, start: int) -> None:
         if (await self.head(key)).size < start:
             raise CorruptData(f"{self._peer.location}/{self._name(key)} is shorter than {start} bytes")
-        return b""
 
     async def head(self, key: str) -> ObjectInfo:
         answer = await self._whole(_Request("HEAD", self._name(key)))
@@ -197,15 +192,12 @@ class S3Client:
     # -- requests
     async def _whole(self, request: _Request) -> Answer:
         """Send, check the status, take the (small) body."""
-        response = await self._send(request)
-        try:
-            await self._raise_for(response, request)
-            body = b"" if request.method == "HEAD" else await self._read(response, None, XML_BYTES_MAX)
-            return Answer(response.status_code, response.headers, body)
-        finally:
-            await _close(response)
+        async with self._send(request) as reply:
+            await self._raise_for(reply, request)
+            return Answer(reply.status, reply.headers, await self._read(reply, None, XML_BYTES_MAX))
 
-    async def _send(self, request: _Request) -> httpx.Response:
+    @asynccontextmanager
+    async def _send(self, request: _Request) -> AsyncIterator[Reply]:
         path = self._path.rstrip("/") or "/" if request.key is None else self._path + request.key
         query = canonical_query(request.params)
         headers = {
@@ -219,17 +211,13 @@ class S3Client:
         head = RequestHead(request.method, path, query, headers)
         extra, _ = sign(head, self._credentials, self._region, self._clock.now_ns(), self._keys)
         target = uri_encode(path, keep_slash=True) + (f"?{query}" if query else "")
-        outgoing = httpx.Request(
-            request.method,
-            self._url,
-            headers={**headers, **extra},
-            content=None if request.body is None else cast("AsyncIterator[bytes]", request.body.chunks()),
-            extensions={"target": target.encode("ascii"), "timeout": self._timeout},
-        )
         try:
-            return await self._transport.handle_async_request(outgoing)
-        except (httpx.HTTPError, OSError) as error:
-            raise self._unreachable(error) from error
+            async with self._http.exchange(
+                request.method, target.encode("ascii"), {**headers, **extra}, request.body
+            ) as reply:
+                yield reply
+        except Unreachable as error:
+            raise Unreachable(f"{self._peer.location} does not answer: {error}") from error
 
     async def _payload(self, body: Body | None) -> str:
         if body is None:
@@ -241,57 +229,44 @@ class S3Client:
             digest.update(chunk)
         return digest.hexdigest()
 
-    async def _raise_for(self, response: httpx.Response, request: _Request) -> None:
-        if response.status_code < 300:
+    async def _raise_for(self, reply: Reply, request: _Request) -> None:
+        if reply.status < 300:
             return
-        body = b"" if request.method == "HEAD" else await self._read(response, None, ERROR_BYTES_MAX)
-        raise error_of(Answer(response.status_code, response.headers, body), request.key or "", self._peer)
+        body = await self._read(reply, None, ERROR_BYTES_MAX)
+        raise error_of(Answer(reply.status, reply.headers, body), request.key or "", self._peer)
 
-    async def _read(self, response: httpx.Response, length: int | None, bytes_max: int = 2**62) -> bytes:
+    async def _read(self, reply: Reply, length: int | None, bytes_max: int = 2**62) -> bytes:
         """The body: exactly `length` bytes, or up to `bytes_max`. Raises CorruptData for another count."""
         parts: list[bytes] = []
         have = 0
         limit = bytes_max if length is None else length
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        try:
-            async for chunk in response.stream:
-                have += len(chunk)
-                if have > limit:
-                    raise CorruptData(f"{self._peer.location} sends more than was asked for")
-                parts.append(chunk)
-        except httpx.RemoteProtocolError as error:
-            if length is not None:
-                raise CorruptData(f"{self._peer.location} broke off after {have} of {length} bytes") from error
-            raise self._unreachable(error) from error
-        except (httpx.HTTPError, OSError) as error:
-            raise self._unreachable(error) from error
+        piece = memoryview(bytearray(PIECE_BYTES))
+        while count := await reply.read_into(piece):
+            have += count
+            if have > limit:
+                raise CorruptData(f"{self._peer.location} sends more than was asked for")
+            parts.append(bytes(piece[:count]))
         if length is not None and have != length:
-            raise CorruptData(f"{self._peer.location} sent {have} of {length} bytes")
+            raise CorruptData(f"{self._peer.location} broke off after {have} of {length} bytes")
+        if reply.to_come:
+            raise Unreachable(f"it broke off after {have} bytes")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(f"{self._peer.location} does not answer: {type(error).__name__}: {error}")
 
-
-def _expected_length(response: httpx.Response, start: int, stop: int | None, name: str) -> int:
+def _expected_length(reply: Reply, start: int, stop: int | None, name: str) -> int:
     """How many bytes must follow. Raises CorruptData when the answer is not the range that was asked for."""
-    length = response.headers.get("content-length", "")
+    length = reply.headers.get("content-length", "")
     if not length.isdigit():
         raise CorruptData(f"{name}: the answer has no length")
     count = int(length)
     if stop is not None and count != stop - start:
         raise CorruptData(f"{name}: {stop - start} bytes asked for, {count} offered")
-    if response.status_code == 206:
-        if not response.headers.get("content-range", "").startswith(f"bytes {start}-{start + count - 1}/"):
+    if reply.status == 206:
+        if not reply.headers.get("content-range", "").startswith(f"bytes {start}-{start + count - 1}/"):
             raise CorruptData(f"{name}: the answer is another range than asked for")
     elif start:
         raise CorruptData(f"{name}: the server ignored the range")
     return count
-
-
-async def _close(response: httpx.Response) -> None:
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    await response.stream.aclose()
 
 
 def _body(data: bytes) -> Body:
@@ -314,6 +289,13 @@ def _endpoint(url: str) -> tuple[str, str]:
     return parts.scheme, host if port in (None, {"http": 80, "https": 443}[parts.scheme]) else f"{host}:{port}"
 
 
-def _tls(scheme: str, verify: bool) -> ssl.SSLContext | bool:
-    """Loading the system's certificates costs time and memory: not for plain HTTP."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if scheme == "http" else verify
+def _origin(scheme: str, host: str, verify: bool) -> Origin:
+    parts = urlsplit(f"{scheme}://{host}")
+    assert parts.hostname is not None
+    if scheme == "http":
+        return Origin(parts.hostname, parts.port or 80, None)
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return Origin(parts.hostname, parts.port or 443, context)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from qss.errors import CorruptData
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,23 @@ class ObjectStore(Protocol):
     def list(self, prefix: str = "", after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects whose key starts with `prefix` and sorts behind `after`, in UTF-8 byte order."""
         ...
+
+
+@runtime_checkable
+class ReadsInto(Protocol):
+    """An ObjectStore that can put what it reads where it is wanted: without it, fresh memory for each answer."""
+
+    async def get_into(self, key: str, start: int, into: memoryview) -> None:
+        """As ObjectStore.get of len(into) bytes from `start` on. After an error anything may be in `into`."""
+        ...
+
+
+async def get_into(store: ObjectStore, key: str, start: int, into: memoryview) -> None:
+    """ReadsInto.get_into, of any store."""
+    if isinstance(store, ReadsInto):
+        await store.get_into(key, start, into)
+        return
+    data = await store.get(key, start, start + len(into))
+    if len(data) != len(into):
+        raise CorruptData(f"{len(into)} bytes of {key!r} asked for, {len(data)} came")
+    into[:] = data

@@ -12,12 +12,13 @@ yields a fresh, empty store:
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 
 import pytest
 
 from qss.errors import CorruptData, ObjectMissing, PreconditionFailed
-from qss.s3.store import Body, ObjectInfo, ObjectStore
+from qss.s3.store import Body, ObjectInfo, ObjectStore, get_into
 from tests.harness.memory_store import body_of
 
 ODD_KEYS = [
@@ -112,6 +113,29 @@ class ObjectStoreContract:
         data = bytes(range(100))
         await store.put("k", body_of(data))
         assert await store.get("k", start, stop) == data[start:stop]
+
+    @pytest.mark.parametrize(("start", "stop"), [(0, 100), (0, 1), (99, 100), (40, 60), (100, 100)])
+    async def test_ranges_into_memory_of_ours(self, store: ObjectStore, start: int, stop: int) -> None:
+        data = bytes(range(100))
+        await store.put("k", body_of(data))
+        memory = bytearray(b"\xff" * 110)
+        await get_into(store, "k", start, memoryview(memory)[5 : 5 + stop - start])
+        assert memory == b"\xff" * 5 + data[start:stop] + b"\xff" * (105 - stop + start), "and not a byte beside it"
+
+    async def test_a_large_range_into_memory_of_ours(self, store: ObjectStore) -> None:
+        data = random.Random(3).randbytes(3_000_001)
+        await store.put("k", body_of(data))
+        memory = bytearray(2_000_000)
+        await get_into(store, "k", 7, memoryview(memory))
+        assert memory == data[7:2_000_007]
+
+    async def test_no_memory_is_filled_from_too_little_or_nothing(self, store: ObjectStore) -> None:
+        await store.put("k", body_of(bytes(100)))
+        for start, count in [(0, 101), (90, 20), (100, 1), (101, 0)]:
+            with pytest.raises(CorruptData):
+                await get_into(store, "k", start, memoryview(bytearray(count)))
+        with pytest.raises(ObjectMissing):
+            await get_into(store, "other", 0, memoryview(bytearray(1)))
 
     @pytest.mark.parametrize(("start", "stop"), [(0, 101), (90, 110), (100, 101), (500, 600)])
     async def test_an_answer_shorter_than_asked_is_corrupt(self, store: ObjectStore, start: int, stop: int) -> None:

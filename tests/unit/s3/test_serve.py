@@ -7,11 +7,9 @@ import http.client
 import socket
 import threading
 
-import httpcore
 import pytest
 
 from qss.errors import Refused
-from qss.s3.client import READ_BYTES
 from qss.s3.message import Response
 from qss.s3.rsgi import head_of, send
 from qss.s3.serve import listen, serve
@@ -172,14 +170,3 @@ def test_stop_lets_requests_finish_and_frees_the_port() -> None:
         listen("127.0.0.1", port.result()).close()
 
     asyncio.run(main())
-
-
-def test_httpcore_still_reads_in_pieces_of_our_size() -> None:
-    """The size is a private attribute there; if it is renamed, setting it does nothing."""
-    import inspect
-
-    from httpcore._async import http11
-
-    assert httpcore.AsyncHTTP11Connection is http11.AsyncHTTP11Connection
-    assert httpcore.AsyncHTTP11Connection.READ_NUM_BYTES == READ_BYTES
-    assert "self.READ_NUM_BYTES" in inspect.getsource(http11)
