@@ -10,11 +10,14 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import NewType, Protocol
+from typing import Final, NewType, Protocol
 
 from qss.errors import NoSpace
 
 Handle = NewType("Handle", int)
+
+DIRECT_BYTES: Final = 4096
+"""Alignment that direct writes keep; covers the block sizes of all common disks."""
 
 
 class Disk(Protocol):
@@ -24,6 +27,14 @@ class Disk(Protocol):
 
     def open(self, path: Path, *, write: bool = False) -> Handle:
         """An existing file. Raises FileNotFoundError."""
+        ...
+
+    def open_direct(self, path: Path) -> Handle | None:
+        """A second handle of an existing file, for writes past the page cache; None where there is no such thing.
+
+        Memory address, length and position of what is written must be multiples of DIRECT_BYTES; the write may
+        still be refused with EINVAL. It needs `sync_data` as any other.
+        """
         ...
 
     def close(self, handle: Handle) -> None: ...
@@ -78,6 +89,14 @@ class PosixDisk:
 
     def open(self, path: Path, *, write: bool = False) -> Handle:
         return Handle(os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC))
+
+    def open_direct(self, path: Path) -> Handle | None:
+        try:
+            return Handle(os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return None
+            raise
 
     def close(self, handle: Handle) -> None:
         os.close(handle)

@@ -14,7 +14,8 @@ from enum import Enum
 from qss.errors import QssError, Retryable
 from qss.trove.facts import Fact, apply
 from qss.trove.index import Index
-from qss.trove.volumes import Volume, VolumeSet
+from qss.trove.slots import Volume
+from qss.trove.volumes import VolumeSet
 
 
 class SyncMode(Enum):

@@ -20,11 +20,11 @@ from qss.trove.facts import Fact, grave_key, split_key
 from qss.trove.index import Tables
 from qss.trove.rows import decode_named, decode_object, decode_part
 from qss.trove.scan import Found, Unreadable, Whole, body_verifies, fact_of, scan
-from qss.trove.volumes import SMALL_BODY_BYTES_MAX, Slot, Volume
+from qss.trove.slots import PIECE_BYTES, Slot, Volume
+from qss.trove.volumes import SMALL_BODY_BYTES_MAX
 
 log = logging.getLogger(__name__)
 
-_PIECE_BYTES: Final = 1 * MIB
 COMPACT_BYTES_MIN: Final = 16 * MIB
 """Below this a volume is not worth the trouble."""
 
@@ -114,8 +114,10 @@ async def _copy(engine: Engine, volume: Volume, found: Whole, fact: Fact) -> tup
 
 def _copy_body(volume: Volume, slot: Slot, body_at: int) -> None:
     while slot.written < slot.header.body_len:
-        count = min(_PIECE_BYTES, slot.header.body_len - slot.written)
-        slot.write(slot.disk.pread(volume.handle, count, body_at + slot.written))
+        count = min(PIECE_BYTES, slot.header.body_len - slot.written)
+        piece = slot.piece()
+        piece.take(memoryview(slot.disk.pread(volume.handle, count, body_at + slot.written)))
+        slot.write(piece)
 
 
 def _lives(engine: Engine, volume: Volume, found: Whole) -> bool:

@@ -11,19 +11,19 @@ from typing import Any, Final, TypeVar
 from qss.formats.volume import BODY_BYTES_MAX, EtagKind, Footer, Header, Kind, hash_blocks, root_of
 from qss.host import Clock, Entropy
 from qss.limits import KIB, MIB
-from qss.s3.backend import BodyDigests, Chunk, IncomingBody
+from qss.s3.backend import BodyDigests, IncomingBody
 from qss.s3.errors import Code, S3Error
 from qss.trove.commit import Committer, SyncMode
 from qss.trove.facts import Fact
 from qss.trove.index import Index
 from qss.trove.meta import LATE_ROOM_BYTES, encode_late
-from qss.trove.volumes import SMALL_BODY_BYTES_MAX, Slot, VolumeSet
+from qss.trove.slots import Slot
+from qss.trove.volumes import SMALL_BODY_BYTES_MAX, VolumeSet
 
 T = TypeVar("T")
 
 INLINE_BYTES_MAX: Final = 256 * KIB
 """Up to here hashing and copying cost less than a hop to a thread and back."""
-PIECE_BYTES: Final = 1 * MIB
 UNKNOWN_LENGTH_BYTES_MAX: Final = 16 * MIB
 POOL_THREADS: Final = 3
 
@@ -150,23 +150,21 @@ class Engine:
     async def _fill(self, slot: Slot, body: IncomingBody) -> None:
         """Receive one piece while the one before is hashed and written: two buffers, whatever the length."""
         writing: asyncio.Future[None] | None = None
-        piece = bytearray()
+        piece = slot.piece()
         try:
             async for chunk in body.chunks():
-                rest: Chunk = memoryview(chunk)
+                rest = memoryview(chunk)
                 while rest:
-                    taken = rest[: PIECE_BYTES - len(piece)]
-                    piece += taken
-                    rest = rest[len(taken) :]
-                    if len(piece) == PIECE_BYTES:
+                    rest = piece.take(rest)
+                    if piece.full:
                         if writing is not None:
                             await _through(writing)
                         writing = asyncio.ensure_future(self.in_pool(slot.write, piece))
-                        piece = bytearray()
+                        piece = slot.piece()
         finally:
             if writing is not None:
                 await _through(writing)
-        if piece:
+        if piece.count:
             await _through(asyncio.ensure_future(self.in_pool(slot.write, piece)))
 
     def _stop_volumes(self) -> None:

@@ -20,7 +20,8 @@ from qss.trove.facts import PART_KEY, apply
 from qss.trove.index import Index, Tables
 from qss.trove.rows import decode_part
 from qss.trove.scan import BadFooter, Found, Unfinished, Unreadable, Whole, body_verifies, damaged_fact, fact_of, scan
-from qss.trove.volumes import Volume, VolumeSet
+from qss.trove.slots import Volume
+from qss.trove.volumes import VolumeSet
 
 _BATCH_RECORDS: Final = 1000
 

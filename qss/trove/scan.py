@@ -30,7 +30,7 @@ from qss.host import Disk
 from qss.limits import BLOCK_BYTES, MIB
 from qss.trove.facts import Fact
 from qss.trove.rows import Place
-from qss.trove.volumes import Volume
+from qss.trove.slots import Volume
 
 _READ_AHEAD: Final = 4096
 _PIECE_BYTES: Final = 4 * MIB

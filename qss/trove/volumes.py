@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,12 +29,11 @@ from qss.formats.volume import (
     encode_footer,
     encode_header,
     encode_record,
-    hash_blocks,
 )
 from qss.host import Clock, Disk, Entropy
-from qss.host.disk import Handle
-from qss.limits import BLOCK_BYTES, GIB, MIB
+from qss.limits import GIB, MIB
 from qss.trove.rows import Place
+from qss.trove.slots import DIRECT_BODY_BYTES_MIN, Slot, Volume
 
 VOLUME_BYTES_MAX: Final = 8 * GIB
 SMALL_BODY_BYTES_MAX: Final = 1 * MIB
@@ -45,68 +44,6 @@ RESERVE_BYTES: Final = 64 * MIB
 """Disk space kept for tombstones: deletes work on a full disk."""
 
 assert ALLOWANCE_BYTES < RESERVE_BYTES  # what is allowed ahead cannot eat the reserve
-
-
-@dataclass(slots=True, eq=False)
-class Volume:
-    """One file. `end` is where the next record goes; `floor` is what is known to be synced."""
-
-    path: Path
-    handle: Handle
-    superblock: Superblock
-    end: int = SUPERBLOCK_BYTES
-    floor: int = SUPERBLOCK_BYTES
-    sealed: bool = False
-    failed: bool = False  # a write or sync failed: what the disk holds is uncertain, no more goes here
-    unsettled: dict[int, int] = field(default_factory=dict)  # position → version: not in the index yet
-    open_slots: dict[int, None] = field(default_factory=dict)  # begun, footer not written
-    marked_at: int = SUPERBLOCK_BYTES  # end of the last mark
-    pins: int = 0
-    condemned: bool = False
-
-    @property
-    def number(self) -> int:
-        return self.superblock.number
-
-    @property
-    def low(self) -> int:
-        """Every record below is in the index, or dead."""
-        return next(iter(self.unsettled), self.end)
-
-    def place_of(self, position: int) -> tuple[bytes, int]:
-        return self.superblock.identity, position
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """Contiguous room for a record whose body arrives in pieces."""
-
-    disk: Disk
-    volume: Volume
-    position: int
-    header: Header
-    table: bytearray = field(default_factory=bytearray)
-    written: int = 0
-
-    @property
-    def place(self) -> Place:
-        return Place(self.volume.number, self.position, self.header.record_len)
-
-    def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """The next bytes of the body: multiples of 64 KiB but for the last. Hashes and writes; may run in a pool."""
-        assert self.written % BLOCK_BYTES == 0, "only the last piece may be odd"
-        assert self.written + len(piece) <= self.header.body_len, "more than announced"
-        view = memoryview(piece)
-        self.table += hash_blocks(view)
-        at = self.position + self.header.body_at + self.written
-        try:
-            self.disk.pwrite(self.volume.handle, [view], at)
-        except NoSpace:
-            raise NoSpace("the disk of this node is full") from None
-        except OSError as error:
-            self.volume.failed = self.volume.sealed = True
-            raise Retryable(f"writing a volume failed: {error.strerror}") from error
-        self.written += len(piece)
 
 
 @dataclass(slots=True)
@@ -130,6 +67,7 @@ class VolumeSet:
         self.unreadable: dict[Path, str] = {}
         self._active: dict[bool, Volume] = {}
         self._numbers = 0
+        self._spares: list[memoryview] = []
         self._allowance = 0  # bytes that may be written before free space is asked for again
         self._open_all()
 
@@ -240,7 +178,12 @@ class VolumeSet:
         volume.end = position + header.record_len
         volume.unsettled[position] = header.version
         volume.open_slots[position] = None
-        return Slot(self.disk, volume, position, header)
+        slot = Slot(self.disk, volume, position, header, self._spares)
+        if header.body_len >= DIRECT_BODY_BYTES_MIN:
+            if volume.direct is None:
+                volume.direct = self.disk.open_direct(volume.path)
+            slot.direct = volume.direct
+        return slot
 
     def finish(self, slot: Slot, footer: Footer) -> None:
         """Write the footer: the record is whole, not synced."""
@@ -329,7 +272,7 @@ class VolumeSet:
 
     def _bury(self, volume: Volume) -> None:
         if volume.condemned and volume.pins == 0 and self.volumes.pop(volume.number, None) is not None:
-            self.disk.close(volume.handle)
+            volume.close(self.disk)
 
     def oldest_unsettled(self) -> int | None:
         """Least version of a record that is not in the index yet; None: all are."""
@@ -343,5 +286,5 @@ class VolumeSet:
 
     def close(self) -> None:
         for volume in self.volumes.values():
-            self.disk.close(volume.handle)
+            volume.close(self.disk)
         self.volumes.clear()

@@ -142,6 +142,9 @@ class CrashDisk:
             raise FileNotFoundError(path)
         return self._handle(self._names[path])
 
+    def open_direct(self, path: Path) -> Handle | None:
+        return None
+
     def _handle(self, file: _File) -> Handle:
         self._next_handle += 1
         self._handles[self._next_handle] = file

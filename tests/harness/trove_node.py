@@ -60,6 +60,12 @@ class PowerCutDisk(PosixDisk):
         self._synced_size.setdefault(path, self.size(handle))
         return handle
 
+    def open_direct(self, path: Path) -> Handle | None:
+        handle = super().open_direct(path)
+        if handle is not None:
+            self._paths[handle] = path
+        return handle
+
     def pwrite(self, handle: Handle, parts: list[bytes | memoryview], position: int) -> int:
         written = super().pwrite(handle, parts, position)
         self._dirty.setdefault(self._paths[handle], []).append((position, written))
