@@ -106,8 +106,9 @@ def may_shrink(plain: memoryview) -> bool:
     the rest of sealing does (docs/adr/0034). What is short is always tried."""
     if len(plain) <= SAMPLES * SAMPLE_BYTES:
         return True
-    step = (len(plain) - SAMPLE_BYTES) // (SAMPLES - 1)
-    samples = b"".join(plain[number * step : number * step + SAMPLE_BYTES] for number in range(SAMPLES))
+    part = len(plain) // SAMPLES
+    first = (part - SAMPLE_BYTES) // 2  # in the middle of each part: the last 64 KiB of a stripe may be padding
+    samples = b"".join(plain[at : at + SAMPLE_BYTES] for at in range(first, SAMPLES * part, part))
     saved = len(samples) - len(zstd.compress(samples, _SAMPLE_LEVEL))
     return saved * SHRINKS_BY >= len(samples)
 
