@@ -45,6 +45,8 @@ class Index:
         except (lmdb.Error, struct.error) as error:
             raise Damaged(f"the index cannot be opened: {error}") from error
         self._live_changed: set[SegmentId] = set()
+        self.live_total = sum(self._live.values())
+        """Bytes of files that point into any segment."""
         self.changes = 0  # rows changed since the last checkpoint
 
     # -- rows
@@ -112,6 +114,7 @@ class Index:
         live, changed = self._live, self._live_changed
         if before is not None:
             segment, length = _EXTENT_PART.unpack(before)
+            self.live_total -= length
             rest = live.get(segment, 0) - length
             if rest > 0:
                 live[segment] = rest
@@ -120,6 +123,7 @@ class Index:
             changed.add(segment)
         if after is not None:
             segment, length = _EXTENT_PART.unpack(after)
+            self.live_total += length
             live[segment] = live.get(segment, 0) + length
             changed.add(segment)
 

@@ -155,6 +155,11 @@ class SegmentCache:
         """Number of rows of a table."""
         return self._ledger.index.count(table)
 
+    @property
+    def live_bytes(self) -> int:
+        """Bytes that files point to, wherever they are."""
+        return self._ledger.index.live_total
+
     def holds(self, segment: SegmentId, position: int) -> bool:
         """Whether the stripe with this byte of a segment can be read here without a fetch."""
         if self._reads.segment_file(segment) is not None:
@@ -345,7 +350,7 @@ class SegmentCache:
         return CacheFacts(
             unsealed_bytes=sum(file.position for file in logs),
             at_risk_age_s=max(ages, default=0.0),
-            live_bytes=sum(self._ledger.index.live_all().values()),
+            live_bytes=self._ledger.index.live_total,
             disk_free_bytes=free,
             disk_total_bytes=total,
             writers_waiting=self._admission.waiting,

@@ -15,6 +15,7 @@ from qss.formats.tables import ExtentRow, InodeRow, Table, pair_key, pair_of_key
 from qss.fs.attrs import is_dir, is_file
 from qss.fs.extents import Piece, Placed, pieces, splice
 from qss.fs.inodes import Inodes, Transaction
+from qss.fs.quota import UNLIMITED, Quota
 from qss.ids import Ino
 from qss.limits import FILE_BYTES_MAX
 
@@ -25,8 +26,9 @@ _KEY_LAST: Final = 2**64 - 1
 
 
 class Files:
-    def __init__(self, inodes: Inodes) -> None:
+    def __init__(self, inodes: Inodes, quota: Quota = UNLIMITED) -> None:
         self._inodes = inodes
+        self._quota = quota
         self._cache: SegmentCache = inodes.cache
         self._last: dict[int, Placed] = {}  # inode → extent last read from; dropped by every change of its extents
 
@@ -136,7 +138,7 @@ class Files:
     def write(self, ino: int, offset: int | None, data: bytes | memoryview) -> int:
         """Write at `offset`; None: at the end, wherever that is now. The count written, always all.
 
-        The caller has been admitted. Raises FsError: EFBIG, EISDIR, EINVAL, EROFS; NoSpace.
+        The caller has been admitted. Raises FsError: EFBIG, EDQUOT, EISDIR, EINVAL, EROFS; NoSpace.
         """
         count = len(data)
         inodes = self._inodes
@@ -147,6 +149,8 @@ class Files:
             raise FsError(errno.EFBIG)
         if not count:
             return 0
+        if self._quota.bytes_max is not None:
+            self._check_quota(ino, start, stop)
         # 1. The bytes. After a crash here they are garbage that no row names.
         placed = self._cache.append(Ino(ino), start, data)
         # 2. The commit point.
@@ -164,6 +168,12 @@ class Files:
             row.mtime_ns = row.ctime_ns = inodes.clock.now_ns()
             tx.put_inode(ino, row)
         return count
+
+    def _check_quota(self, ino: int, start: int, stop: int) -> None:
+        used = self._cache.live_bytes
+        if used + stop - start > (self._quota.bytes_max or 0):  # near the limit: what is overwritten does not count
+            holes = sum(piece.length for piece in self._pieces(ino, start, stop) if piece.extent is None)
+            self._quota.check_bytes(used, holes)
 
     def _splice(self, tx: Transaction, ino: int, start: int, stop: int, new: list[Placed]) -> int:
         """Returns the bytes of content that lost their name."""

@@ -36,6 +36,7 @@ from qss.fs.handles import Handle, Handles
 from qss.fs.inodes import Inodes, Transaction
 from qss.fs.namespace import Namespace, Place
 from qss.fs.orphans import Orphans
+from qss.fs.quota import UNLIMITED, Quota
 from qss.fs.xattrs import VIRTUAL_PREFIX, Xattrs
 from qss.host.clock import Clock
 from qss.ids import Ino
@@ -46,6 +47,7 @@ class FsOptions:
     read_only: bool = False
     atime: str = "relatime"  # or "noatime"
     root_mode: int = 0o755  # of a new file system
+    quota: Quota = UNLIMITED
 
 
 class FileSystem:
@@ -57,8 +59,8 @@ class FileSystem:
         self._inodes = Inodes(cache, clock, root_mode=options.root_mode)
         self._handles = Handles()
         self._orphans = Orphans(self._inodes, self._handles)
-        self._names = Namespace(self._inodes, self._orphans)
-        self._files = Files(self._inodes)
+        self._names = Namespace(self._inodes, self._orphans, options.quota)
+        self._files = Files(self._inodes, options.quota)
         self._xattrs = Xattrs(self._inodes)
         self.find = self._names.find
         """find(parent, name) -> Ino | None. Raises FsError: ENOENT (no such directory), ENOTDIR, ENAMETOOLONG."""
@@ -136,7 +138,7 @@ class FileSystem:
     # -- names
 
     def create(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
-        """A new regular file. Raises FsError: EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EROFS, NoSpace."""
+        """A new regular file. Raises FsError: EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EDQUOT, EROFS, NoSpace."""
         return self.mknod(parent, name, stat.S_IFREG | stat.S_IMODE(mode), 0, caller)
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Attributes:
@@ -254,7 +256,7 @@ class FileSystem:
     async def write(self, handle: int, offset: int, data: bytes | memoryview) -> int:
         """Write all of `data`, at the end of the file for an O_APPEND handle; the count.
 
-        Waits for room while the cache is over its limit. Raises FsError: EBADF, EFBIG, EROFS, EINVAL; NoSpace.
+        Waits for room while the cache is over its limit. Raises FsError: EBADF, EFBIG, EDQUOT, EROFS, EINVAL; NoSpace.
         """
         opened = self._handles.get(handle)
         if not opened.writable or offset < 0:
@@ -296,7 +298,7 @@ class FileSystem:
 
     def statfs(self) -> SpaceFigures:
         """Used: what files hold, wherever it is. Free: what the cache disk can still take."""
-        return locality.space(self._cache)
+        return self._options.quota.shown(locality.space(self._cache))
 
     def invalidate(self, inos: Iterable[int]) -> None:
         """Rows of these files' extents were moved by the cache itself (compaction)."""

@@ -12,6 +12,7 @@ from qss.fs import acl
 from qss.fs.attrs import DIRECTORY_BYTES, Caller, check_name, entry_type, is_dir
 from qss.fs.inodes import Inodes, Transaction
 from qss.fs.orphans import Orphans
+from qss.fs.quota import UNLIMITED, Quota
 from qss.ids import ROOT_INO, Ino
 from qss.limits import LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX
 
@@ -31,8 +32,9 @@ class Place(NamedTuple):
 
 
 class Namespace:
-    def __init__(self, inodes: Inodes, orphans: Orphans) -> None:
+    def __init__(self, inodes: Inodes, orphans: Orphans, quota: Quota = UNLIMITED) -> None:
         self._inodes = inodes
+        self._quota = quota
         self._orphans = orphans
 
     def find(self, parent: int, name: bytes) -> Ino | None:
@@ -63,7 +65,7 @@ class Namespace:
     ) -> Ino:
         """Make an inode of the type in `mode` (no type: a regular file) under a name that is free.
 
-        Raises FsError: EEXIST, ENOENT (the directory is deleted), ENOTDIR, ENAMETOOLONG, EINVAL, NoSpace.
+        Raises FsError: EEXIST, ENOENT (the directory is deleted), ENOTDIR, ENAMETOOLONG, EINVAL, EDQUOT, NoSpace.
         """
         check_name(name)
         if not stat.S_IFMT(mode):
@@ -74,6 +76,8 @@ class Namespace:
             directory = self._for_entry(tx, parent)
             if inodes.cache.get(Table.ENTRIES, name_key(parent, name)) is not None:
                 raise FsError(errno.EEXIST)
+            if self._quota.inodes_max is not None:
+                self._quota.check_inode(inodes.cache.count(Table.INODES))
             ino = inodes.new_ino(tx)
             gid = caller.gid
             folder = stat.S_ISDIR(mode)
