@@ -252,7 +252,7 @@ class Courier:
                 self._in_flight.discard(segment)
         await self._roots.spread()
         if not self._queue:
-            self._vault.buffers.trim()
+            self._vault.trim()
 
     async def _location_changed(self, location: LocationId, up: bool) -> None:
         if up:

@@ -95,9 +95,10 @@ class Repairer:
             blocks = {shard: buffers[at * count : (at + 1) * count] for at, shard in enumerate(order)}
             for number in range(count):
                 stripe = StripeNo(number)
-                have = await self._fetcher.gather(manifest, stripe, avoid=frozenset(targets))
                 wanted = {shard: blocks[shard][number] for shard in order}
-                await trio.to_thread.run_sync(partial(_rebuild_stripe, manifest, stripe, have, wanted))
+                with self._fetcher.room(manifest) as room:
+                    have = await self._fetcher.gather(manifest, stripe, room, avoid=frozenset(targets))
+                    await trio.to_thread.run_sync(partial(_rebuild_stripe, manifest, stripe, have, wanted))
             for shard, location in targets.items():
                 try:
                     await self._uploader.put(planned, box, shard, location, blocks[shard])
@@ -120,11 +121,12 @@ class Repairer:
             raise CorruptData("another shard is there than was put")
         if manifest.stripes:
             last = StripeNo(len(manifest.stripes) - 1)
-            await self._fetcher.block(manifest, last, Source(shard, location))
+            memory = memoryview(bytearray(manifest.stripes[last].block))
+            await self._fetcher.block(manifest, last, Source(shard, location), memory)
 
 
 def _rebuild_stripe(
-    manifest: Manifest, stripe: StripeNo, have: Mapping[ShardNo, bytes], wanted: Mapping[ShardNo, memoryview]
+    manifest: Manifest, stripe: StripeNo, have: Mapping[ShardNo, memoryview], wanted: Mapping[ShardNo, memoryview]
 ) -> None:
     """In a thread. Raises CorruptData when a rebuilt block is not the one the manifest names."""
     erasure.code(manifest.k, manifest.m).rebuild_into(have, wanted)

@@ -81,6 +81,11 @@ class Vault:
                 return receipt
         return await self._store_fresh(sealed, path)
 
+    def trim(self) -> None:
+        """Give back memory that is not in use."""
+        self.buffers.trim()
+        self._fetcher.trim()
+
     async def complete(self, segment: SegmentId) -> Receipt:
         """Rebuild and put what is missing or damaged of a stored segment, as far as locations answer now.
 
