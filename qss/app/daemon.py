@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -30,9 +31,13 @@ class Readiness:
     """The child's side: say once that all is well, or why not."""
 
     handle: int | None  # of the pipe; None: nobody listens
+    notify_socket: str | None = None  # of systemd, sd_notify(3)
 
     def ready(self) -> None:
         self._send(encode(Reply(os.getpid(), None)))
+        if self.notify_socket:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+                notify.sendto(b"READY=1", self.notify_socket.replace("@", "\0", 1))  # "@": an abstract address
 
     def failed(self, error: QssError) -> None:
         self._send(encode(failure_of(os.getpid(), error)))

@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -35,13 +36,15 @@ from qss.app.mount_methods import MountProcess, methods
 from qss.app.running import pid_file, state_lock
 from qss.app.supervise import Supervisor
 from qss.cache.store import SegmentCache
-from qss.config import Settings, environment, load
+from qss.config import Settings, environment, load, with_options
 from qss.control.client import ControlClient
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
-from qss.fs.filesystem import FileSystem
+from qss.fs.filesystem import FileSystem, FsOptions
+from qss.fs.quota import Quota
 from qss.fuse.mount import MountOptions, serve
 from qss.host import Host
+from qss.limits import KIB
 
 HOOKS_END_S_MAX: Final = 30.0
 ANSWERS_S_MAX: Final = 2.0
@@ -66,7 +69,9 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             hooks=UserHooks(settings.hooks, host.clock),
             started_ns=host.clock.now_ns(),
         )
-        filesystem = FileSystem(cache, host.clock)
+        mount = settings.mount
+        quota = Quota(mount.quota_bytes, mount.quota_inodes)
+        filesystem = FileSystem(cache, host.clock, FsOptions(mount.read_only, mount.atime, quota=quota))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)
@@ -96,7 +101,11 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
         scope.cancel()
 
     mount = process.settings.mount
-    options = MountOptions(allow_other=mount.allow_other, writeback=mount.writeback_cache)
+    options = MountOptions(
+        read_only=mount.read_only, allow_other=mount.allow_other, writeback=mount.writeback_cache,
+        nodev=mount.nodev, nosuid=mount.nosuid, noexec=mount.noexec, uid=mount.uid, gid=mount.gid,
+        read_ahead_kib=mount.read_ahead_bytes // KIB,
+    )  # fmt: skip
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_on_signal, nursery.cancel_scope)
         nursery.start_soon(end_on_request, nursery.cancel_scope)
@@ -136,12 +145,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mountpoint", type=Path, required=True)
     parser.add_argument("--log-file", type=Path)
     parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--options", default="")
     given = parser.parse_args(arguments)
     for name in UNWANTED_IN_ENVIRONMENT:
         os.environ.pop(name, None)
-    readiness = Readiness(given.ready_fd)
+    readiness = Readiness(given.ready_fd, environment().get("NOTIFY_SOCKET"))
     try:
         settings = load(given.config, environment())
+        settings = replace(settings, mount=with_options(settings.mount, given.options))
         start_logging(settings.log, "mount", given.log_file)
         with ExitStack() as held:
             check_key(settings)

@@ -23,12 +23,13 @@ def mount(
     directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="[that of the configuration]")] = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay; log to standard error.")] = False,
     log_file: Annotated[Path | None, typer.Option(metavar="FILE", help="[STATE/log/qss.log]")] = None,
+    options: Annotated[str, typer.Option("-o", metavar="OPTIONS", help="As mount(8): ro,noatime,uid=1000,…")] = "",
     as_json: Annotated[bool, JsonFlag] = False,
 ) -> None:
     """Mount the file system; returns when it is ready."""
     from qss.app import daemon
     from qss.app.identity import check_key
-    from qss.config import environment
+    from qss.config import environment, with_options
     from qss.errors import ConfigInvalid
 
     session = session_of(context)
@@ -36,7 +37,8 @@ def mount(
     mountpoint = directory.absolute() if directory else settings.mountpoint
     if mountpoint is None:
         raise ConfigInvalid("name the directory to mount on, or set mountpoint in the configuration")
-    arguments = ["--config", str(settings.source), "--mountpoint", str(mountpoint)]
+    with_options(settings.mount, options)  # refused here, before anything is started
+    arguments = ["--config", str(settings.source), "--mountpoint", str(mountpoint), "--options", options]
     if log_file:
         arguments += ["--log-file", str(log_file.absolute())]
     if foreground:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qss.config.find import environment, find_config
+from qss.config.mount_options import with_options
 from qss.config.read import load, parse
 from qss.config.settings import HookOptions, LogOptions, MountSettings, Settings
 
@@ -15,4 +16,5 @@ __all__ = [
     "find_config",
     "load",
     "parse",
+    "with_options",
 ]

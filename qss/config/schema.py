@@ -160,6 +160,16 @@ MOUNT: Final[Fields] = {
     "allow_other": Field("allow_other", flag),
     "writeback_cache": Field("writeback_cache", flag),
     "drain": Field("drain_s", duration()),
+    "read_only": Field("read_only", flag),
+    "atime": Field("atime", one_of("relatime", "noatime")),
+    "nodev": Field("nodev", flag),
+    "nosuid": Field("nosuid", flag),
+    "noexec": Field("noexec", flag),
+    "uid": Field("uid", whole(0, 2**32 - 2)),
+    "gid": Field("gid", whole(0, 2**32 - 2)),
+    "read_ahead": Field("read_ahead_bytes", size(4 * KIB, 64 * MIB)),
+    "quota_bytes": Field("quota_bytes", optional(size(1))),
+    "quota_inodes": Field("quota_inodes", optional(whole(1, 2**62))),
 }
 
 CODE: Final[Fields] = {"k": Field("k", whole(1, 255)), "m": Field("m", whole(0, 255))}

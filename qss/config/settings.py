@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qss.cache.options import CacheOptions
 from qss.ids import LocationId
+from qss.limits import MIB
 from qss.offload.options import LocationOptions, OffloadOptions
 
 
@@ -17,6 +18,16 @@ class MountSettings:
     allow_other: bool = True  # users besides the mounting one may use it, as far as modes let them
     writeback_cache: bool = False  # the kernel collects small writes: faster, less safe when the machine crashes
     drain_s: float = 10.0  # at the end: how long offload may go on with what is at risk
+    read_only: bool = False
+    atime: str = "relatime"  # or "noatime"
+    nodev: bool = False  # as mount(8): device files have no meaning here
+    nosuid: bool = False
+    noexec: bool = False
+    uid: int | None = None  # shown as the owner of everything, whatever is stored
+    gid: int | None = None
+    read_ahead_bytes: int = MIB  # of the kernel, where we may set it
+    quota_bytes: int | None = None  # of content; None: as much as there is room for
+    quota_inodes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

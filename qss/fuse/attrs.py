@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import pyfuse3
@@ -23,6 +24,20 @@ def entry_of(attributes: Attributes) -> pyfuse3.EntryAttributes:
     entry.st_blksize = BLOCK_BYTES
     entry.entry_timeout = entry.attr_timeout = ATTRIBUTES_VALID_S
     return entry
+
+
+def owned_by(uid: int | None, gid: int | None) -> Callable[[Attributes], pyfuse3.EntryAttributes]:
+    """As `entry_of`, with another owner; None: the stored one."""
+
+    def shown(attributes: Attributes) -> pyfuse3.EntryAttributes:
+        entry = entry_of(attributes)
+        if uid is not None:
+            entry.st_uid = uid
+        if gid is not None:
+            entry.st_gid = gid
+        return entry
+
+    return shown
 
 
 def negative_entry() -> pyfuse3.EntryAttributes:

@@ -42,6 +42,9 @@ class MountOptions:
     acl: bool = True
     nodev: bool = False
     nosuid: bool = False
+    noexec: bool = False
+    uid: int | None = None  # shown as the owner of everything
+    gid: int | None = None
     fsname: str = FSNAME
     subtype: str = FSNAME
     read_ahead_kib: int = READ_AHEAD_KIB
@@ -56,6 +59,8 @@ class MountOptions:
             chosen.add("allow_other")
         if self.default_permissions:
             chosen.add("default_permissions")
+        if self.noexec:
+            chosen.add("noexec")
         # The kernel's own defaults for a mount by root are dev and suid; libfuse's are the opposite.
         if os.geteuid() == 0:
             chosen.add("nodev" if self.nodev else "dev")
@@ -76,7 +81,8 @@ async def serve(
     when the kernel has shaken hands. Raises Refused when it cannot be mounted; says why.
     """
     await trio.to_thread.run_sync(clean_mountpoint, mountpoint)
-    operations = Operations(fs, writeback=options.writeback, acl=options.acl)
+    shown = None if options.uid is None and options.gid is None else (options.uid, options.gid)
+    operations = Operations(fs, writeback=options.writeback, acl=options.acl, owner=shown)
     keep_buffers()
     Turns().install()
     _init(operations, mountpoint, options)

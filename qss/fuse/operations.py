@@ -22,7 +22,7 @@ from qss.fs.attrs import Attributes
 from qss.fs.filesystem import FileSystem
 from qss.fs.namespace import COOKIE_FIRST
 from qss.fs.xattrs import CAPABILITY
-from qss.fuse.attrs import change_of, entry_of, negative_entry, statvfs_of
+from qss.fuse.attrs import change_of, entry_of, negative_entry, owned_by, statvfs_of
 from qss.fuse.errnos import errno_of
 
 log = logging.getLogger(__name__)
@@ -95,8 +95,13 @@ def awaited(handler: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Cor
 class Operations(pyfuse3.Operations):
     supports_dot_lookup = True
 
-    def __init__(self, fs: FileSystem, *, writeback: bool = False, acl: bool = True) -> None:
+    def __init__(
+        self, fs: FileSystem, *, writeback: bool = False, acl: bool = True,
+        owner: tuple[int | None, int | None] | None = None,
+    ) -> None:  # fmt: skip
+        """`owner`: user and group shown for everything, whatever is stored."""
         super().__init__()
+        self._shown = entry_of if owner is None else owned_by(*owner)
         self._fs = fs
         self.enable_writeback_cache = writeback
         self.enable_acl = acl
@@ -172,7 +177,7 @@ class Operations(pyfuse3.Operations):
 
     @answered
     def getattr(self, inode: InodeT, ctx: RequestContext) -> pyfuse3.EntryAttributes:
-        return entry_of(self._fs.getattr(inode))
+        return self._shown(self._fs.getattr(inode))
 
     @awaited
     async def setattr(
@@ -184,7 +189,7 @@ class Operations(pyfuse3.Operations):
         ctx: RequestContext,
     ) -> pyfuse3.EntryAttributes:
         change = change_of(attr, fields, kernel_keeps_times=self.enable_writeback_cache)
-        return entry_of(await self._fs.setattr(inode, change))
+        return self._shown(await self._fs.setattr(inode, change))
 
     @answered
     def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
@@ -270,7 +275,7 @@ class Operations(pyfuse3.Operations):
     def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         fs = self._fs
         for cookie, name, ino, _ in fs.readdir(fs.inode_of(fh), start_id):
-            if not pyfuse3.readdir_reply(token, FileNameT(name), entry_of(fs.getattr(ino)), cookie):
+            if not pyfuse3.readdir_reply(token, FileNameT(name), self._shown(fs.getattr(ino)), cookie):
                 return
             if cookie >= COOKIE_FIRST:  # the kernel counts no lookup for . and ..
                 fs.remember(ino)
@@ -287,7 +292,7 @@ class Operations(pyfuse3.Operations):
 
     def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
         """An answer that gives the inode's number to the kernel."""
-        entry = entry_of(attributes)
+        entry = self._shown(attributes)
         self._fs.remember(attributes.ino)
         return entry
 
