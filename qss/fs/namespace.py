@@ -117,18 +117,19 @@ class Namespace:
         return target
 
     def link(self, ino: int, parent: int, name: bytes) -> None:
-        """A further name. Raises FsError: EPERM (a directory), EMLINK, ENOENT (no name left), EEXIST."""
+        """A further name. Raises FsError: ENOTDIR (the parent), EPERM (a directory), EMLINK, EEXIST,
+        ENOENT (no name left)."""
         check_name(name)
         now = self._inodes.clock.now_ns()
         with Transaction(self._inodes) as tx:
             row = tx.inode(ino)
+            directory = self._for_entry(tx, parent)
             if is_dir(row):
                 raise FsError(errno.EPERM)
             if row.nlink == 0:
                 raise FsError(errno.ENOENT)
             if row.nlink >= LINKS_MAX:
                 raise FsError(errno.EMLINK)
-            directory = self._for_entry(tx, parent)
             if tx.change.get(Table.ENTRIES, name_key(parent, name)) is not None:
                 raise FsError(errno.EEXIST)
             row.nlink += 1

@@ -226,6 +226,16 @@ async def test_too_many_links(fs, monkeypatch):
         fs.link(ino, ROOT_INO, b"i")
 
 
+async def test_linking_a_directory_below_a_file_says_not_a_directory(fs):
+    """Found by the model: the parent is looked at first, as the kernel does."""
+    file = await make(fs, b"file")
+    directory = fs.mkdir(ROOT_INO, b"directory", 0o755, ROOT).ino
+    with fails(errno.ENOTDIR):
+        fs.link(directory, file, b"name")
+    with fails(errno.EPERM):
+        fs.link(directory, ROOT_INO, b"name")
+
+
 async def test_exchange_with_a_directory_above_refuses(fs):
     a = fs.mkdir(ROOT_INO, b"a", 0o755, ROOT).ino
     b = fs.mkdir(a, b"b", 0o755, ROOT).ino
