@@ -103,7 +103,8 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
     mount = process.settings.mount
     options = MountOptions(
         read_only=mount.read_only, allow_other=mount.allow_other, writeback=mount.writeback_cache,
-        nodev=mount.nodev, nosuid=mount.nosuid, noexec=mount.noexec, uid=mount.uid, gid=mount.gid,
+        nodev=mount.nodev, nosuid=mount.nosuid, noexec=mount.noexec, noatime=mount.atime == "noatime",
+        uid=mount.uid, gid=mount.gid,
         read_ahead_kib=mount.read_ahead_bytes // KIB,
     )  # fmt: skip
     async with trio.open_nursery() as nursery:

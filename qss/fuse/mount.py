@@ -43,6 +43,7 @@ class MountOptions:
     nodev: bool = False
     nosuid: bool = False
     noexec: bool = False
+    noatime: bool = False  # for /proc/mounts; what reads do to access times is the file system's
     uid: int | None = None  # shown as the owner of everything
     gid: int | None = None
     fsname: str = FSNAME
@@ -59,8 +60,7 @@ class MountOptions:
             chosen.add("allow_other")
         if self.default_permissions:
             chosen.add("default_permissions")
-        if self.noexec:
-            chosen.add("noexec")
+        chosen |= {name for name in ("noexec", "noatime") if getattr(self, name)}
         # The kernel's own defaults for a mount by root are dev and suid; libfuse's are the opposite.
         if os.geteuid() == 0:
             chosen.add("nodev" if self.nodev else "dev")
