@@ -31,12 +31,16 @@ OPEN_FILES_MAX: Final = 256
 TABLES_MAX: Final = 16_384  # records; at most 1 KiB of table each
 FETCHES_IN_FLIGHT_MAX: Final = 8
 READAHEAD_STRIPES: Final = 3
+"""Kept under way before a sequential reader: touching one of them starts the next, so that it never waits."""
+MISSED_MAX: Final = 64  # stripes remembered, to tell who reads one after another
 FETCH_WAIT_S_FIRST: Final = 0.25
 FETCH_WAIT_S_MAX: Final = 2.0
 
 StripeKey = tuple[SegmentId, StripeNo]
 FileKey = tuple[SegmentId, int]  # stripe number, or WHOLE
 WHOLE: Final = -1
+Following = Callable[[SegmentId], tuple[SegmentId, int] | None]
+"""The data segment written after this one and its number of stripes elsewhere, if it is known."""
 
 
 @dataclass(slots=True)
@@ -64,8 +68,11 @@ class Figures(TypedDict):
 class ReadCache:
     """Owner of everything that is read. Lives on the trio thread."""
 
-    def __init__(self, disk: Disk, stripes: Path, vault: SegmentVault | None, fetch_deadline_s: float) -> None:
+    def __init__(
+        self, disk: Disk, stripes: Path, vault: SegmentVault | None, fetch_deadline_s: float, following: Following
+    ) -> None:
         self._disk = disk
+        self._following = following
         self._stripes_path = stripes
         self._vault = vault
         self._deadline_s = fetch_deadline_s
@@ -74,6 +81,7 @@ class ReadCache:
         self._fetches: dict[StripeKey, trio.Event] = {}
         self._slots = trio.CapacityLimiter(FETCHES_IN_FLIGHT_MAX)
         self._missed: OrderedDict[StripeKey, None] = OrderedDict()
+        self._ahead: OrderedDict[FileKey, int] = OrderedDict()  # fetched ahead, untouched: stripes of its segment
         self.nursery: trio.Nursery | None = None  # background fetches; without one only what is asked for is fetched
         self.files: dict[FileKey, CachedFile] = {}
         self.bad_local: set[FileKey] = set()  # whole segments with a damaged block: read through stripes instead
@@ -99,6 +107,7 @@ class ReadCache:
     def drop(self, key: FileKey) -> int:
         """Forget and unlink one cached file; the bytes that frees."""
         file = self.files.pop(key, None)
+        self._ahead.pop(key, None)
         if file is None:
             return 0
         handle = self._handles.pop(key, None)
@@ -185,6 +194,8 @@ class ReadCache:
             file = self.files.get(key)
             if file is None:
                 return None, 0
+            if self._ahead and key in self._ahead:
+                self._touch(segment, StripeNo(stripe))
         file.used_s = trio.current_time()
         handles = self._handles
         handle = handles.get(key)
@@ -271,21 +282,49 @@ class ReadCache:
         return done
 
     def _read_ahead(self, key: StripeKey, stripes_total: int) -> None:
+        """On a miss: a reader who comes from the stripe before goes on to the next ones, it seems."""
         segment, stripe = key
+        if key in self._ahead:
+            self._touch(segment, stripe)
+            return
         sequential = (segment, StripeNo(stripe - 1)) in self._missed
-        self._missed[key] = None
-        if len(self._missed) > 64:
-            self._missed.popitem(last=False)
+        self._note_missed(key)
         if self.nursery is None or not sequential or key in self._fetches:
             return
         self._start(key, self.nursery)
-        for ahead in range(stripe + 1, min(stripe + 1 + READAHEAD_STRIPES, stripes_total)):
-            following = (segment, StripeNo(ahead))
-            self._missed[following] = None
-            if following not in self.files and following not in self._fetches:
-                if len(self._fetches) >= FETCHES_IN_FLIGHT_MAX:
+        self._fetch_after(segment, stripe, stripes_total)
+
+    def _touch(self, segment: SegmentId, stripe: StripeNo) -> None:
+        """The reader has come to a stripe that was fetched ahead."""
+        self._fetch_after(segment, stripe, self._ahead.pop((segment, stripe)))
+
+    def _fetch_after(self, segment: SegmentId, stripe: StripeNo, stripes_total: int) -> None:
+        """Have the next READAHEAD_STRIPES here or under way, also where the data goes on in the next segment."""
+        for _ in range(READAHEAD_STRIPES):
+            stripe = StripeNo(stripe + 1)
+            if stripe >= stripes_total:
+                following = self._following(segment)
+                if following is None:
                     return
-                self._start(following, self.nursery)
+                segment, stripes_total = following
+                stripe = StripeNo(0)
+            key = (segment, stripe)
+            if stripe >= stripes_total or (segment, WHOLE) in self.files or self.nursery is None:
+                return
+            if key in self.files or key in self._fetches:
+                continue
+            if len(self._fetches) >= FETCHES_IN_FLIGHT_MAX:
+                return
+            self._note_missed(key)
+            self._ahead[key] = stripes_total
+            if len(self._ahead) > MISSED_MAX:
+                self._ahead.popitem(last=False)
+            self._start(key, self.nursery)
+
+    def _note_missed(self, key: StripeKey) -> None:
+        self._missed[key] = None
+        if len(self._missed) > MISSED_MAX:
+            self._missed.popitem(last=False)
 
     async def _fetch(self, key: StripeKey, done: trio.Event) -> None:
         """Try until the deadline. Failure is only that the stripe is still not there."""

@@ -35,6 +35,7 @@ RETENTION_KEY: Final = b"cache.retention"
 _TICK_S: Final = 1.0
 _EVICT_EVERY_S: Final = 5.0
 _ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
+_NUMBERS_BETWEEN_MAX: Final = 8  # segments of other kinds between two data segments, to look past
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
 _log = logging.getLogger("qss.cache")
@@ -65,7 +66,7 @@ class SegmentCache:
         self._ledger = Ledger(recovered.index, recovered.data, recovered.journal, self._reopened_index)
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
-        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s)
+        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._following)
         self._admission = Admission(
             lambda: host.disk.free_bytes(root)[0], self._make_room,
             options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
@@ -430,6 +431,14 @@ class SegmentCache:
                 path = log.path_of(segment)
                 self._reads.add_segment(segment, path, length, used_s(path))
         self._reads.find_stripes(used_s)
+
+    def _following(self, segment: SegmentId) -> tuple[SegmentId, int] | None:
+        """The data segment behind this one; journals and checkpoints take numbers in between."""
+        for number in range(segment + 1, segment + 1 + _NUMBERS_BETWEEN_MAX):
+            row = self._shelf.rows.get(SegmentId(number))
+            if row is not None and row.kind is SegmentKind.DATA:
+                return SegmentId(number), self._shelf.stripes_elsewhere(SegmentId(number))
+        return None
 
     def _stored_retention(self) -> RetentionOptions | None:
         stored = self.get(Table.META, RETENTION_KEY)

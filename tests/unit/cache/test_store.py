@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from qss.cache.options import CacheOptions, RetentionOptions
+from qss.cache.read_cache import READAHEAD_STRIPES
 from qss.cache.store import SegmentCache
 from qss.errors import FsError, NoSpace, ObjectMissing, TooFewShards
 from qss.formats.tables import ExtentRow, InodeRow, SegmentState, Table, pair_key, u64_key
@@ -196,6 +197,34 @@ async def test_a_sequential_reader_is_fetched_ahead_of(tmp_path: Path) -> None:
             while cache.facts().fetches_in_flight:
                 await trio.testing.wait_all_tasks_blocked()
         assert sorted(stripe for _, stripe in vault.fetched) == [0, 1, 2, 3, 4]
+        nursery.cancel_scope.cancel()
+    await cache.close()
+
+
+async def test_reading_on_keeps_the_next_stripes_coming_across_segments(tmp_path: Path) -> None:
+    vault = KeptVault()
+    cache = await opened(tmp_path, vault)  # two stripes a segment
+    extents = write(cache, 2, 0, pattern(36 * MIB)[: 36 * MIB])
+    await cache.cut()
+    await offload(cache, vault)
+    await cache.evict(all_=True)
+    places = list(dict.fromkeys((e.segment, e.record_position // STRIPE_BYTES) for _, e in extents))
+    first_of = {(e.segment, e.record_position // STRIPE_BYTES): e for _, e in reversed(extents)}
+    assert len({segment for segment, _ in places}) >= 4
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cache.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for at, place in enumerate(places):
+            if at >= 2:
+                assert cache.read_now(first_of[place], 0, 10) is not None, "it is here before it is asked for"
+            else:
+                await cache.read(first_of[place], 0, 10)
+            with trio.fail_after(10):
+                while cache.facts().fetches_in_flight:
+                    await trio.testing.wait_all_tasks_blocked()
+            ahead = 1 if at == 0 else at + 1 + READAHEAD_STRIPES
+            assert sorted(vault.fetched) == places[:ahead]
         nursery.cancel_scope.cancel()
     await cache.close()
 
