@@ -11,6 +11,7 @@ It may be killed at any moment: what is sealed and not yet safe is a question to
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -189,6 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load(given.config, environment())
         start_logging(settings.log, "offload", given.log_file)
         keys = FsKeys.derive(check_key(settings))
+        gc.freeze()  # what is imported stays: no need to look at it again and again
         trio.run(run_offload, settings, keys)
     except QssError as error:
         log.error("%s", error)
