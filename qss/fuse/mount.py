@@ -166,12 +166,12 @@ def clean_mountpoint(mountpoint: Path) -> None:
     Raises Refused.
     """
     try:
-        mode = os.stat(mountpoint)
+        os.statvfs(mountpoint)  # unlike stat, never answered from the kernel's memory of a process that is gone
     except OSError as error:
-        if error.errno != errno.ENOTCONN:
+        if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
             raise Refused(f"{mountpoint} cannot be mounted on: {error.strerror}") from error
         unmount_lazily(mountpoint)
-        mode = os.stat(mountpoint)
+    mode = os.stat(mountpoint)
     if not mountpoint.is_dir():
         raise Refused(f"{mountpoint} is no directory; choose one to mount on")
     if mode.st_dev != os.stat(mountpoint.absolute().parent).st_dev and os.path.ismount(mountpoint):
