@@ -139,7 +139,9 @@ class FileSystem:
 
     def create(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
         """A new regular file. Raises FsError: EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EDQUOT, EROFS, NoSpace."""
-        return self.mknod(parent, name, stat.S_IFREG | stat.S_IMODE(mode), 0, caller)
+        made = self.mknod(parent, name, stat.S_IFREG | stat.S_IMODE(mode), 0, caller)
+        self._xattrs.note_without_capability(made.ino)
+        return made
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Attributes:
         """A file, fifo, socket or device. Raises FsError as `create`; EINVAL for a directory or a link."""

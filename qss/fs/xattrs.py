@@ -36,10 +36,14 @@ class Xattrs:
             return value
         self._inodes.get(ino)
         if name == CAPABILITY:
-            if len(self.without_capability) >= NO_CAPABILITY_MAX:
-                self.without_capability.clear()
-            self.without_capability.add(ino)
+            self.note_without_capability(ino)
         raise FsError(errno.ENODATA)
+
+    def note_without_capability(self, ino: int) -> None:
+        """Of an inode that is known to have none: looked up and not found, or just made."""
+        if len(self.without_capability) >= NO_CAPABILITY_MAX:
+            self.without_capability.clear()
+        self.without_capability.add(ino)
 
     def names(self, ino: int) -> list[bytes]:
         """Raises FsError(ENOENT)."""
