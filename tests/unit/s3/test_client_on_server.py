@@ -11,7 +11,7 @@ from qss.host import SystemClock
 from qss.s3.client import ClientOptions, S3Client
 from tests.contracts.object_store import ObjectStoreContract
 from tests.harness.memory_store import body_of
-from tests.harness.s3_server import ACCESS_KEY, SECRET_KEY, memory_s3
+from tests.harness.s3_server import ACCESS_KEY, SECRET_KEY, memory_s3, self_signed
 
 _numbers = itertools.count()
 
@@ -87,3 +87,25 @@ async def test_large_objects_stream(server) -> None:
     assert await found.get("large") == data
     assert await found.get("large", 1000, 6_000_000) == data[1000:6_000_000]
     await found.aclose()
+
+
+async def test_tls_with_certificates_the_system_trusts_and_no_others(tmp_path, monkeypatch) -> None:
+    tls = self_signed(tmp_path)
+    data = bytes(range(251)) * 20_000
+    with memory_s3(tls) as server:
+        stranger = client(server, "bucket")
+        with pytest.raises(Unreachable, match="certificate"):
+            await stranger.get("k")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tls.certificate))
+        for options in ({}, {"verify_tls": False}):
+            friend = client(server, "bucket", **options)
+            await friend.ensure_bucket()
+            await friend.put("k", body_of(data))
+            memory = bytearray(1_000_000)
+            await friend.get_into("k", 1000, memoryview(memory))
+            assert memory == data[1000:1_001_000]
+            assert await friend.get("k") == data
+            await friend.aclose()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+        await (unchecked := client(server, "bucket", verify_tls=False)).head("k")
+        await unchecked.aclose()
