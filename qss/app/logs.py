@@ -36,5 +36,3 @@ def start_logging(options: LogOptions, process: str, file: Path | None = None) -
         handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_Lines(process))
     logging.basicConfig(level=options.level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
