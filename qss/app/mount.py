@@ -36,7 +36,7 @@ from qss.app.mount_methods import MountProcess, methods
 from qss.app.running import pid_file, state_lock
 from qss.app.supervise import Supervisor
 from qss.cache.store import SegmentCache
-from qss.config import Settings, environment, load, with_options
+from qss.config import MountSettings, Settings, environment, load, with_options
 from qss.control.client import ControlClient
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
@@ -100,13 +100,7 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
         await process.asked_to_end.wait()
         scope.cancel()
 
-    mount = process.settings.mount
-    options = MountOptions(
-        read_only=mount.read_only, allow_other=mount.allow_other, writeback=mount.writeback_cache,
-        nodev=mount.nodev, nosuid=mount.nosuid, noexec=mount.noexec, noatime=mount.atime == "noatime",
-        uid=mount.uid, gid=mount.gid,
-        read_ahead_kib=mount.read_ahead_bytes // KIB,
-    )  # fmt: skip
+    options = mount_options(process.settings.mount)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_on_signal, nursery.cancel_scope)
         nursery.start_soon(end_on_request, nursery.cancel_scope)
@@ -114,6 +108,16 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
         log.info("mounted on %s", process.mountpoint)
         readiness.ready()
         process.hooks.post("ready", {"mountpoint": str(process.mountpoint)})
+
+
+def mount_options(mount: MountSettings) -> MountOptions:
+    """What the kernel is told of the settings; quotas and access times are the file system's."""
+    return MountOptions(
+        read_only=mount.read_only, allow_other=mount.allow_other, writeback=mount.writeback_cache,
+        nodev=mount.nodev, nosuid=mount.nosuid, noexec=mount.noexec, noatime=mount.atime == "noatime",
+        uid=mount.uid, gid=mount.gid,
+        read_ahead_kib=mount.read_ahead_bytes // KIB,
+    )  # fmt: skip
 
 
 async def _wind_down(process: MountProcess) -> None:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import trio
 
+from qss.app.mount import mount_options
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
+from qss.config import MountSettings, with_options
 from qss.fs.filesystem import FileSystem, FsOptions
+from qss.fs.quota import Quota
 from qss.fuse.mount import MountOptions, serve
 from qss.host import Host
 from qss.ids import LocationId, SegmentId, StripeNo
@@ -48,7 +51,9 @@ async def run(args: argparse.Namespace) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
             nursery.start_soon(evict_on_signal, cache)
-            fs = FileSystem(cache, host.clock, FsOptions(read_only=args.ro))
+            mount = settings_of(args)
+            quota = Quota(mount.quota_bytes, mount.quota_inodes)
+            fs = FileSystem(cache, host.clock, FsOptions(mount.read_only, mount.atime, quota=quota))
             nursery.start_soon(_until_signal, nursery.cancel_scope)
             nursery.start_soon(_serve, fs, args, nursery.cancel_scope)
     finally:
@@ -57,11 +62,16 @@ async def run(args: argparse.Namespace) -> None:
 
 
 async def _serve(fs: FileSystem, args: argparse.Namespace, scope: trio.CancelScope) -> None:
-    options = MountOptions(read_only=args.ro, writeback=args.writeback)
+    options = mount_options(settings_of(args))
     async with trio.open_nursery() as nursery:
         await nursery.start(_start, fs, args.mountpoint, options)
         print("ready", flush=True)
     scope.cancel()
+
+
+def settings_of(args: argparse.Namespace) -> MountSettings:
+    flags = [args.o, "ro" if args.ro else "", "writeback_cache" if args.writeback else ""]
+    return with_options(MountSettings(), ",".join(flags))
 
 
 async def _start(fs: FileSystem, mountpoint: Path, options: MountOptions, *, task_status) -> None:
@@ -80,6 +90,7 @@ def main() -> None:
     parser.add_argument("state", type=Path)
     parser.add_argument("mountpoint", type=Path)
     parser.add_argument("--ro", action="store_true")
+    parser.add_argument("-o", default="", help="as mount(8)")
     parser.add_argument("--writeback", action="store_true")
     parser.add_argument("--dead-vault", action="store_true")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds until a read miss gets EIO")
