@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar, cast
 
 import trio
@@ -17,7 +18,7 @@ from qss.offload.bandwidth import TokenBucket
 from qss.offload.health import Health, HealthFacts, HealthOptions, backoff_s
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.offload.placement import LocationFacts
-from qss.s3.store import Body, ObjectInfo, ObjectStore, get_into
+from qss.s3.store import Body, ObjectInfo, ObjectStore, ReadsInto, get_into
 
 T = TypeVar("T")
 
@@ -62,6 +63,8 @@ class Node:
         self.labels = options.labels
         self.weight = options.weight
         self.store = store
+        # Asked once: looking through a protocol costs as much as a small read.
+        self._get_into = store.get_into if isinstance(store, ReadsInto) else partial(get_into, store)
         self._limits = limits
         self._jitter = jitter
         self._health = Health(
@@ -141,7 +144,7 @@ class Node:
         rate = self._limits.download_bytes_per_s
         if rate is not None:
             await self._wait_for_download(len(into), rate)
-        await self._call(lambda: get_into(self.store, key, start, into), self._limits.get_deadline_s)
+        await self._call(lambda: self._get_into(key, start, into), self._limits.get_deadline_s)
         self._bytes_down += len(into)
 
     async def head(self, key: str) -> ObjectInfo:
