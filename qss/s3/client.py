@@ -1,26 +1,30 @@
-"""S3 over HTTP as an ObjectStore: one bucket, one prefix, one small pool of connections. On trio."""
+"""S3 over HTTP as an ObjectStore: one bucket, one prefix, one small pool of connections. On trio.
+
+Requests, answers and transports are httpx's, without its client: cookies, redirects and environment proxies are not
+wanted here, and URL normalisation would spoil keys such as "a/../b", so the transport gets the target as bytes.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 from urllib.parse import unquote, urlsplit
+
+import httpx
 
 from qss.errors import AccessDenied, ConfigInvalid, CorruptData, ObjectMissing, Refused, Unreachable
 from qss.limits import KIB
 from qss.s3.answers import Answer, Peer, error_of, http_date_ns, iso_date_ns
-from qss.s3.http1 import Http, HttpLimits, Origin, Reply
+from qss.s3.http1 import HttpLimits
 from qss.s3.message import RequestHead
 from qss.s3.sigv4 import EMPTY_SHA256, Credentials, Payload, SigningKeys, canonical_query, sign, uri_encode
 from qss.s3.store import Body, ObjectInfo
+from qss.s3.transport import ReplyStream, transport_to
 from qss.s3.xml import XML_BYTES_MAX, Node, document, leaf, parse
 
-PIECE_BYTES: Final = 64 * KIB
-"""How a body is read whose length we have not asked for."""
 ERROR_BYTES_MAX: Final = 64 * KIB
 
 
@@ -77,16 +81,19 @@ class S3Client:
         self._peer = Peer(f"{endpoint_url.rstrip('/')}/{bucket}", access_key)
         self._host = f"{bucket}.{host}" if options.virtual_host else host
         self._path = "/" if options.virtual_host else f"/{bucket}/"
+        self._url = httpx.URL(f"{scheme}://{self._host}/")
         self._keys = SigningKeys()
+        timeout = httpx.Timeout(options.read_s_max, connect=options.connect_s_max)
+        self._timeout = timeout.as_dict()
         limits = HttpLimits(options.connect_s_max, options.read_s_max, options.connections_max)
-        self._http = Http(_origin(scheme, self._host, options.verify_tls), limits)
+        self._transport = transport_to(scheme, self._host, limits, verify_tls=options.verify_tls)
 
     def __repr__(self) -> str:
         return f"S3Client({self._peer.location!r}, prefix={self.prefix!r})"
 
     async def aclose(self) -> None:
         """Close all connections."""
-        self._http.close()
+        await self._transport.aclose()
 
     async def ensure_bucket(self) -> None:
         """Create the bucket unless it is there."""
@@ -120,12 +127,15 @@ class S3Client:
             await self.get_into(key, start, memoryview(buffer))
             return bytes(buffer)
         request = _Request("GET", self._name(key), headers={"range": f"bytes={start}-"} if start else {})
-        async with self._send(request) as reply:
-            if reply.status == 416 and reply.headers.get("content-range") == f"bytes */{start}":
+        response = await self._send(request)
+        try:
+            if response.status_code == 416 and response.headers.get("content-range") == f"bytes */{start}":
                 return b""
-            await self._raise_for(reply, request)
-            length = _expected_length(reply, start, None, self._name(key))
-            return await self._read(reply, length)
+            await self._raise_for(response, request)
+            length = _expected_length(response, start, None, self._name(key))
+            return await self._read(response, length)
+        finally:
+            await _close(response)
 
     async def get_into(self, key: str, start: int, into: memoryview) -> None:
         if not into:
@@ -133,15 +143,13 @@ class S3Client:
             return
         stop = start + len(into)
         request = _Request("GET", self._name(key), headers={"range": f"bytes={start}-{stop - 1}"})
-        async with self._send(request) as reply:
-            await self._raise_for(reply, request)
-            _expected_length(reply, start, stop, self._name(key))
-            have = 0
-            while have < len(into):
-                count = await reply.read_into(into[have:])
-                if not count:
-                    raise CorruptData(f"{self._peer.location} broke off after {have} of {len(into)} bytes")
-                have += count
+        response = await self._send(request)
+        try:
+            await self._raise_for(response, request)
+            _expected_length(response, start, stop, self._name(key))
+            await self._fill(response, into)
+        finally:
+            await _close(response)
 
     async def _get_nothing(self, key: str, start: int) -> None:
         if (await self.head(key)).size < start:
@@ -192,12 +200,15 @@ class S3Client:
     # -- requests
     async def _whole(self, request: _Request) -> Answer:
         """Send, check the status, take the (small) body."""
-        async with self._send(request) as reply:
-            await self._raise_for(reply, request)
-            return Answer(reply.status, reply.headers, await self._read(reply, None, XML_BYTES_MAX))
+        response = await self._send(request)
+        try:
+            await self._raise_for(response, request)
+            body = b"" if request.method == "HEAD" else await self._read(response, None, XML_BYTES_MAX)
+            return Answer(response.status_code, response.headers, body)
+        finally:
+            await _close(response)
 
-    @asynccontextmanager
-    async def _send(self, request: _Request) -> AsyncIterator[Reply]:
+    async def _send(self, request: _Request) -> httpx.Response:
         path = self._path.rstrip("/") or "/" if request.key is None else self._path + request.key
         query = canonical_query(request.params)
         headers = {
@@ -211,13 +222,17 @@ class S3Client:
         head = RequestHead(request.method, path, query, headers)
         extra, _ = sign(head, self._credentials, self._region, self._clock.now_ns(), self._keys)
         target = uri_encode(path, keep_slash=True) + (f"?{query}" if query else "")
+        outgoing = httpx.Request(
+            request.method,
+            self._url,
+            headers={**headers, **extra},
+            content=None if request.body is None else cast("AsyncIterator[bytes]", request.body.chunks()),
+            extensions={"target": target.encode("ascii"), "timeout": self._timeout},
+        )
         try:
-            async with self._http.exchange(
-                request.method, target.encode("ascii"), {**headers, **extra}, request.body
-            ) as reply:
-                yield reply
-        except Unreachable as error:
-            raise Unreachable(f"{self._peer.location} does not answer: {error}") from error
+            return await self._transport.handle_async_request(outgoing)
+        except (httpx.HTTPError, OSError) as error:
+            raise self._unreachable(error) from error
 
     async def _payload(self, body: Body | None) -> str:
         if body is None:
@@ -229,44 +244,87 @@ class S3Client:
             digest.update(chunk)
         return digest.hexdigest()
 
-    async def _raise_for(self, reply: Reply, request: _Request) -> None:
-        if reply.status < 300:
+    async def _raise_for(self, response: httpx.Response, request: _Request) -> None:
+        if response.status_code < 300:
             return
-        body = await self._read(reply, None, ERROR_BYTES_MAX)
-        raise error_of(Answer(reply.status, reply.headers, body), request.key or "", self._peer)
+        body = b"" if request.method == "HEAD" else await self._read(response, None, ERROR_BYTES_MAX)
+        raise error_of(Answer(response.status_code, response.headers, body), request.key or "", self._peer)
 
-    async def _read(self, reply: Reply, length: int | None, bytes_max: int = 2**62) -> bytes:
+    async def _fill(self, response: httpx.Response, into: memoryview) -> None:
+        """Exactly len(into) bytes of body. Raises CorruptData for another count."""
+        have = 0
+        stream = response.stream
+        if not isinstance(stream, ReplyStream):
+            into[:] = await self._read(response, len(into))
+            return
+        with self._trouble(len(into)):
+            while have < len(into):
+                count = await stream.read_into(into[have:])
+                if not count:
+                    raise CorruptData(f"{self._peer.location} broke off after {have} of {len(into)} bytes")
+                have += count
+
+    async def _read(self, response: httpx.Response, length: int | None, bytes_max: int = 2**62) -> bytes:
         """The body: exactly `length` bytes, or up to `bytes_max`. Raises CorruptData for another count."""
         parts: list[bytes] = []
         have = 0
         limit = bytes_max if length is None else length
-        piece = memoryview(bytearray(PIECE_BYTES))
-        while count := await reply.read_into(piece):
-            have += count
-            if have > limit:
-                raise CorruptData(f"{self._peer.location} sends more than was asked for")
-            parts.append(bytes(piece[:count]))
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        with self._trouble(length):
+            async for chunk in response.stream:
+                have += len(chunk)
+                if have > limit:
+                    raise CorruptData(f"{self._peer.location} sends more than was asked for")
+                parts.append(chunk)
         if length is not None and have != length:
-            raise CorruptData(f"{self._peer.location} broke off after {have} of {length} bytes")
-        if reply.to_come:
-            raise Unreachable(f"it broke off after {have} bytes")
+            raise CorruptData(f"{self._peer.location} sent {have} of {length} bytes")
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    @contextmanager
+    def _trouble(self, length: int | None) -> Generator[None]:
+        """What goes wrong while a body is read: it ends early, or nothing comes any more."""
+        try:
+            yield
+        except httpx.RemoteProtocolError as error:
+            if length is not None:
+                raise CorruptData(f"{self._peer.location} broke off: {error}") from error
+            raise self._unreachable(error) from error
+        except (httpx.HTTPError, OSError) as error:
+            raise self._unreachable(error) from error
 
-def _expected_length(reply: Reply, start: int, stop: int | None, name: str) -> int:
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(f"{self._peer.location} does not answer: {_reason(error)}")
+
+
+def _reason(error: BaseException) -> str:
+    """The first words in the chain of causes: httpx wraps trio, which wraps what the system said."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if str(cause):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
+
+
+def _expected_length(response: httpx.Response, start: int, stop: int | None, name: str) -> int:
     """How many bytes must follow. Raises CorruptData when the answer is not the range that was asked for."""
-    length = reply.headers.get("content-length", "")
+    length = response.headers.get("content-length", "")
     if not length.isdigit():
         raise CorruptData(f"{name}: the answer has no length")
     count = int(length)
     if stop is not None and count != stop - start:
         raise CorruptData(f"{name}: {stop - start} bytes asked for, {count} offered")
-    if reply.status == 206:
-        if not reply.headers.get("content-range", "").startswith(f"bytes {start}-{start + count - 1}/"):
+    if response.status_code == 206:
+        if not response.headers.get("content-range", "").startswith(f"bytes {start}-{start + count - 1}/"):
             raise CorruptData(f"{name}: the answer is another range than asked for")
     elif start:
         raise CorruptData(f"{name}: the server ignored the range")
     return count
+
+
+async def _close(response: httpx.Response) -> None:
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    await response.stream.aclose()
 
 
 def _body(data: bytes) -> Body:
@@ -287,15 +345,3 @@ def _endpoint(url: str) -> tuple[str, str]:
         raise ConfigInvalid(f"{url!r} is not an endpoint: write http://host:port or https://host")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return parts.scheme, host if port in (None, {"http": 80, "https": 443}[parts.scheme]) else f"{host}:{port}"
-
-
-def _origin(scheme: str, host: str, verify: bool) -> Origin:
-    parts = urlsplit(f"{scheme}://{host}")
-    assert parts.hostname is not None
-    if scheme == "http":
-        return Origin(parts.hostname, parts.port or 80, None)
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return Origin(parts.hostname, parts.port or 443, context)

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 exchange after another over kept connections to one server, on trio. The only importer of h11.
+"""One plain HTTP/1.1 exchange after another over kept connections to one server, on trio. The only importer of h11.
 
 h11 reads and writes the heads, and whatever body comes without a length. Bodies with a length, ours and theirs, pass
 beside it, out of and into the caller's memory (docs/adr/0035). Nothing is repeated here, no redirect is followed, no
@@ -8,7 +8,6 @@ environment is read.
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -33,12 +32,11 @@ _NO_BODY: Final = frozenset({204, 304})
 class Origin:
     host: str
     port: int
-    tls: ssl.SSLContext | None
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    connect_s_max: float  # with the TLS handshake
+    connect_s_max: float
     pause_s_max: float  # between two pieces, of either direction
     connections_max: int
     idle_s_max: float = 30.0  # a connection unused for longer is not used again
@@ -47,10 +45,9 @@ class HttpLimits:
 class Connection:
     """One connection. `close` does not wait."""
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], raw: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self._socket = raw.socket
-        self._plain = stream is raw
+        self._socket = stream.socket
         self.idle_since_s = 0.0
 
     @property
@@ -63,11 +60,7 @@ class Connection:
 
     async def receive(self, into: memoryview) -> int:
         """How many bytes came; 0: the server has hung up."""
-        if self._plain:
-            return await self._socket.recv_into(into)
-        data = await self._stream.receive_some(len(into))
-        into[: len(data)] = data
-        return len(data)
+        return await self._socket.recv_into(into)
 
     def close(self) -> None:
         self._socket.close()
@@ -156,7 +149,7 @@ class _Line:
                 return await self._connection.receive(into)
         except trio.TooSlowError:
             raise self.broken(f"it said nothing for {self._pause_s_max:g} s") from None
-        except (OSError, trio.BrokenResourceError, ssl.SSLError) as error:
+        except (OSError, trio.BrokenResourceError) as error:
             raise self.broken(error.__cause__ or error) from error
 
     async def event(self, protocol: h11.Connection) -> h11.Event:
@@ -226,24 +219,16 @@ class Http:
             connection.close()
 
     async def _connect(self) -> Connection:
-        origin, raw = self._origin, None
+        origin = self._origin
         try:
             with trio.fail_after(self._limits.connect_s_max):
-                raw = await trio.open_tcp_stream(origin.host, origin.port)
-                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-                if origin.tls is None:
-                    return Connection(raw, raw)
-                stream = trio.SSLStream(raw, origin.tls, server_hostname=origin.host, https_compatible=True)
-                await stream.do_handshake()
-                return Connection(stream, raw)
-        except BaseException as error:
-            if raw is not None:
-                raw.socket.close()
-            if isinstance(error, trio.TooSlowError):
-                raise Unreachable(f"no connection within {self._limits.connect_s_max:g} s") from None
-            if isinstance(error, (OSError, trio.BrokenResourceError)):
-                raise Unreachable(str(error.__cause__ or error)) from error
-            raise
+                stream = await trio.open_tcp_stream(origin.host, origin.port)
+        except trio.TooSlowError:
+            raise Unreachable(f"no connection within {self._limits.connect_s_max:g} s") from None
+        except OSError as error:
+            raise Unreachable(str(error.__cause__ or error)) from error
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        return Connection(stream)
 
 
 async def _send(line: _Line, method: str, target: bytes, headers: Mapping[str, str], body: Body | None) -> Reply:

@@ -39,7 +39,7 @@ async def talking(server: Server, **limits: float) -> AsyncIterator[Http]:
         listeners = await nursery.start(serving, server.handle, 0)
         port = listeners[0].socket.getsockname()[1]
         given = {"connect_s_max": 5, "pause_s_max": 5, "connections_max": 2, **limits}
-        http = Http(Origin("127.0.0.1", port, None), HttpLimits(**given))
+        http = Http(Origin("127.0.0.1", port), HttpLimits(**given))
         yield http
         http.close()
         nursery.cancel_scope.cancel()
