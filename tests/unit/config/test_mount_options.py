@@ -14,7 +14,13 @@ from qss.limits import GIB, MIB
 def test_what_fstab_lines_say():
     given_ = "defaults,_netdev,nofail,x-systemd.automount,comment=mine,ro,noatime,nosuid,nodev,noexec,uid=1000,gid=100"
     mount = with_options(MountSettings(), given_ + ",read_ahead=4M,quota_bytes=1G,quota_inodes=10")
-    assert (mount.read_only, mount.atime, mount.nosuid, mount.nodev, mount.noexec) == (True, "noatime", True, True, True)
+    assert (mount.read_only, mount.atime, mount.nosuid, mount.nodev, mount.noexec) == (
+        True,
+        "noatime",
+        True,
+        True,
+        True,
+    )
     assert (mount.uid, mount.gid, mount.read_ahead_bytes) == (1000, 100, 4 * MIB)
     assert (mount.quota_bytes, mount.quota_inodes) == (GIB, 10)
 
