@@ -22,7 +22,8 @@ from qss.cache.read_cache import WHOLE, ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
 from qss.cache.retention import Candidate, EvictionReport, Victim, plan
 from qss.cache.segment_log import LogFile
-from qss.cache.shelf import PUBLISHED_KEY, Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.space import Space
 from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
 from qss.formats.journal import Op
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
@@ -66,6 +67,7 @@ class SegmentCache:
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
         self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s)
+        self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability)
         self._admission = Admission(
             lambda: host.disk.free_bytes(root)[0], self._make_room,
             options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
@@ -77,6 +79,8 @@ class SegmentCache:
         self._published_event = trio.Event()
         self._wake = trio.Event()
         self._note_local(recovered)
+        if self._space.waiting:
+            self._mark_dirty()
 
     @classmethod
     async def open(cls, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None) -> Self:
@@ -216,6 +220,7 @@ class SegmentCache:
     async def cut(self) -> SegmentId:
         """Seal both logs now; the id of the journal segment that closes this cut (the newest if nothing is dirty;
         0 if nothing was ever written)."""
+        self._condemn()  # now, so that the root of this cut knows
         if self._dirty_since is not None:
             self._close_logs()
         await self._durability.settle()
@@ -234,6 +239,7 @@ class SegmentCache:
 
     async def unsafe_segments(self) -> list[SealedSegment]:
         """Sealed segments whose shards are not all placed, oldest first."""
+        self._condemn()  # what is dead needs no shards
         return self._shelf.unsafe()
 
     async def path_of(self, segment: SegmentId) -> Path:
@@ -251,6 +257,7 @@ class SegmentCache:
     async def mark_offloaded(self, receipt: Receipt) -> None:
         """Durably note the receipt; now retention may free the local copy if it is complete. Idempotent."""
         row = self._shelf.offloaded(receipt)
+        self._space.receipt_came()
         if row is not None:
             self._put_row(receipt.segment, row)
         await self._durability.sync_local()
@@ -262,27 +269,47 @@ class SegmentCache:
 
     async def restore_point(self) -> RestorePoint | None:
         """The newest restore point all of whose segments are safe; None before the first."""
-        return restore_point(
+        point = restore_point(
             self._shelf.rows, self._ledger.index.live_all(), self._data.numbers.next_segment,
             self._options.safe_missing_max,
         )  # fmt: skip
+        if point is not None and point.journals[-1] < self._shelf.published:
+            return None  # never back: what the newest root does not need may be deleted
+        return point
 
     async def mark_published(self, point: RestorePoint) -> None:
         """Durably note that a root names this restore point. Idempotent."""
-        op = self._shelf.publish(point, self.get(Table.META, PUBLISHED_KEY))
-        if op.before != op.after:
-            self._ledger.write([op])
+        ops = self._shelf.publish(point, self.get)
+        if ops:
+            self._ledger.write(ops)
         await self._durability.sync_local()
-        self._shelf.published = max(self._shelf.published, point.journals[-1])
-        self._shelf.published_cut_ns = max(self._shelf.published_cut_ns, point.cut_ns)
+        self._shelf.note_published(point)
+        if self._space.waiting:
+            self._mark_dirty()  # one more root, and they may go
         self._published_event.set()
         self._published_event = trio.Event()
+
+    async def condemned(self) -> list[SegmentId]:
+        """Segments whose shards nobody needs any more: not the newest root, not the one before it. Oldest first."""
+        return self._space.deletable()
+
+    async def mark_deleted(self, segment: SegmentId) -> None:
+        """Durably note that no location holds shards of a condemned segment; it is not asked for again. Idempotent."""
+        await self._space.deleted(segment)
+        await self._durability.sync_local()
 
     async def wait_sealed(self) -> None:
         """Return when there may be a new unsafe segment since the last call returned. For one waiter."""
         while not self._news:
             await self._news_event.wait()
         self._news = False
+
+    # -- space
+
+    async def reclaim(self) -> int:
+        """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
+        self._condemn()
+        return await self._space.unlink()
 
     # -- retention
 
@@ -345,6 +372,7 @@ class SegmentCache:
         return CacheFacts(
             unsealed_bytes=sum(file.position for file in logs),
             at_risk_age_s=max(ages, default=0.0),
+            reclaimable_bytes=self._space.reclaimable_bytes(),
             live_bytes=sum(self._ledger.index.live_all().values()),
             disk_free_bytes=free,
             disk_total_bytes=total,
@@ -369,6 +397,9 @@ class SegmentCache:
         file = self._journal.close_open()
         if file is not None:
             file.needs_upto = self._data.last[0]
+            for closed in self._data.closing:
+                if not self._ledger.index.live_bytes(closed.segment):
+                    closed.dead_from = file.segment
         self._dirty_since = None
         self._wake.set()
 
@@ -379,6 +410,10 @@ class SegmentCache:
         self._news = True
         self._news_event.set()
         self._news_event = trio.Event()
+
+    def _condemn(self, *, at_once: bool = False) -> None:
+        if self._space.condemn(at_once=at_once):
+            self._mark_dirty()
 
     def _put_row(self, segment: SegmentId, row: SegmentRow) -> None:
         op = self._shelf.put(segment, row)
@@ -397,6 +432,7 @@ class SegmentCache:
                 if self._dirty_since is not None and now - self._dirty_since >= self._options.seal_after_s:
                     self._close_logs()
                 await self._durability.settle()
+                await self.reclaim()
                 many = self._ledger.index.changes >= self._options.checkpoint_changes_max
                 if many or now - checkpoint_s >= self._options.checkpoint_every_s:
                     await self._durability.checkpoint()
@@ -409,7 +445,9 @@ class SegmentCache:
                 await trio.sleep(_TICK_S)
 
     async def _make_room(self) -> None:
-        """Writers are waiting: free what is safe, least recently used first."""
+        """Writers are waiting: free what is dead, then what is safe, least recently used first."""
+        self._condemn(at_once=True)
+        await self._space.unlink()
         await self.evict()
         wanted = replace(self._retention, free_bytes_min=self._options.free_bytes_soft + _ROOM_BYTES)
         await self._evict(self._plan(wanted))
