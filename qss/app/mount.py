@@ -67,6 +67,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             started_ns=host.clock.now_ns(),
         )
         filesystem = FileSystem(cache, host.clock)
+        cache.tell_moved(filesystem.invalidate)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)

@@ -23,6 +23,7 @@ class CacheFacts:
     condemned_bytes: int  # in dead segments whose shards are not deleted yet
     segment_bytes: int  # all sealed data segments with live bytes, wherever they are
     reclaimable_bytes: int  # dead bytes in them
+    moved_bytes: int  # by compaction, since the start
     stored_bytes: int  # shards at the locations
     live_bytes: int  # bytes that files point to
     disk_free_bytes: int

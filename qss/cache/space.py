@@ -74,10 +74,15 @@ class Space:
         self._shelf = shelf
         self._reads = reads
         self._durability = durability
-        self._stored_s = float("-inf")  # when the last receipt came
+        self._stored_s = trio.current_time()  # when the last receipt came
 
     def receipt_came(self) -> None:
         self._stored_s = trio.current_time()
+
+    @property
+    def stalled(self) -> bool:
+        """Nothing has been offloaded for a while."""
+        return trio.current_time() - self._stored_s > STALLED_S
 
     def condemn(self, *, at_once: bool = False) -> int:
         """Mark what is dead (step 1); the number of marks. `at_once`: whatever it does to the next root.
@@ -153,7 +158,7 @@ class Space:
             for segment, row in self._shelf.rows.items()
             if row.kind is SegmentKind.JOURNAL and segment > self._shelf.published
         ]
-        if not unpublished or trio.current_time() - self._stored_s > STALLED_S:
+        if not unpublished or self.stalled:
             return True
         return self._host.clock.now_ns() - min(unpublished) < UNPUBLISHED_S_MAX * 1e9
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final, Self
@@ -13,9 +13,11 @@ import trio
 
 from qss.cache.admission import Admission
 from qss.cache.change import Change
+from qss.cache.compaction import Compactor
 from qss.cache.durability import Durability
 from qss.cache.facts import CacheFacts
 from qss.cache.index import Index
+from qss.cache.inventory import Inventory
 from qss.cache.ledger import Ledger
 from qss.cache.options import CacheOptions, RetentionOptions
 from qss.cache.read_cache import WHOLE, ReadCache
@@ -72,6 +74,10 @@ class SegmentCache:
             lambda: host.disk.free_bytes(root)[0], self._make_room,
             options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
         )  # fmt: skip
+        inventory = Inventory(host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission)
+        self._compactor = Compactor(
+            self, inventory, options.compact_bytes_per_s, options.compact_waste, options.compact_waste_bytes_min
+        )
         self._retention = self._stored_retention() or options.retention
         self._dirty_since: float | None = None  # trio's clock; None: nothing to cut
         self._news = False  # of sealed segments
@@ -120,9 +126,10 @@ class SegmentCache:
         return report
 
     async def run(self) -> None:
-        """Background work: checkpoints, seals, eviction, fetching ahead. Never returns; started in a nursery."""
+        """Background work: checkpoints, seals, eviction, compaction, fetching ahead. Never returns."""
         async with trio.open_nursery() as nursery:
             self._reads.nursery = nursery
+            nursery.start_soon(self._compactor.run)
             try:
                 await self._maintain()
             finally:
@@ -311,6 +318,14 @@ class SegmentCache:
         self._condemn()
         return await self._space.unlink()
 
+    async def compact_one(self) -> bool:
+        """Empty the segment that is worth it most, or look at it first; False: none is. The loop of `run` does this."""
+        return await self._compactor.compact_one()
+
+    def tell_moved(self, on_moved: Callable[[Iterable[int]], None]) -> None:
+        """Call this with inodes whose extents compaction has moved, right after it did."""
+        self._compactor.on_moved = on_moved
+
     # -- retention
 
     def set_retention(self, retention: RetentionOptions) -> None:
@@ -373,6 +388,7 @@ class SegmentCache:
             unsealed_bytes=sum(file.position for file in logs),
             at_risk_age_s=max(ages, default=0.0),
             reclaimable_bytes=self._space.reclaimable_bytes(),
+            moved_bytes=self._compactor.moved_bytes,
             live_bytes=sum(self._ledger.index.live_all().values()),
             disk_free_bytes=free,
             disk_total_bytes=total,

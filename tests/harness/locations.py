@@ -35,9 +35,12 @@ class Locations:
             raise TooFewShards("no location has it")
         into.write_bytes(self.segments[segment][stripe * STRIPE_BYTES : (stripe + 1) * STRIPE_BYTES])
 
+    def read_file(self, path: Path) -> bytes:
+        return path.read_bytes()
+
     async def carry(self, cache: SegmentCache, count: int = 1000) -> None:
         for sealed in (await cache.unsafe_segments())[:count]:
-            self.segments[sealed.id] = (await cache.path_of(sealed.id)).read_bytes()
+            self.segments[sealed.id] = self.read_file(await cache.path_of(sealed.id))
             self.stored.append(sealed.id)
             await cache.mark_offloaded(Receipt(sealed.id, b"s" * 16, 4, 2, PLACES, sealed.length * 3 // 2))
 

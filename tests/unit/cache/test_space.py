@@ -24,7 +24,7 @@ from tests.harness.locations import Contents, Locations, joined
 
 OPTIONS = CacheOptions(
     segment_bytes=256 * KIB, journal_bytes=64 * KIB, index_map_bytes=64 * MIB, free_bytes_hard=0, free_bytes_soft=1,
-    fetch_deadline_s=0.5,
+    fetch_deadline_s=0.5, compact_bytes_per_s=1 << 30, compact_waste_bytes_min=0,
 )  # fmt: skip
 DATA, JOURNAL = SegmentKind.DATA, SegmentKind.JOURNAL
 SEALED, OFFLOADED, CONDEMNED = SegmentState.SEALED, SegmentState.OFFLOADED, SegmentState.CONDEMNED
@@ -51,6 +51,14 @@ def delete(cache: SegmentCache, ino: int) -> None:
 def data_rows(cache: SegmentCache) -> dict[int, SegmentRow]:
     rows = {key: SegmentRow.unpack(value) for key, value in cache.scan(Table.SEGMENTS, b"")}
     return {int.from_bytes(key, "big"): row for key, row in rows.items() if row.kind is DATA}
+
+
+def live_by_extents(cache: SegmentCache) -> dict[int, int]:
+    live: dict[int, int] = {}
+    for _, value in cache.scan(Table.EXTENTS, b""):
+        extent = ExtentRow.unpack(value)
+        live[extent.segment] = live.get(extent.segment, 0) + extent.length
+    return live
 
 
 def local_data(root: Path) -> int:
@@ -245,6 +253,7 @@ class Life:
         self.locations = Locations()
         self.cache: SegmentCache
         self.restores = 0
+        self.moved = 0
 
     async def open(self) -> None:
         self.cache = await opened(self.root / "a", self.locations)
@@ -264,15 +273,28 @@ class Life:
             await self.locations.restored(point, new, Host(), OPTIONS)
             shutil.rmtree(new)
 
+    def write_some(self) -> None:
+        rng = self.rng
+        for _ in range(3):
+            ino = rng.randrange(10, 30)
+            delete(self.cache, ino)
+            write(self.cache, ino, rng.randbytes(rng.choice([500, 10_000, 60_000, 150_000])))
+
+    async def compact(self) -> None:
+        before, cache = self.contents(), self.cache
+        while await cache.compact_one() and self.rng.random() < 0.8:
+            pass
+        assert self.contents() == before
+        assert live_by_extents(cache) == cache._ledger.index.live_all()
+        self.moved = max(self.moved, cache.facts().moved_bytes)
+
     async def step(self) -> None:
         rng, cache, locations = self.rng, self.cache, self.locations
-        match rng.choice("wwwwddcckkppxrse"):
+        match rng.choice("wwwwddcckkppxrsemmm"):
             case "w":
-                ino = rng.randrange(10, 18)
-                delete(cache, ino)
-                write(cache, ino, rng.randbytes(rng.choice([500, 30_000, 200_000, 400_000])))
+                self.write_some()
             case "d":
-                delete(cache, rng.randrange(10, 18))
+                delete(cache, rng.randrange(10, 30))
             case "c":
                 await cache.cut()
             case "k":
@@ -287,6 +309,8 @@ class Life:
                 await cache.reclaim()
             case "e":
                 await cache.evict(all_=True)
+            case "m":
+                await self.compact()
             case "s":
                 await cache.close()
                 await self.open()
@@ -296,7 +320,7 @@ class Life:
 async def test_at_any_moment_both_newest_roots_can_be_restored_whole(tmp_path: Path, seed: int) -> None:
     life = Life(tmp_path, seed)
     await life.open()
-    for _ in range(70):
+    for _ in range(120):
         before = life.contents() if life.rng.random() < 0.2 else None
         if before is not None:
             await life.cache.reclaim()
@@ -311,4 +335,5 @@ async def test_at_any_moment_both_newest_roots_can_be_restored_whole(tmp_path: P
     assert {s for s, each in rows.items() if each.state is not CONDEMNED} == live
     assert locations.segments.keys() & rows.keys() == live
     assert locations.deleted
+    assert life.moved
     await cache.close()
