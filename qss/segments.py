@@ -102,6 +102,14 @@ class SegmentShelf(Protocol):
         """Durably note that a root names this restore point. Idempotent."""
         ...
 
+    async def condemned(self) -> list[SegmentId]:
+        """Segments whose shards nobody needs any more: not the newest root, not the one before it. Oldest first."""
+        ...
+
+    async def mark_deleted(self, segment: SegmentId) -> None:
+        """Durably note that no location holds shards of a condemned segment; it is not asked for again. Idempotent."""
+        ...
+
 
 class SegmentVault(Protocol):
     """Offload, as the cache sees it."""

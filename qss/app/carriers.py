@@ -41,6 +41,12 @@ class RemoteShelf:
     async def mark_published(self, point: RestorePoint) -> None:
         await self._client.call("shelf.mark_published", point=wire.point_to_json(point))
 
+    async def condemned(self) -> list[SegmentId]:
+        return wire.segments_of(await self._client.call("shelf.condemned"))
+
+    async def mark_deleted(self, segment: SegmentId) -> None:
+        await self._client.call("shelf.mark_deleted", segment=segment)
+
 
 def shelf_methods(shelf: SegmentShelf) -> Mapping[str, Method]:
     """What the mount process answers, so that a RemoteShelf works."""
@@ -65,7 +71,16 @@ def shelf_methods(shelf: SegmentShelf) -> Mapping[str, Method]:
         if point is not None:
             await shelf.mark_published(point)
 
-    methods = (unsafe_segments, path_of, sealed_segment, mark_offloaded, restore_point, mark_published)
+    async def condemned(_call: Call) -> Json:
+        return list(await shelf.condemned())
+
+    async def mark_deleted(call: Call) -> Json:
+        await shelf.mark_deleted(wire.segment_of(call.params["segment"]))
+
+    methods = (
+        unsafe_segments, path_of, sealed_segment, mark_offloaded, restore_point, mark_published, condemned,
+        mark_deleted,
+    )  # fmt: skip
     return {f"shelf.{method.__name__}": method for method in methods}
 
 

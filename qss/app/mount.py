@@ -72,6 +72,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
         mount = settings.mount
         quota = Quota(mount.quota_bytes, mount.quota_inodes)
         filesystem = FileSystem(cache, host.clock, FsOptions(mount.read_only, mount.atime, quota=quota))
+        cache.tell_moved(filesystem.invalidate)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)

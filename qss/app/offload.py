@@ -145,6 +145,7 @@ def _methods(vault: Vault, courier: Courier) -> Mapping[str, Method]:
                 "uploaded_bytes": facts.uploaded_bytes,
                 "upload_bytes_per_s": facts.upload_bytes_per_s,
                 "stored_segments": facts.stored_segments,
+                "deleted_segments": facts.deleted_segments,
                 "incomplete_segments": len(facts.incomplete),
                 "buffers_bytes": facts.buffers_bytes,
                 "root_generation": facts.root_generation,

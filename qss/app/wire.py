@@ -40,6 +40,11 @@ def segment_of(value: Json) -> SegmentId:
     return SegmentId(number(value))
 
 
+@_decoder
+def segments_of(value: Json) -> list[SegmentId]:
+    return [segment_of(each) for each in value]
+
+
 def stripe_of(value: Json) -> StripeNo:
     return StripeNo(number(value))
 

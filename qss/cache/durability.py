@@ -112,8 +112,10 @@ class Durability:
                 self._on_sealed(file, row)  # only now may anybody store them elsewhere
 
     def _row(self, file: LogFile) -> SegmentRow:
+        # Dead already at its cut: no root will ever need it, so it is not stored at all (qss.cache.space).
+        state = SegmentState.CONDEMNED if file.dead_from else SegmentState.SEALED
         return SegmentRow(
-            file.kind, SegmentState.SEALED, 0, 0, 0, file.position, self._host.clock.now_ns(), file.needs_upto, 0,
+            file.kind, state, 0, 0, 0, file.position, self._host.clock.now_ns(), file.dead_from or file.needs_upto, 0,
             bytes(16),
         )  # fmt: skip
 

@@ -20,7 +20,10 @@ class CacheFacts:
     data_local_bytes: int  # sealed data segments that are here whole
     journal_local_bytes: int
     stripe_bytes: int  # fetched stripes here
-    segment_bytes: int  # all sealed data segments, wherever they are
+    condemned_bytes: int  # in dead segments whose shards are not deleted yet
+    segment_bytes: int  # all sealed data segments with live bytes, wherever they are
+    reclaimable_bytes: int  # dead bytes in them
+    moved_bytes: int  # by compaction, since the start
     stored_bytes: int  # shards at the locations
     live_bytes: int  # bytes that files point to
     disk_free_bytes: int

@@ -28,5 +28,8 @@ class CacheOptions:
     safe_missing_max: int = 0  # shards that may still be missing when a root names a segment
     free_bytes_soft: int = 256 * MIB  # writers are slowed below
     free_bytes_hard: int = 64 * MIB  # writers get ENOSPC below; deletes and metadata go on
+    compact_bytes_per_s: int = 32 * MIB  # moved by compaction, at most; 0: never
+    compact_waste: float = 0.2  # share of dead bytes in sealed segments that is left alone
+    compact_waste_bytes_min: int = 16 * MIB  # and so many in any case
     admit_deadline_s: float = 30.0  # a writer waits this long for space before ENOSPC
     retention: RetentionOptions = RetentionOptions()

@@ -258,6 +258,15 @@ class ReadCache:
             with trio.move_on_at(deadline):
                 await self._fetched(key)
 
+    async def bring(self, key: StripeKey) -> Path:
+        """The file of one stripe, fetched if it is not here. Raises FsError(EIO) when it cannot be had in time."""
+        if key not in self.files and self._vault is not None:
+            await self._fetched(key)
+        file = self.files.get(key)
+        if file is None:
+            raise FsError(errno.EIO, "a stripe cannot be had now")
+        return file.path
+
     def _distrust(self, key: StripeKey, extent: ExtentRow) -> None:
         self._tables.pop((extent.segment, extent.record_position), None)
         if (extent.segment, WHOLE) in self.files and (extent.segment, WHOLE) not in self.bad_local:

@@ -51,6 +51,7 @@ class LogFile:
     synced: int  # bytes that survive a power cut
     named: bool  # its directory entry survives a power cut
     needs_upto: SegmentId = SEGMENT_ID_NONE  # journal, once closed: the newest data segment closed by then
+    dead_from: SegmentId = SEGMENT_ID_NONE  # data: held no live byte when a cut closed it with this journal
 
     @property
     def durable(self) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, TypedDict
 
 from qss.cache.index import Index
@@ -18,7 +18,9 @@ from qss.ids import SEGMENT_ID_NONE, SegmentId, segment_text
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind
 
 PUBLISHED_KEY: Final = b"cache.published"
+FALLBACK_KEY: Final = b"cache.fallback"
 _PUBLISHED: Final = struct.Struct("<QqQ")
+_FALLBACK: Final = struct.Struct("<Q")
 
 
 class Figures(TypedDict):
@@ -28,6 +30,7 @@ class Figures(TypedDict):
     segments_sealed: int
     segments_offloaded: int
     segments_condemned: int
+    condemned_bytes: int
     segment_bytes: int
     stored_bytes: int
     published_journal: SegmentId
@@ -36,12 +39,13 @@ class Figures(TypedDict):
 
 
 def sealed_of(segment: SegmentId, row: SegmentRow) -> SealedSegment:
-    return SealedSegment(segment, row.kind, row.length, row.sealed_ns, row.needs_upto)
+    needs_upto = row.needs_upto if row.kind is SegmentKind.JOURNAL else SEGMENT_ID_NONE
+    return SealedSegment(segment, row.kind, row.length, row.sealed_ns, needs_upto)
 
 
 def is_safe(row: SegmentRow, missing_max: int) -> bool:
     """Whether enough shards are placed for a root to name the segment."""
-    if row.state is not SegmentState.SEALED:
+    if row.state is SegmentState.OFFLOADED:
         return True
     return row.k > 0 and row.placed >= row.k + row.m - missing_max
 
@@ -51,14 +55,19 @@ def restore_point(
 ) -> RestorePoint | None:
     """The newest journal such that it, every journal before it and every data segment it needs is safe. Pure.
 
-    A data segment that holds live bytes and has no row is not safe. (Dead ones wait for their shards like the
-    others: what is dead now may have been alive at the cut.)
+    A data segment that holds live bytes and has no row is not safe. A condemned one that was never stored is not safe
+    for journals before the one with its mark: what is dead now may have been alive at their cut.
     """
     journals: list[SegmentId] = []
     point: RestorePoint | None = None
     data_safe_upto = next_segment
+    hollow: list[tuple[SegmentId, SegmentId]] = []  # data segment, the journal that says it is dead
     for segment, row in rows.items():
-        if row.kind is SegmentKind.DATA and not is_safe(row, missing_max):
+        if row.kind is not SegmentKind.DATA or is_safe(row, missing_max):
+            continue
+        if row.state is SegmentState.CONDEMNED:
+            hollow.append((segment, row.needs_upto))
+        else:
             data_safe_upto = min(data_safe_upto, SegmentId(segment - 1))
     for segment in live:
         if segment not in rows:
@@ -70,10 +79,10 @@ def restore_point(
         if not is_safe(row, missing_max):
             break
         journals.append(segment)
-        if row.needs_upto <= data_safe_upto:
-            point = RestorePoint((), tuple(journals), row.sealed_ns, SegmentId(segment + 1))
-        else:
+        if row.needs_upto > data_safe_upto:
             break
+        if not any(data <= row.needs_upto and segment < mark for data, mark in hollow):
+            point = RestorePoint((), tuple(journals), row.sealed_ns, SegmentId(segment + 1))
     return point
 
 
@@ -87,12 +96,19 @@ class Shelf:
         stored = index.get(Table.META, PUBLISHED_KEY)
         self.published = SEGMENT_ID_NONE
         self.published_cut_ns = 0
+        self.fallback = SEGMENT_ID_NONE  # newest journal of the root before the newest
         if stored is not None:
             try:
                 journal, self.published_cut_ns, _ = _PUBLISHED.unpack(stored)
             except struct.error as error:
                 raise CorruptData("the published point does not hold") from error
             self.published = SegmentId(journal)
+        before = index.get(Table.META, FALLBACK_KEY)
+        if before is not None:
+            try:
+                self.fallback = SegmentId(_FALLBACK.unpack(before)[0])
+            except struct.error as error:
+                raise CorruptData("the mark of the root before does not hold") from error
 
     def row(self, segment: SegmentId) -> SegmentRow:
         """Raises ObjectMissing."""
@@ -113,9 +129,9 @@ class Shelf:
         ]
 
     def stripes_elsewhere(self, segment: SegmentId) -> int:
-        """Number of stripes of a segment that can be fetched; 0: it cannot."""
+        """Number of stripes of a segment that can be fetched; 0: it cannot, or nobody should wait for it any more."""
         row = self.rows.get(segment)
-        if row is None or row.k == 0:
+        if row is None or row.k == 0 or row.state is SegmentState.CONDEMNED:
             return 0
         return sealed_of(segment, row).stripe_count
 
@@ -128,7 +144,10 @@ class Shelf:
             "segments_sealed": by_state[SegmentState.SEALED],
             "segments_offloaded": by_state[SegmentState.OFFLOADED],
             "segments_condemned": by_state[SegmentState.CONDEMNED],
-            "segment_bytes": sum(row.length for row in rows if row.kind is SegmentKind.DATA),
+            "condemned_bytes": sum(row.length for row in rows if row.state is SegmentState.CONDEMNED),
+            "segment_bytes": sum(
+                row.length for row in rows if row.kind is SegmentKind.DATA and row.state is not SegmentState.CONDEMNED
+            ),
             "stored_bytes": sum(row.stored_bytes for row in rows),
             "published_journal": self.published,
             "published_cut_ns": self.published_cut_ns,
@@ -149,9 +168,18 @@ class Shelf:
         after = with_receipt(row, receipt)
         return None if after == row else after
 
-    def publish(self, point: RestorePoint, before: bytes | None) -> Op:
+    def publish(self, point: RestorePoint, get: Callable[[Table, bytes], bytes | None]) -> list[Op]:
+        """What changes when a root names this point; nothing when that is known."""
         after = _PUBLISHED.pack(point.journals[-1], point.cut_ns, point.next_segment)
-        return Op(Table.META, PUBLISHED_KEY, before, after)
+        ops = [Op(Table.META, PUBLISHED_KEY, get(Table.META, PUBLISHED_KEY), after)]
+        if point.journals[-1] > self.published:
+            ops.append(Op(Table.META, FALLBACK_KEY, get(Table.META, FALLBACK_KEY), _FALLBACK.pack(self.published)))
+        return [op for op in ops if op.before != op.after]
+
+    def note_published(self, point: RestorePoint) -> None:
+        if point.journals[-1] > self.published:
+            self.fallback, self.published = self.published, point.journals[-1]
+        self.published_cut_ns = max(self.published_cut_ns, point.cut_ns)
 
 
 def with_receipt(row: SegmentRow, receipt: Receipt) -> SegmentRow:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,25 +11,27 @@ import trio
 
 from qss.cache.admission import Admission
 from qss.cache.change import Change
+from qss.cache.compaction import Compactor
 from qss.cache.durability import Durability
+from qss.cache.eviction import Eviction
 from qss.cache.facts import CacheFacts
 from qss.cache.index import Index
+from qss.cache.inventory import Inventory
 from qss.cache.ledger import Ledger
 from qss.cache.options import CacheOptions, RetentionOptions
-from qss.cache.read_cache import WHOLE, ReadCache
+from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
-from qss.cache.retention import Candidate, EvictionReport, Victim, plan
+from qss.cache.retention import EvictionReport, Victim
 from qss.cache.segment_log import LogFile
-from qss.cache.shelf import PUBLISHED_KEY, Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.space import Space
 from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
-from qss.formats.journal import Op
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
 from qss.limits import MIB, STRIPE_BYTES
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
 
-RETENTION_KEY: Final = b"cache.retention"
 _TICK_S: Final = 1.0
 _EVICT_EVERY_S: Final = 5.0
 _ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
@@ -67,17 +67,26 @@ class SegmentCache:
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
         self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._following)
+        self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability)
         self._admission = Admission(
             lambda: host.disk.free_bytes(root)[0], self._make_room,
             options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
         )  # fmt: skip
-        self._retention = self._stored_retention() or options.retention
+        inventory = Inventory(host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission)
+        self._compactor = Compactor(
+            self, inventory, options.compact_bytes_per_s, options.compact_waste, options.compact_waste_bytes_min
+        )
+        self._eviction = Eviction(
+            host.disk, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
+        )
         self._dirty_since: float | None = None  # trio's clock; None: nothing to cut
         self._news = False  # of sealed segments
         self._news_event = trio.Event()
         self._published_event = trio.Event()
         self._wake = trio.Event()
         self._note_local(recovered)
+        if self._space.waiting:
+            self._mark_dirty()
 
     @classmethod
     async def open(cls, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None) -> Self:
@@ -117,9 +126,10 @@ class SegmentCache:
         return report
 
     async def run(self) -> None:
-        """Background work: checkpoints, seals, eviction, fetching ahead. Never returns; started in a nursery."""
+        """Background work: checkpoints, seals, eviction, compaction, fetching ahead. Never returns."""
         async with trio.open_nursery() as nursery:
             self._reads.nursery = nursery
+            nursery.start_soon(self._compactor.run)
             try:
                 await self._maintain()
             finally:
@@ -222,6 +232,7 @@ class SegmentCache:
     async def cut(self) -> SegmentId:
         """Seal both logs now; the id of the journal segment that closes this cut (the newest if nothing is dirty;
         0 if nothing was ever written)."""
+        self._condemn()  # now, so that the root of this cut knows
         if self._dirty_since is not None:
             self._close_logs()
         await self._durability.settle()
@@ -240,6 +251,7 @@ class SegmentCache:
 
     async def unsafe_segments(self) -> list[SealedSegment]:
         """Sealed segments whose shards are not all placed, oldest first."""
+        self._condemn()  # what is dead needs no shards
         return self._shelf.unsafe()
 
     async def path_of(self, segment: SegmentId) -> Path:
@@ -257,6 +269,7 @@ class SegmentCache:
     async def mark_offloaded(self, receipt: Receipt) -> None:
         """Durably note the receipt; now retention may free the local copy if it is complete. Idempotent."""
         row = self._shelf.offloaded(receipt)
+        self._space.receipt_came()
         if row is not None:
             self._put_row(receipt.segment, row)
         await self._durability.sync_local()
@@ -268,21 +281,34 @@ class SegmentCache:
 
     async def restore_point(self) -> RestorePoint | None:
         """The newest restore point all of whose segments are safe; None before the first."""
-        return restore_point(
+        point = restore_point(
             self._shelf.rows, self._ledger.index.live_all(), self._data.numbers.next_segment,
             self._options.safe_missing_max,
         )  # fmt: skip
+        if point is not None and point.journals[-1] < self._shelf.published:
+            return None  # never back: what the newest root does not need may be deleted
+        return point
 
     async def mark_published(self, point: RestorePoint) -> None:
         """Durably note that a root names this restore point. Idempotent."""
-        op = self._shelf.publish(point, self.get(Table.META, PUBLISHED_KEY))
-        if op.before != op.after:
-            self._ledger.write([op])
+        ops = self._shelf.publish(point, self.get)
+        if ops:
+            self._ledger.write(ops)
         await self._durability.sync_local()
-        self._shelf.published = max(self._shelf.published, point.journals[-1])
-        self._shelf.published_cut_ns = max(self._shelf.published_cut_ns, point.cut_ns)
+        self._shelf.note_published(point)
+        if self._space.waiting:
+            self._mark_dirty()  # one more root, and they may go
         self._published_event.set()
         self._published_event = trio.Event()
+
+    async def condemned(self) -> list[SegmentId]:
+        """Segments whose shards nobody needs any more: not the newest root, not the one before it. Oldest first."""
+        return self._space.deletable()
+
+    async def mark_deleted(self, segment: SegmentId) -> None:
+        """Durably note that no location holds shards of a condemned segment; it is not asked for again. Idempotent."""
+        await self._space.deleted(segment)
+        await self._durability.sync_local()
 
     async def wait_sealed(self) -> None:
         """Return when there may be a new unsafe segment since the last call returned. For one waiter."""
@@ -290,53 +316,38 @@ class SegmentCache:
             await self._news_event.wait()
         self._news = False
 
+    # -- space
+
+    async def reclaim(self) -> int:
+        """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
+        self._condemn()
+        return await self._space.unlink()
+
+    async def compact_one(self) -> bool:
+        """Empty the segment that is worth it most, or look at it first; False: none is. The loop of `run` does this."""
+        return await self._compactor.compact_one()
+
+    def tell_moved(self, on_moved: Callable[[Iterable[int]], None]) -> None:
+        """Call this with inodes whose extents compaction has moved, right after it did."""
+        self._compactor.on_moved = on_moved
+
     # -- retention
 
     def set_retention(self, retention: RetentionOptions) -> None:
         """From now on, and after a restart, in place of what was configured. Raises NoSpace."""
-        value = json.dumps(asdict(retention)).encode()
-        before = self.get(Table.META, RETENTION_KEY)
-        if before != value:
-            self._ledger.write([Op(Table.META, RETENTION_KEY, before, value)])
-        self._retention = retention
+        self._eviction.set_retention(retention)
 
     @property
     def retention(self) -> RetentionOptions:
-        return self._retention
+        return self._eviction.retention
 
     def plan_eviction(self, *, all_: bool = False) -> list[Victim]:
         """What `evict` would free now, and why."""
-        return self._plan(self._retention, all_=all_)
+        return self._eviction.plan(all_=all_)
 
     async def evict(self, *, all_: bool = False) -> EvictionReport:
         """Unlink local copies that are safe elsewhere, as the policy says, or all of them."""
-        return await self._evict(self.plan_eviction(all_=all_))
-
-    def _plan(self, retention: RetentionOptions, *, all_: bool = False) -> list[Victim]:
-        now = trio.current_time()
-        candidates = []
-        kept = 0
-        for (segment, stripe), file in self._reads.files.items():
-            row = self._shelf.rows.get(segment)
-            if row is not None and row.kind is not SegmentKind.DATA:
-                continue
-            kept += file.length
-            if stripe != WHOLE or (row is not None and row.state is not SegmentState.SEALED):
-                number = None if stripe == WHOLE else StripeNo(stripe)
-                candidates.append(Candidate(segment, number, file.length, now - file.used_s))
-        free, _ = self._host.disk.free_bytes(self._root)
-        return plan(candidates, retention, kept, free, all_=all_)
-
-    async def _evict(self, victims: list[Victim]) -> EvictionReport:
-        if victims:
-            await self._durability.sync_local()  # the receipts must be durable before the bytes go
-        segments = stripes = freed = 0
-        for victim in victims:
-            copy = victim.copy
-            freed += self._reads.drop((copy.segment, WHOLE if copy.stripe is None else copy.stripe))
-            segments += copy.stripe is None
-            stripes += copy.stripe is not None
-        return EvictionReport(segments, stripes, freed)
+        return await self._eviction.evict(self._eviction.plan(all_=all_))
 
     def facts(self) -> CacheFacts:
         """A moment's figures, for `status`."""
@@ -351,6 +362,8 @@ class SegmentCache:
         return CacheFacts(
             unsealed_bytes=sum(file.position for file in logs),
             at_risk_age_s=max(ages, default=0.0),
+            reclaimable_bytes=self._space.reclaimable_bytes(),
+            moved_bytes=self._compactor.moved_bytes,
             live_bytes=self._ledger.index.live_total,
             disk_free_bytes=free,
             disk_total_bytes=total,
@@ -375,6 +388,9 @@ class SegmentCache:
         file = self._journal.close_open()
         if file is not None:
             file.needs_upto = self._data.last[0]
+            for closed in self._data.closing:
+                if not self._ledger.index.live_bytes(closed.segment):
+                    closed.dead_from = file.segment
         self._dirty_since = None
         self._wake.set()
 
@@ -385,6 +401,10 @@ class SegmentCache:
         self._news = True
         self._news_event.set()
         self._news_event = trio.Event()
+
+    def _condemn(self, *, at_once: bool = False) -> None:
+        if self._space.condemn(at_once=at_once):
+            self._mark_dirty()
 
     def _put_row(self, segment: SegmentId, row: SegmentRow) -> None:
         op = self._shelf.put(segment, row)
@@ -403,6 +423,7 @@ class SegmentCache:
                 if self._dirty_since is not None and now - self._dirty_since >= self._options.seal_after_s:
                     self._close_logs()
                 await self._durability.settle()
+                await self.reclaim()
                 many = self._ledger.index.changes >= self._options.checkpoint_changes_max
                 if many or now - checkpoint_s >= self._options.checkpoint_every_s:
                     await self._durability.checkpoint()
@@ -415,10 +436,12 @@ class SegmentCache:
                 await trio.sleep(_TICK_S)
 
     async def _make_room(self) -> None:
-        """Writers are waiting: free what is safe, least recently used first."""
+        """Writers are waiting: free what is dead, then what is safe, least recently used first."""
+        self._condemn(at_once=True)
+        await self._space.unlink()
         await self.evict()
-        wanted = replace(self._retention, free_bytes_min=self._options.free_bytes_soft + _ROOM_BYTES)
-        await self._evict(self._plan(wanted))
+        more = self._eviction.plan(free_bytes_min=self._options.free_bytes_soft + _ROOM_BYTES)
+        await self._eviction.evict(more)
 
     def _note_local(self, recovered: Recovered) -> None:
         disk, now, wall_ns = self._host.disk, trio.current_time(), self._host.clock.now_ns()
@@ -439,15 +462,6 @@ class SegmentCache:
             if row is not None and row.kind is SegmentKind.DATA:
                 return SegmentId(number), self._shelf.stripes_elsewhere(SegmentId(number))
         return None
-
-    def _stored_retention(self) -> RetentionOptions | None:
-        stored = self.get(Table.META, RETENTION_KEY)
-        if stored is None:
-            return None
-        try:
-            return RetentionOptions(**json.loads(stored))
-        except (ValueError, TypeError):
-            return None  # a field of another version: what is configured holds
 
     def _reopened_index(self) -> Index:
         return catch_up(self._root, self._host, self._options.index_map_bytes, self._data, self._journal)

@@ -123,6 +123,7 @@ CACHE: Final[Fields] = {
     "fetch_deadline": Field("fetch_deadline_s", duration(0.05)),
     "checkpoint_changes": Field("checkpoint_changes_max", whole(1)),
     "admit_deadline": Field("admit_deadline_s", duration(0.05)),
+    "compact_limit": Field("compact_bytes_per_s", size()),
     "soft_free": Field("free_bytes_soft", size()),
     "hard_free": Field("free_bytes_hard", size()),
 }

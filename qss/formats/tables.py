@@ -199,7 +199,7 @@ class SegmentRow(NamedTuple):
     placed: int  # shards placed
     length: int
     sealed_ns: int
-    needs_upto: SegmentId
+    needs_upto: SegmentId  # condemned data: the journal with the mark, then 0 when its shards are deleted
     stored_bytes: int
     seal: bytes
 

@@ -22,6 +22,7 @@ import trio
 
 from qss.errors import ObjectMissing, PreconditionFailed, QssError, Refused
 from qss.ids import LocationId, SegmentId, segment_text
+from qss.offload.disposal import Disposal
 from qss.offload.roots import Roots
 from qss.offload.status import OffloadStatus, Rate
 from qss.offload.vault import Vault
@@ -34,6 +35,8 @@ PAUSE_FIRST_S: Final = 0.5
 PAUSE_MAX_S: Final = 60.0
 PUBLISH_PAUSE_MAX_S: Final = 5.0
 """Shorter: `qssctl sync` waits for a publication."""
+DISPOSAL_S: Final = 2.0
+"""Between looks for dead segments whose shards may go."""
 UPKEEP_S: Final = 15.0
 """Between rounds of repair of damaged shards and of roots that locations have missed."""
 
@@ -85,6 +88,7 @@ class Courier:
         self._errors: dict[str, str] = {}  # what → last trouble; removed when it goes well
         self._blocked = ""
         self._marked: RestorePoint | None = None  # the last the shelf was told is published
+        self._disposal = Disposal(shelf, vault, roots)
         self._stored = 0
         self.rate = Rate()
 
@@ -104,6 +108,7 @@ class Courier:
             nursery.start_soon(self._vault.nodes.watch, probe, self._location_changed, options.probe_interval_s)
             nursery.start_soon(self._publish_loop)
             nursery.start_soon(self._upkeep_loop)
+            nursery.start_soon(self._disposal_loop)
             while True:
                 await self._start_what_is_due(nursery)
                 with trio.move_on_after(POLL_S):
@@ -119,6 +124,7 @@ class Courier:
             uploaded_bytes=self.rate.total,
             upload_bytes_per_s=self.rate.per_s(trio.current_time()),
             stored_segments=self._stored,
+            deleted_segments=self._disposal.deleted,
             last_error=next(reversed(self._errors.values()), ""),
             blocked=self._blocked,
             incomplete=tuple(sorted(self._incomplete)),
@@ -141,6 +147,8 @@ class Courier:
         self._errors.pop("shelf", None)
         unsafe = {sealed.id for sealed in self._queue}
         self._incomplete &= unsafe
+        for segment in self._pauses.keys() - unsafe - self._in_flight:  # dead meanwhile: no trouble any more
+            self._errors.pop(_what(segment), None)
         self._pauses = {segment: pause for segment, pause in self._pauses.items() if segment in unsafe}
         now = trio.current_time()
         for sealed in self._queue:
@@ -153,7 +161,7 @@ class Courier:
             nursery.start_soon(self._carry, sealed)
 
     async def _carry(self, sealed: SealedSegment) -> None:
-        what = f"segment {segment_text(sealed.id)}"
+        what = _what(sealed.id)
         try:
             receipt = await self._store(sealed)  # 1.
             await self._shelf.mark_offloaded(receipt)  # 2.
@@ -231,6 +239,21 @@ class Courier:
         await self._shelf.mark_published(point)  # 4.
         self._marked = point
 
+    async def _disposal_loop(self) -> None:
+        pause = Pause()
+        while True:
+            await trio.sleep(max(DISPOSAL_S, pause.until_s - trio.current_time()))
+            if self._blocked:
+                continue  # another machine may need what we hold for dead
+            try:
+                await self._disposal.round(self._in_flight)
+            except (QssError, OSError) as error:
+                self._trouble("deletion", error)
+                pause.failed(trio.current_time(), self._jitter())
+            else:
+                pause = Pause()
+                self._errors.pop("deletion", None)
+
     async def _upkeep_loop(self) -> None:
         while True:
             await trio.sleep(UPKEEP_S)
@@ -269,3 +292,7 @@ class Courier:
             _log.warning("%s", sentence)
         self._errors.pop(what, None)
         self._errors[what] = sentence
+
+
+def _what(segment: SegmentId) -> str:
+    return f"segment {segment_text(segment)}"

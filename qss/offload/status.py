@@ -21,6 +21,7 @@ class OffloadStatus:
     uploaded_bytes: int  # since start, everything put
     upload_bytes_per_s: float  # over the last RATE_WINDOW_S
     stored_segments: int  # since start
+    deleted_segments: int  # dead ones whose shards are gone everywhere, since start
     last_error: str  # one sentence; empty when the last attempt of everything went well
     blocked: str  # why nothing may be written any more; empty: nothing is wrong
     incomplete: tuple[SegmentId, ...]  # stored, but shards are missing

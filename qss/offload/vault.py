@@ -17,7 +17,7 @@ from qss.errors import CorruptData, QssError, Retryable, TooFewShards, Unreachab
 from qss.formats.manifest import DEK_BYTES, Manifest
 from qss.formats.shard import SEAL_BYTES
 from qss.host import Host
-from qss.ids import SegmentId, ShardNo, StripeNo, segment_text
+from qss.ids import LocationId, SegmentId, ShardNo, StripeNo, segment_text
 from qss.limits import MIB
 from qss.offload.buffers import Buffers
 from qss.offload.census import GENERATION, Census, locate, take_census
@@ -153,8 +153,19 @@ class Vault:
 
         Only for segments that no published root names.
         """
-        for location, node in self.nodes.items():
-            await node.delete(self.keys.shard_name(segment, GENERATION, location))
+        trouble: list[QssError] = []
+
+        async def delete(location: LocationId) -> None:
+            try:
+                await self.nodes[location].delete(self.keys.shard_name(segment, GENERATION, location))
+            except QssError as error:
+                trouble.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for location in self.nodes:
+                nursery.start_soon(delete, location)
+        if trouble:
+            raise trouble[0]
         self.manifests.forget(segment)
         self.damage.forget(segment)
 

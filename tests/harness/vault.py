@@ -74,6 +74,7 @@ class PlainShelf:
     segments: dict[SegmentId, SealedSegment] = field(default_factory=dict)
     receipts: dict[SegmentId, Receipt] = field(default_factory=dict)
     published: list[RestorePoint] = field(default_factory=list)
+    dead: set[SegmentId] = field(default_factory=set)  # condemned, and no root needs them
 
     def add(self, segment: int, data: bytes, kind: SegmentKind = SegmentKind.DATA) -> SealedSegment:
         sealed = SealedSegment(SegmentId(segment), kind, len(data), 1000 + segment, SegmentId(0))
@@ -119,3 +120,10 @@ class PlainShelf:
 
     async def mark_published(self, point: RestorePoint) -> None:
         self.published.append(point)
+
+    async def condemned(self) -> list[SegmentId]:
+        return sorted(self.dead)
+
+    async def mark_deleted(self, segment: SegmentId) -> None:
+        self.dead.discard(segment)
+        self.segments.pop(segment, None)

@@ -39,6 +39,12 @@ class Shelf:
     async def mark_published(self, point):
         self.noted.append(point)
 
+    async def condemned(self):
+        return [SegmentId(3), SegmentId(5)]
+
+    async def mark_deleted(self, segment):
+        self.noted.append(segment)
+
 
 class Vault:
     async def fetch(self, segment, stripe, into):
@@ -61,7 +67,9 @@ async def test_a_shelf_over_a_socket(tmp_path, nursery):
         await remote.mark_offloaded(RECEIPT)
         assert await remote.restore_point() == POINT
         await remote.mark_published(POINT)
-        assert shelf.noted == [RECEIPT, POINT]
+        assert await remote.condemned() == [3, 5]
+        await remote.mark_deleted(SegmentId(3))
+        assert shelf.noted == [RECEIPT, POINT, 3]
 
 
 async def test_a_vault_over_a_socket(tmp_path, nursery):
