@@ -195,6 +195,7 @@ class Compactor:
         self._payload: dict[SegmentId, int] = {}  # of segments that were looked at
         self._refused: dict[SegmentId, float] = {}  # until when, trio's clock
         self._late_s = 0.0
+        self._ours = 0  # bytes moved since the last look
         self._seen = (segments.log_position, trio.current_time())
         self.on_moved: Callable[[Iterable[int]], None] = lambda _inos: None
         self.moved_bytes = 0  # since start
@@ -204,8 +205,8 @@ class Compactor:
         """For as long as the cache lives."""
         while True:
             await trio.sleep(LOOK_S)
-            if self._bytes_per_s and not self._busy():
-                await self.compact_one()
+            while self._bytes_per_s and not self._busy() and await self.compact_one():
+                pass
 
     async def compact_one(self) -> bool:
         """Empty the best victim, if one is worth it; False: none is. Never raises for what a victim does."""
@@ -246,7 +247,8 @@ class Compactor:
         now_s = trio.current_time()
         self._seen = ((now_segment, now_position), now_s)
         written = now_position - position if segment == now_segment else now_position
-        if written <= BUSY_BYTES_PER_S * (now_s - then_s):
+        ours, self._ours = self._ours, 0
+        if written - ours <= BUSY_BYTES_PER_S * max(now_s - then_s, LOOK_S):
             return False
         return not pressing(self._candidates(), self._waste_bytes_min)
 
@@ -314,6 +316,7 @@ class Compactor:
         self.on_moved({pair_of_key(key)[0] for key, _ in found})
         moved = sum(extent.length for _, extent in found)
         self.moved_bytes += moved
+        self._ours += moved
         return moved, None
 
     async def _pause(self, moved: int) -> None:

@@ -31,7 +31,7 @@ LOCK: Final = "trove.lock"
 CREDENTIALS: Final = "credentials.json"
 CHECKPOINT_S: Final = 5.0
 EXPIRE_EVERY_S: Final = 3600.0
-COMPACT_EVERY_S: Final = 60.0
+COMPACT_EVERY_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
