@@ -73,6 +73,12 @@ def text(value: Any) -> str:
     return value
 
 
+def share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ValueError("is not right; write a share such as 0.2")
+    return float(value)
+
+
 def number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**9:
         raise ValueError("is not right; write a number above 0")
@@ -124,6 +130,8 @@ CACHE: Final[Fields] = {
     "checkpoint_changes": Field("checkpoint_changes_max", whole(1)),
     "admit_deadline": Field("admit_deadline_s", duration(0.05)),
     "compact_limit": Field("compact_bytes_per_s", size()),
+    "compact_waste": Field("compact_waste", share),
+    "compact_waste_min": Field("compact_waste_bytes_min", size()),
     "soft_free": Field("free_bytes_soft", size()),
     "hard_free": Field("free_bytes_hard", size()),
 }

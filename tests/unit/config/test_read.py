@@ -145,7 +145,7 @@ def test_any_value_of_any_key_is_read_or_refused(section, data):
 
 def test_every_option_can_be_set():
     assert uncovered() == {
-        "CacheOptions": {"retention", "safe_missing_max", "compact_waste", "compact_waste_bytes_min"},
+        "CacheOptions": {"retention", "safe_missing_max"},
         "RetentionOptions": set(),
         "OffloadOptions": set(),
         "MountSettings": set(),
