@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ from qss.cache.retention import Candidate, EvictionReport, Victim, plan
 from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
 from qss.cache.space import Space
-from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
+from qss.errors import CorruptData, Damaged, NoSpace, ObjectMissing, QssError
 from qss.formats.journal import Op
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
 from qss.host import Host
@@ -414,7 +415,7 @@ class SegmentCache:
         if file is not None:
             file.needs_upto = self._data.last[0]
             for closed in self._data.closing:
-                if not self._ledger.index.live_bytes(closed.segment):
+                if not closed.dead_from and not self._ledger.index.live_bytes(closed.segment):
                     closed.dead_from = file.segment
         self._dirty_since = None
         self._wake.set()
@@ -428,8 +429,9 @@ class SegmentCache:
         self._news_event = trio.Event()
 
     def _condemn(self, *, at_once: bool = False) -> None:
-        if self._space.condemn(at_once=at_once):
-            self._mark_dirty()
+        with contextlib.suppress(NoSpace):  # evicting comes first then; it is done again
+            if self._space.condemn(at_once=at_once):
+                self._mark_dirty()
 
     def _put_row(self, segment: SegmentId, row: SegmentRow) -> None:
         op = self._shelf.put(segment, row)
