@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +26,7 @@ from qss.cache.retention import Candidate, EvictionReport, Victim, plan
 from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
 from qss.cache.space import Space
-from qss.errors import CorruptData, Damaged, NoSpace, ObjectMissing, QssError
+from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
 from qss.formats.journal import Op
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
 from qss.host import Host
@@ -429,9 +428,8 @@ class SegmentCache:
         self._news_event = trio.Event()
 
     def _condemn(self, *, at_once: bool = False) -> None:
-        with contextlib.suppress(NoSpace):  # evicting comes first then; it is done again
-            if self._space.condemn(at_once=at_once):
-                self._mark_dirty()
+        if self._space.condemn(at_once=at_once):
+            self._mark_dirty()
 
     def _put_row(self, segment: SegmentId, row: SegmentRow) -> None:
         op = self._shelf.put(segment, row)
