@@ -46,6 +46,8 @@ REFUSED_S: Final = 300.0
 """A victim that could not be emptied is left alone for this long."""
 TRIES_MAX: Final = 3
 """Of one batch, all of it in one stripe: a miss, and one for damage found here."""
+LATE_S: Final = 0.003
+"""A timer is that late on a thread with nothing to do."""
 BUSY_BYTES_PER_S: Final = 16 * MIB
 """Others write faster than this: they go first, unless dead bytes pile up."""
 
@@ -112,7 +114,7 @@ def pressing(candidates: Iterable[Candidate], waste_bytes_min: int) -> bool:
 def pause_s(moved: int, bytes_per_s: int, late_s: float) -> float:
     """How long to wait after moving so many bytes, when the last wait ended `late_s` too late: the busier the thread is
     with others, the longer. Pure."""
-    return moved / bytes_per_s + min(10 * max(late_s, 0.0), 1.0)
+    return moved / bytes_per_s + min(10 * max(late_s - LATE_S, 0.0), 1.0)
 
 
 def records(stripe: bytes | memoryview, base: int, start: int) -> Iterator[RecordPlace]:

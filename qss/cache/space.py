@@ -19,6 +19,7 @@ from qss.cache.durability import Durability
 from qss.cache.ledger import Ledger
 from qss.cache.read_cache import WHOLE, ReadCache
 from qss.cache.shelf import Shelf
+from qss.errors import NoSpace
 from qss.formats.journal import Op
 from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
 from qss.host import Host
@@ -87,13 +88,17 @@ class Space:
     def condemn(self, *, at_once: bool = False) -> int:
         """Mark what is dead (step 1); the number of marks. `at_once`: whatever it does to the next root.
 
-        The marks must get into a root: the caller sees to a cut. Raises NoSpace.
+        The marks must get into a root: the caller sees to a cut. On a full disk nothing is marked; eviction comes
+        first.
         """
         live = self._ledger.index.live_all()
         segments = dead(self._shelf.rows, live, never_stored=at_once or self._may_skip_storing())
         if segments:
-            mark = self._ledger.journal.ensure_open().segment  # where the ops below go
-            self._put({s: self._condemned(s)._replace(needs_upto=mark) for s in segments})
+            try:
+                mark = self._ledger.journal.ensure_open().segment  # where the ops below go
+                self._put({s: self._condemned(s)._replace(needs_upto=mark) for s in segments})
+            except NoSpace:
+                return 0
         return len(segments)
 
     async def unlink(self) -> int:

@@ -389,7 +389,7 @@ class SegmentCache:
         if file is not None:
             file.needs_upto = self._data.last[0]
             for closed in self._data.closing:
-                if not self._ledger.index.live_bytes(closed.segment):
+                if not closed.dead_from and not self._ledger.index.live_bytes(closed.segment):
                     closed.dead_from = file.segment
         self._dirty_since = None
         self._wake.set()

@@ -262,7 +262,7 @@ class Courier:
     async def upkeep(self) -> None:
         """One round: repair shards that reads found damaged, bring roots to locations that missed them."""
         for segment in self._vault.damage.segments():
-            if segment in self._in_flight:
+            if segment in self._in_flight or segment in self._disposal.current:
                 continue
             self._in_flight.add(segment)
             try:
@@ -273,6 +273,8 @@ class Courier:
                 self._errors.pop("repair", None)
             finally:
                 self._in_flight.discard(segment)
+        if not self._vault.damage.segments():
+            self._errors.pop("repair", None)  # repaired, or its segment is deleted
         await self._roots.spread()
         if not self._queue:
             self._vault.trim()

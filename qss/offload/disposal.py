@@ -36,9 +36,11 @@ class Disposal:
         self._vault = vault
         self._roots = roots
         self.deleted = 0  # segments, since start
+        self.current: set[SegmentId] = set()  # nobody may put shards of these
 
     async def round(self, busy: Collection[SegmentId]) -> None:
-        """Delete what may go but for segments under way; raises the first trouble when the others are done."""
+        """Delete what may go but for segments under way (`busy` may change meanwhile). Raises the first trouble when
+        the others are done."""
         if self._roots.last is None or len(self._roots.behind) >= self._vault.options.k:
             return  # k locations could be asked that all know only older roots
         segments = [each for each in await self._shelf.condemned() if each not in busy][:DELETES_A_ROUND_MAX]
@@ -47,6 +49,9 @@ class Disposal:
 
         async def delete(segment: SegmentId) -> None:
             async with slots:
+                if segment in busy:
+                    return
+                self.current.add(segment)
                 try:
                     await self._vault.delete(segment)  # 1.
                     await self._shelf.mark_deleted(segment)  # 2.
@@ -55,6 +60,8 @@ class Disposal:
                 else:
                     self.deleted += 1
                     _log.info("segment %s is deleted", segment_text(segment))
+                finally:
+                    self.current.discard(segment)
 
         async with trio.open_nursery() as nursery:
             for segment in segments:

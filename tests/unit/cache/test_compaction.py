@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qss.cache.compaction import (
     BATCH_BYTES,
+    LATE_S,
     REFUSED_S,
     Candidate,
     choose,
@@ -76,7 +77,8 @@ def test_others_go_first_unless_dead_bytes_pile_up() -> None:
     assert pressing([Candidate(SegmentId(1), 100, 40, True)], 0)
     assert not pressing([Candidate(SegmentId(1), 100, 40, True)], 100)
     assert pause_s(1000, 100, 0.0) == 10.0
-    assert pause_s(0, 100, 0.05) == pytest.approx(0.5)
+    assert pause_s(0, 100, 0.001) == 0.0
+    assert pause_s(0, 100, LATE_S + 0.05) == pytest.approx(0.5)
     assert pause_s(0, 100, 60.0) == 1.0
 
 

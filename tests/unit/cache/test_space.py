@@ -16,10 +16,11 @@ from qss.cache.shelf import restore_point
 from qss.cache.space import dead, deletable, finished
 from qss.cache.store import SegmentCache
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table, pair_key, u64_key
-from qss.host import Host
+from qss.host import Host, SystemEntropy
 from qss.ids import Ino, SegmentId
 from qss.limits import KIB, MIB
 from qss.segments import SegmentKind
+from tests.harness.crash_disk import CrashDisk, FixedClock
 from tests.harness.locations import Contents, Locations, joined
 
 OPTIONS = CacheOptions(
@@ -336,4 +337,19 @@ async def test_at_any_moment_both_newest_roots_can_be_restored_whole(tmp_path: P
     assert locations.segments.keys() & rows.keys() == live
     assert locations.deleted
     assert life.moved
+    await cache.close()
+
+
+async def test_a_full_disk_is_no_reason_to_stop(tmp_path: Path) -> None:
+    disk = CrashDisk()
+    locations = Locations()
+    cache = await SegmentCache.open(tmp_path, Host(disk, FixedClock("boot"), SystemEntropy()), OPTIONS, locations)
+    write(cache, 10, b"x" * 200 * KIB)
+    await cache.cut()
+    delete(cache, 10)
+    disk.free = 0
+    assert await cache.unsafe_segments() != []
+    assert await cache.reclaim() == 0
+    disk.free = 1 << 40
+    assert await cache.reclaim() > 200 * KIB
     await cache.close()
