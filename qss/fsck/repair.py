@@ -35,6 +35,8 @@ from qss.fsck.rows import inode_of
 from qss.ids import ROOT_INO, Ino
 
 LOST_FOUND: Final = b"lost+found"
+_COUNTED: Final = {Kind.INODE_UNNAMED, Kind.LINK_COUNT}
+"""Found by counting all names, so not to be seen from the rows of one repair."""
 _NAME_AT: Final = 8  # inode number before the name in a key
 
 
@@ -69,11 +71,14 @@ def repair_rows(
     Raises what `commit` does.
     """
     order = list(Kind)
-    done = []
+    done: list[str] = []
+    others = 0
     for finding in sorted(findings, key=lambda each: order.index(each.kind)):
         action = ACTIONS.get(finding.kind)
         if action is None or finding.where is None or not finding.repairable:
             continue
+        if finding.kind in _COUNTED and others:
+            continue  # names have changed since they were counted: in the next round
         change = begin()
         try:
             sentence = action(Repair(change, finding.where, now_ns))
@@ -82,6 +87,7 @@ def repair_rows(
         if sentence:
             commit(change)
             done.append(sentence)
+            others += finding.kind not in _COUNTED
     return done
 
 
