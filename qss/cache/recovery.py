@@ -312,7 +312,8 @@ class _Recovery:
             return True
         if segment not in self._lengths:
             self._lengths[segment] = self._length_of(segment)
-        return count <= self._lengths[segment]
+        # What is sealed was whole; damage of a copy since then is no reason to cut the journal.
+        return count <= self._lengths[segment] or segment in self._sealed_ahead()
 
     def _length_of(self, segment: SegmentId) -> int:
         if self._index.get(Table.SEGMENTS, u64_key(segment)) is not None:
