@@ -15,7 +15,7 @@ from qss.formats.record import SEGMENT_HEADER_BYTES, head_bytes
 from qss.formats.tables import ExtentRow, Table, pair_key, pair_of_key, u64_key
 from qss.fs.attrs import is_file
 from qss.fsck.findings import Check, Finding, Kind, Where
-from qss.fsck.rows import LiveRows, Row, Rows, inode_of, pages
+from qss.fsck.rows import LiveRows, Row, Rows, inode_of, is_last, pages
 from qss.ids import SegmentId, segment_text
 from qss.limits import STRIPE_BYTES
 
@@ -75,6 +75,8 @@ def check_extents(rows: LiveRows, reach_of: ReachOf, tally: ExtentTally) -> Chec
             tally.add(ino, extent)
             yield from extent_findings(rows, reach_of, (key, value))
             tally.mark = key
+        if is_last(page):
+            tally.mark = _AT_END
         yield len(page)
     yield from _file_ends(rows, tally)
     tally.mark = _AT_END

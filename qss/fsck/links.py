@@ -17,7 +17,7 @@ from qss.formats.tables import EntryRow, InodeRow, Table, u64_key, u64_of_key
 from qss.fs.attrs import is_dir
 from qss.fsck.findings import Check, Finding, Kind, Where
 from qss.fsck.inodes import next_ino
-from qss.fsck.rows import Rows, pages
+from qss.fsck.rows import Rows, is_last, pages
 from qss.ids import ROOT_INO
 
 WINDOW_INODES: Final = 1 << 22
@@ -59,13 +59,14 @@ class LinkTally:
 
 
 def windows(rows: Rows, width: int) -> Iterator[tuple[int, int]]:
-    """Windows of numbers that hold inodes: (first, how many numbers)."""
+    """Windows of numbers that hold inodes: (first, how many numbers). Those given out from now on are left to the
+    next run: else a check beside somebody who makes files would never end."""
+    limit = next_ino(rows)
     start = 0
-    while start < 1 << 64 and (first := next(rows.scan(Table.INODES, u64_key(start)), None)) is not None:
+    while (first := next(rows.scan(Table.INODES, u64_key(start), u64_key(limit)), None)) is not None:
         base = u64_of_key(first[0])
-        count = max(1, min(width, next_ino(rows) - base))
-        yield base, count
-        start = base + count
+        start = min(base + width, limit)
+        yield base, start - base
 
 
 def check_links(rows: Rows, tally: LinkTally) -> Check:
@@ -74,7 +75,7 @@ def check_links(rows: Rows, tally: LinkTally) -> Check:
     for page in pages(rows, Table.ENTRIES):
         for key, value in page:
             tally.count(u64_of_key(key), value, 1)
-        tally.mark = page[-1][0]
+        tally.mark = _AT_END if is_last(page) else page[-1][0]
         yield len(page)
     tally.mark = _AT_END
     for page in pages(rows, Table.INODES, u64_key(base)):

@@ -41,10 +41,21 @@ class Tally(Protocol):
 
 
 def pages(rows: Rows, table: Table, start: bytes = b"") -> Iterator[list[Row]]:
-    """A table in pieces; each is what was there when it was taken, so it must be used up before any pause."""
+    """A table in pieces; each is what was there when it was taken, so it must be used up before any pause.
+
+    A piece that is not full has reached the end: what is added behind it later is not chased, or a check beside somebody
+    who makes files would never end.
+    """
     while page := list(islice(rows.scan(table, start), PAGE_ROWS)):
         yield page
+        if is_last(page):
+            return
         start = page[-1][0] + b"\0"
+
+
+def is_last(page: list[Row]) -> bool:
+    """Whether the table ended with this piece."""
+    return len(page) < PAGE_ROWS
 
 
 def inode_of(rows: Rows, ino: int) -> InodeRow | None:
