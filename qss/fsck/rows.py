@@ -43,8 +43,8 @@ class Tally(Protocol):
 def pages(rows: Rows, table: Table, start: bytes = b"") -> Iterator[list[Row]]:
     """A table in pieces; each is what was there when it was taken, so it must be used up before any pause.
 
-    A piece that is not full has reached the end: what is added behind it later is not chased, or a check beside somebody
-    who makes files would never end.
+    A piece that is not full has reached the end: what is added behind it later is not chased, or a check beside
+    somebody who makes files would never end.
     """
     while page := list(islice(rows.scan(table, start), PAGE_ROWS)):
         yield page
