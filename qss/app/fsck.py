@@ -23,9 +23,10 @@ from qss.control.messages import Json
 from qss.control.server import Call, Method
 from qss.errors import Refused, Unreachable
 from qss.formats.tables import SegmentRow
+from qss.fsck import remote_repair
 from qss.fsck.check import check_online
 from qss.fsck.findings import Report
-from qss.fsck.offline import look, look_at_files, plan_repair, repair, segment_rows
+from qss.fsck.offline import Looked, look, look_at_files, plan_repair, repair, segment_rows
 from qss.fsck.remote import Remote, RowsNow, check_remote
 from qss.fsck.segments import SegmentRows, Shelves
 from qss.host import Host
@@ -33,6 +34,7 @@ from qss.ids import SegmentId
 from qss.offload.keys import FsKeys
 from qss.offload.manifests import Manifests
 from qss.offload.roots import RootBook
+from qss.offload.vault import Vault
 
 SCRATCH: Final = "fsck"
 """In the state directory: an index made from the logs; removed at the end."""
@@ -127,7 +129,7 @@ def _online(
 def _offline(settings: Settings, tell: Tell, *, data: bool, remote: bool, mend: bool, dry_run: bool) -> dict[str, Any]:
     host, root, scratch = Host(), settings.cache_dir, settings.state / SCRATCH
 
-    def all_of_it() -> Report:
+    def all_of_it() -> Looked:
         looked = look(root, host, settings.cache, scratch, data=data, on_stage=tell)
         if remote:
 
@@ -135,16 +137,30 @@ def _offline(settings: Settings, tell: Tell, *, data: bool, remote: bool, mend: 
                 return looked.rows
 
             trio.run(_remote, settings, rows_now, looked.report, tell)
-        return looked.report
+        return looked
 
-    report = all_of_it()
+    looked = all_of_it()
+    report = looked.report
     if not mend or report.clean:
         return _document(report, report, mounted=False)
     if dry_run:
-        planned = plan_repair(root, host, settings.cache, report, scratch)
+        planned = remote_repair.plan(report, looked.rows) if remote else []
+        planned += plan_repair(root, host, settings.cache, report, scratch)
         return _document(report, report, mounted=False, would_repair=planned)
-    report.repaired = trio.run(repair, root, host, settings.cache, report)
-    return _document(report, all_of_it(), mounted=False)
+    if remote:
+        report.repaired = trio.run(_repair_remote, settings, looked)
+        if report.repaired:
+            looked = all_of_it()  # with whole journals there may be more to see, or less
+    report.repaired += trio.run(repair, root, host, settings.cache, looked.report)
+    return _document(report, all_of_it().report, mounted=False)
+
+
+async def _repair_remote(settings: Settings, looked: Looked) -> list[str]:
+    host, keys = Host(), FsKeys.derive(check_key(settings))
+    async with open_nodes(settings, host) as nodes:
+        vault = Vault(nodes, keys, settings.offload, host, settings.offload_dir)
+        shelves = Shelves(settings.cache_dir, host.disk)
+        return await remote_repair.repair_remote(vault, shelves, looked.report, looked.rows)
 
 
 def _teller(on_progress: OnProgress | None) -> Tell:

@@ -86,6 +86,14 @@ def test_mounted_unmounted_and_at_the_locations(demo: Demo, tmp_path: Path) -> N
             umount(demo)
     code, document = fsck(demo, "--data")
     assert (code, document["findings"]) == (Exit.OK, [])
+    journal = min((demo.state / "cache" / "journal").glob("*.log"))
+    journal.unlink()
+    code, document = fsck(demo, "--remote")
+    assert code == Exit.DATA
+    assert "journal-missing" in document["counts"]
+    code, document = fsck(demo, "--remote", "--repair")
+    assert code == Exit.CORRECTED, document
+    assert len(document["repaired"]) == 3
     assert "Everything holds." in demo.qssctl("fsck").stdout
 
 

@@ -6,9 +6,12 @@ import os
 
 import pytest
 
-from qss.formats.tables import SegmentRow, SegmentState
-from qss.fsck.findings import Kind, Report
+from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
+from qss.fsck.findings import Finding, Kind, Report, Where
 from qss.fsck.remote import Remote, check_remote
+from qss.fsck.remote_repair import plan, repair_remote
+from qss.fsck.segments import Shelves
+from qss.host import Host
 from qss.ids import LocationId, SegmentId
 from qss.segments import SegmentKind
 from tests.harness.memory_store import body_of
@@ -133,3 +136,29 @@ async def test_what_changes_meanwhile_is_no_damage(place) -> None:
     remote = Remote(machine.nodes, machine.keys, machine.vault.manifests, machine.book)
     assert (await check_remote(remote, rows_now, Report())).findings == []
     assert calls == 2
+
+
+async def test_shards_are_put_again_and_journals_brought_back(place, tmp_path) -> None:
+    place.delete(1, "trove-1", "trove-2")
+    objects, name = place.shard(2, "trove-4")
+    objects[name] = objects[name][:50] + b"?" + objects[name][51:]
+    report = await place.look()
+    gone = SegmentId(3)
+    report.add(Finding(Kind.JOURNAL_MISSING, "segment 3", "Gone.", Where(Table.SEGMENTS, u64_key(gone))))
+    shelves = Shelves(tmp_path / "cache", Host().disk)
+    shelves.path_of(gone, SegmentKind.JOURNAL).parent.mkdir(parents=True)
+    planned = plan(report, place.rows)
+    assert await repair_remote(place.machine.vault, shelves, report, place.rows) == planned
+    assert len(planned) == 3
+    assert (await place.look()).findings == []
+    brought = shelves.path_of(gone, SegmentKind.JOURNAL).read_bytes()
+    assert brought == (await place.shelf.path_of(gone)).read_bytes()
+
+
+async def test_what_cannot_be_put_again_is_left(place, tmp_path) -> None:
+    place.delete(1, "trove-1", "trove-2", "trove-3")
+    place.delete(2, "trove-6")
+    place.world.stores[LocationId("trove-6")].down = True
+    report = await place.look()
+    shelves = Shelves(tmp_path / "cache", Host().disk)
+    assert await repair_remote(place.machine.vault, shelves, report, place.rows) == []
