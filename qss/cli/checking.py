@@ -9,6 +9,8 @@ import typer
 
 from qss.cli.session import JsonFlag, print_json, say, session_of
 
+_FROM_THE_LOCATIONS = {"journal-missing", "journal-damaged", "shards-missing", "shard-damaged"}
+
 
 def add_to(app: typer.Typer) -> None:
     app.command()(fsck)
@@ -48,6 +50,8 @@ def _say_outcome(document: dict[str, Any]) -> None:
         say(sentence)
     for sentence in document.get("would_repair", []):
         say(f"Would do: {sentence}")
+    if _FROM_THE_LOCATIONS & document["counts"].keys() and not document["left"]["clean"]:
+        say("Not mounted, qssctl fsck --repair --remote brings journals and missing shards back from the locations.")
     count = sum(document["counts"].values())
     if not count:
         say("Everything holds.")

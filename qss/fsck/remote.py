@@ -6,7 +6,7 @@ involved. Headers describe themselves and are authenticated; blocks are verified
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, cast
@@ -18,7 +18,7 @@ from qss.formats.shard import ShardHeader
 from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
 from qss.fsck.findings import Finding, Kind, Report, Where
 from qss.fsck.segments import SegmentRows, text
-from qss.ids import LocationId, SegmentId, ShardNo
+from qss.ids import LocationId, SegmentId
 from qss.offload.census import GENERATION, Census, take_census
 from qss.offload.keys import FsKeys
 from qss.offload.manifests import Manifests
@@ -64,14 +64,14 @@ async def check_remote(remote: Remote, rows_now: RowsNow, report: Report) -> Rep
         report.add(Finding(Kind.LOCATION_SILENT, f"location {location}", f"Location {location} does not answer."))
     rows = await rows_now()
     safe = {segment for segment, row in rows.items() if row.state is SegmentState.OFFLOADED}
-    suspects = (await _look_for_all(remote, rows, safe)).keys()
+    suspects = (await _look_for_all(remote, (rows, silent), safe)).keys()
     strays = {
         location: await _strays(remote, location, rows, report) for location in remote.nodes if location not in silent
     }
     report.looked_at["locations"] += len(safe)
     if suspects or any(strays.values()):
         rows = await rows_now()
-    for _, findings in sorted((await _look_for_all(remote, rows, suspects & rows.keys())).items()):
+    for _, findings in sorted((await _look_for_all(remote, (rows, silent), suspects & rows.keys())).items()):
         for finding in findings:
             report.add(finding)
     await _check_root(remote, rows, report)
@@ -83,16 +83,18 @@ async def check_remote(remote: Remote, rows_now: RowsNow, report: Report) -> Rep
 
 
 async def _look_for_all(
-    remote: Remote, rows: SegmentRows, wanted: Iterable[SegmentId]
+    remote: Remote, known: tuple[SegmentRows, set[LocationId]], wanted: Iterable[SegmentId]
 ) -> dict[SegmentId, list[Finding]]:
-    """Segments with something wrong, and what."""
+    """Segments with something wrong, and what. `known`: the rows, and who does not answer anyway."""
+    rows, silent = known
     slots = trio.CapacityLimiter(SEGMENTS_AT_ONCE)
     found: dict[SegmentId, list[Finding]] = {}
 
     async def look(segment: SegmentId) -> None:
         async with slots:
             shards = await look_for(remote, segment)
-        findings = shard_findings(segment, rows[segment], shards, remote.manifests)
+        findings = shard_findings(segment, rows[segment], shards, silent)
+        findings += manifest_findings(segment, rows[segment], remote.manifests)
         if findings:
             found[segment] = findings
 
@@ -139,36 +141,40 @@ async def look_for(remote: Remote, segment: SegmentId) -> Shards:
     return Shards(census, sizes)
 
 
-def shard_findings(segment: SegmentId, row: SegmentRow, shards: Shards, manifests: Manifests) -> list[Finding]:
-    """What is wrong with the shards of a segment that counts as safe. Pure, but for the manifest on the disk."""
-    census = shards.census
+def shard_findings(
+    segment: SegmentId, row: SegmentRow, shards: Shards, silent: Collection[LocationId] = ()
+) -> list[Finding]:
+    """What is wrong with the shards of a segment that counts as safe. `silent`: locations that are reported already;
+    what only they may hold is not missed once more. Pure."""
+    census, odd = shards.census, _odd_sizes(shards.census.found, shards.sizes)
     subject, where = text(segment), Where(Table.SEGMENTS, u64_key(segment))
     found = [
-        Finding(Kind.SHARD_DAMAGED, subject, f"The shard of {subject} at {location} is not what it should be.", where)
-        for location in sorted({*census.damaged, *_odd_sizes(census.found, shards.sizes)})
+        Finding(Kind.SHARD_DAMAGED, subject, f"The shard of {subject} at {place} is not what it should be.", where)
+        for place in sorted({*census.damaged, *odd})
     ]
-    good: dict[ShardNo, LocationId] = {
-        shard: place
-        for shard, place in census.of_seal(row.seal).items()
-        if place not in _odd_sizes(census.found, shards.sizes)
-    }
     others = sorted(place for place, header in census.found.items() if header.seal != row.seal)
     if others:
         sentence = f"{subject.capitalize()} is at {', '.join(others)} under another seal than the index knows."
         found.append(Finding(Kind.SHARD_SEAL, subject, sentence, where))
-    manifest = manifests.load(segment)
-    if manifest is not None and manifest.seal != row.seal:
-        sentence = f"The manifest of {subject} on this machine is of another seal than the index knows."
-        found.append(Finding(Kind.SHARD_SEAL, subject, sentence, where))
-    total = row.k + row.m
-    unsure = f" ({', '.join(census.silent)} did not answer)" if census.silent else ""
-    if len(good) < row.k and len(good) + len(census.silent) < row.k:
-        sentence = f"Only {len(good)} of the {row.k} shards needed for {subject} are at the locations."
+    good = sum(1 for place in census.of_seal(row.seal).values() if place not in odd)
+    total, excused = row.k + row.m, sum(1 for place in census.silent if place in silent)
+    if good + len(census.silent) < row.k:
+        sentence = f"Only {good} of the {row.k} shards needed for {subject} are at the locations."
         found.append(Finding(Kind.SHARDS_BELOW_K, subject, sentence, where))
-    elif len(good) < total:
-        sentence = f"{len(good)} of {total} shards of {subject} are at the locations{unsure}."
+    elif good + excused < total:
+        unsure = f" ({', '.join(census.silent)} did not answer)" if census.silent else ""
+        sentence = f"{good} of {total} shards of {subject} are at the locations{unsure}."
         found.append(Finding(Kind.SHARDS_MISSING, subject, sentence, where))
     return found
+
+
+def manifest_findings(segment: SegmentId, row: SegmentRow, manifests: Manifests) -> list[Finding]:
+    """The manifest that is kept here, if one is, is of the seal the index knows."""
+    manifest = manifests.load(segment)
+    if manifest is None or manifest.seal == row.seal:
+        return []
+    sentence = f"The manifest of {text(segment)} on this machine is of another seal than the index knows."
+    return [Finding(Kind.SHARD_SEAL, text(segment), sentence, Where(Table.SEGMENTS, u64_key(segment)))]
 
 
 def _odd_sizes(headers: Mapping[LocationId, ShardHeader], sizes: Mapping[LocationId, int | None]) -> set[LocationId]:

@@ -105,10 +105,16 @@ async def test_objects_that_belong_to_nothing(place) -> None:
 async def test_a_location_that_does_not_answer(place) -> None:
     place.world.stores[LocationId("trove-3")].down = True
     report = await place.look()
-    assert Kind.LOCATION_SILENT in report.counts
-    assert not report.lost
-    assert report.counts[Kind.SHARDS_MISSING] == 3
-    assert all("trove-3 did not answer" in f.sentence for f in report.findings if f.kind is Kind.SHARDS_MISSING)
+    assert report.counts == {Kind.LOCATION_SILENT: 1}, "what only it may hold is not missed once more"
+    place.delete(1, "trove-1")
+    report = await place.look()
+    assert report.counts == {Kind.LOCATION_SILENT: 1, Kind.SHARDS_MISSING: 1}
+    assert "4 of 6" in report.findings[-1].sentence
+    assert "trove-3 did not answer" in report.findings[-1].sentence
+    place.delete(1, "trove-2")
+    assert not (await place.look()).lost, "the fourth may be at the one that is silent"
+    place.delete(1, "trove-4")
+    assert (await place.look()).lost
 
 
 async def test_no_root_and_a_root_that_names_what_is_not_safe(place) -> None:
