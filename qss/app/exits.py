@@ -14,6 +14,8 @@ class Exit(enum.IntEnum):
     REFUSED = 3  # the user must act: configuration, key, permission, space
     UNREACHABLE = 4  # not mounted, or a location does not answer
     DATA = 5  # data at risk, damaged or lost
+    CORRECTED = 10  # fsck: everything found was repaired
+    FOUND = 11  # fsck: something was found and is left; nothing is lost
 
 
 _TABLE = ((Refused, Exit.REFUSED), (FsError, Exit.REFUSED), (Retryable, Exit.UNREACHABLE), (Damaged, Exit.DATA))

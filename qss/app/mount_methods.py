@@ -14,6 +14,7 @@ import trio
 from qss.app import mountpoint as places
 from qss.app import wire
 from qss.app.carriers import shelf_methods
+from qss.app.fsck import fsck_methods
 from qss.app.hooks import EVENTS, UserHooks
 from qss.app.identity import read_identity
 from qss.app.supervise import Supervisor
@@ -88,6 +89,7 @@ def methods(process: MountProcess) -> Mapping[str, Method]:
         "retention.show": lambda _call: _retention_show(process),
         "retention.set": lambda call: _retention_set(process, call),
         "retention.run": lambda call: _retention_run(process, call),
+        **fsck_methods(process.cache),
         "hook": lambda call: _hook(process, call),
         "unmount": lambda call: _unmount(process, call),
     }

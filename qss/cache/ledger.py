@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from qss.cache.index import Index
 from qss.cache.recovery import Applied
 from qss.cache.segment_log import SegmentLog
 from qss.errors import Damaged
 from qss.formats.journal import Op, encode_batch
+
+
+class Observer(Protocol):
+    """Hears of every row that was changed, in order, right after it was."""
+
+    def changed(self, op: Op) -> None: ...
 
 
 class Ledger:
@@ -20,6 +27,7 @@ class Ledger:
         self.data = data
         self.journal = journal
         self._reopen = reopen
+        self.observers: list[Observer] = []
 
     def write(self, ops: Sequence[Op]) -> None:
         """Append one batch to the journal, then apply it. Raises NoSpace and OSError; then nothing has changed."""
@@ -31,6 +39,9 @@ class Ledger:
             self.index.apply(ops)  # 2. a crash in between is made up for by replay
         except Damaged:
             self.revive()
+        for observer in self.observers:
+            for op in ops:
+                observer.changed(op)
 
     def applied(self) -> Applied:
         """The mark of the index as it is now."""

@@ -138,6 +138,18 @@ def catch_up(root: Path, host: Host, map_bytes: int, data: SegmentLog, journal: 
     return index
 
 
+def replay_into(index: Index, root: Path, host: Host, applied: Applied, *, same_boot: bool) -> Applied:
+    """Bring an index to the end of the journal and touch nothing else, neither logs nor LMDB's file (nothing is
+    committed): for qss.fsck. Raises CorruptData (it does not fit the journal) and Damaged."""
+    numbers = Numbers(SegmentId(1))
+    data = SegmentLog(host.disk, root / "data", SegmentKind.DATA, numbers)
+    journal = SegmentLog(host.disk, root / "journal", SegmentKind.JOURNAL, numbers)
+    recovery = _Recovery(host, index, data, journal, same_boot)
+    reached, _ = recovery.replay(applied)
+    recovery.to_cut(reached)
+    return reached
+
+
 def read_marker(host: Host, root: Path) -> Marker | None:
     """The marker, or None if there is none that can be read."""
     try:
@@ -300,7 +312,8 @@ class _Recovery:
             return True
         if segment not in self._lengths:
             self._lengths[segment] = self._length_of(segment)
-        return count <= self._lengths[segment]
+        # What is sealed was whole; damage of a copy since then is no reason to cut the journal.
+        return count <= self._lengths[segment] or segment in self._sealed_ahead()
 
     def _length_of(self, segment: SegmentId) -> int:
         if self._index.get(Table.SEGMENTS, u64_key(segment)) is not None:
@@ -342,7 +355,8 @@ class _Recovery:
 
     # -- 3. cut the tails, newest file first, so that a crash in between leaves a tail that is still torn
 
-    def _end_journal(self, reached: Applied) -> None:
+    def to_cut(self, reached: Applied) -> tuple[list[SegmentId], list[SegmentId]]:
+        """Journals to keep and to remove. Raises Damaged where that would lose what an fsync has covered."""
         keep = [segment for segment in self._journal_ids if segment <= reached.journal]
         drop = [segment for segment in self._journal_ids if segment > reached.journal]
         if drop:
@@ -354,6 +368,10 @@ class _Recovery:
             ]
             if any(segment in sealed for segment in torn + drop):
                 raise Damaged(f"journal segment {reached.journal:016x} is damaged behind byte {reached.position}")
+        return keep, drop
+
+    def _end_journal(self, reached: Applied) -> None:
+        keep, drop = self.to_cut(reached)
         for segment in reversed(drop):
             self._remove(self._journal, segment)
         rowless = [segment for segment in keep if not self._has_row(segment)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from qss.cache.eviction import Eviction
 from qss.cache.facts import CacheFacts
 from qss.cache.index import Index
 from qss.cache.inventory import Inventory
-from qss.cache.ledger import Ledger
+from qss.cache.ledger import Ledger, Observer
 from qss.cache.options import CacheOptions, RetentionOptions
 from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
@@ -176,6 +177,28 @@ class SegmentCache:
         if self._reads.segment_file(segment) is not None:
             return True
         return (segment, StripeNo(position // STRIPE_BYTES)) in self._reads.files
+
+    def live_all(self) -> dict[SegmentId, int]:
+        """Bytes of files that point into each segment. A copy."""
+        return self._ledger.index.live_all()
+
+    def reach_of(self, segment: SegmentId) -> int | None:
+        """Bytes of a data segment, sealed or not; None: there is no such."""
+        row = self._shelf.rows.get(segment)
+        if row is not None:
+            return row.length if row.kind is SegmentKind.DATA else None
+        files = [*self._data.closing, self._data.open]
+        return next((file.position for file in files if file is not None and file.segment == segment), None)
+
+    @contextlib.contextmanager
+    def observed_by(self, observer: Observer) -> Iterator[None]:
+        """`observer` hears of every row that changes, for as long as the context is open."""
+        observers = self._ledger.observers
+        observers.append(observer)
+        try:
+            yield
+        finally:
+            observers.remove(observer)
 
     def begin(self) -> Change:
         return Change(self._ledger.index)

@@ -9,8 +9,17 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from qss.config.units import human_duration, human_size
 
@@ -129,3 +138,25 @@ def probes(rows: list[Document]) -> None:
     for row in rows:
         table.add_row(row["name"], "works" if row["ok"] else "FAILS", _latency(row["latency_s"]), row["error"])
     _console().print(table)
+
+
+@contextlib.contextmanager
+def stage_bar() -> Iterator[Callable[[Document], None]]:
+    """A line on standard error that says what is looked at, fed with {"stage", "looked_at"}."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("checking", total=None)
+        yield lambda document: progress.update(task, description=f"{document['stage']}: {document['looked_at']}")
+
+
+def findings(document: Document) -> None:
+    if document["findings"]:
+        table = _table("kind", "severity", "what is wrong", "repairable")
+        for each in document["findings"]:
+            colour = "red" if each["severity"] == "loss" else "yellow"
+            kind, severity = each["kind"], f"[{colour}]{each['severity']}[/]"
+            table.add_row(kind, severity, Text(each["sentence"]), "yes" if each["repairable"] else "no")
+        _console().print(table)
+    more = sum(document["counts"].values()) - len(document["findings"])
+    if more:
+        _console().print(f"… and {more} more of these kinds.")

@@ -19,6 +19,7 @@ from qss.ids import Ino, LocationId
 from qss.limits import KIB, MIB
 from qss.segments import Receipt
 from tests.harness.crash_disk import CrashDisk, Fate, FixedClock, PowerCut
+from tests.harness.soundness import assert_files_sound
 
 OPTIONS = CacheOptions(
     segment_bytes=256 * KIB, journal_bytes=4 * KIB, index_map_bytes=64 * MIB, free_bytes_hard=0, free_bytes_soft=1
@@ -107,6 +108,7 @@ async def check(root: Path, disk: CrashDisk, model: Model, boot: str) -> int:
                 assert here == model.content[value]
             live[extent.segment] = live.get(extent.segment, 0) + extent.length
     assert cache._ledger.index.live_all() == live
+    assert_files_sound(cache, root, disk)
     # It goes on: what is written now is there after another restart, and so is what was there before.
     change = cache.begin()
     change.put(Table.INODES, u64_key(9), b"again")

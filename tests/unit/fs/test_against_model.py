@@ -19,6 +19,7 @@ from qss.fs.attrs import SetAttributes, User
 from qss.fs.filesystem import FileSystem
 from qss.host import Host
 from qss.ids import ROOT_INO
+from tests.harness.soundness import assert_sound
 from tests.models.posix import Model, PosixError
 
 KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link"}
@@ -252,8 +253,10 @@ async def play(program) -> None:
             for what in program:
                 await pair.step(*what)
             assert await pair.picture() == pair.model.picture()
+            assert_sound(pair.cache)
             await pair.restart()
             assert await pair.picture() == pair.model.picture()
+            assert_sound(pair.cache)
             while pair.fs.collect():
                 pass
             from qss.formats.tables import Table
@@ -263,6 +266,7 @@ async def play(program) -> None:
             assert len(inos) <= live, "an inode without a name was left behind"
             assert {key[:8] for key, _ in pair.cache.scan(Table.EXTENTS, b"")} <= inos
             assert {key[:8] for key, _ in pair.cache.scan(Table.XATTRS, b"")} <= inos
+            assert_sound(pair.cache)
         finally:
             await pair.cache.close()
 

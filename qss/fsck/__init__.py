@@ -1,0 +1,1 @@
+"""Cross-layer invariants: what must hold between index, logs, files and locations; what is wrong, and its repair."""

@@ -1,0 +1,35 @@
+"""For the end of any test that has used a cache: nothing that fsck checks may be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qss.cache.options import CacheOptions
+from qss.cache.store import SegmentCache
+from qss.fsck.check import check_index
+from qss.fsck.findings import Finding, Report, run
+from qss.fsck.offline import look, segment_rows
+from qss.fsck.segments import Shelves, check_files, check_journals
+from qss.host import Disk, Host
+
+
+def findings_of(cache: SegmentCache) -> list[Finding]:
+    return check_index(cache, cache.reach_of, Report()).findings
+
+
+def assert_sound(cache: SegmentCache) -> None:
+    """The open cache of a file system."""
+    assert findings_of(cache) == []
+
+
+def assert_files_sound(cache: SegmentCache, root: Path, disk: Disk) -> None:
+    """Segments against files, for a cache that holds no file system."""
+    report, shelves = Report(), Shelves(root, disk)
+    run("files", check_files(shelves, segment_rows(cache)), report)
+    run("journals", check_journals(shelves, segment_rows(cache)), report)
+    assert report.findings == []
+
+
+def offline_findings(root: Path, scratch: Path, options: CacheOptions, *, data: bool = True) -> list[Finding]:
+    """A cache that nobody has open."""
+    return look(root, Host(), options, scratch, data=data, on_stage=lambda _stage, _count: None).report.findings
