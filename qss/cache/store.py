@@ -23,9 +23,8 @@ from qss.cache.options import CacheOptions, RetentionOptions
 from qss.cache.read_cache import WHOLE, ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
 from qss.cache.retention import Candidate, EvictionReport, Victim, plan
-from qss.cache.scan import any_op
 from qss.cache.segment_log import LogFile
-from qss.cache.shelf import Shelf, is_receipt, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
 from qss.cache.space import Space
 from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
 from qss.formats.journal import Op
@@ -86,9 +85,7 @@ class SegmentCache:
         self._published_event = trio.Event()
         self._wake = trio.Event()
         self._note_local(recovered)
-        left = recovered.journal.open  # by a kill: what it changes is in no root
-        changed = left is not None and any_op(host.disk, left.handle, lambda *row: not is_receipt(*row))
-        if changed or self._space.waiting:
+        if recovered.unsealed or self._space.waiting:
             self._mark_dirty()
 
     @classmethod
