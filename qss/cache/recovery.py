@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from qss.cache.index import Index
-from qss.cache.scan import file_length, frames_of, header_of, segments_in, verified_length
+from qss.cache.scan import any_op, file_length, frames_of, header_of, segments_in, verified_length
 from qss.cache.segment_log import LogFile, Numbers, SegmentLog
+from qss.cache.shelf import is_receipt
 from qss.errors import CorruptData, Damaged
 from qss.formats.journal import Batch, Op, PackedOp, ops_of
 from qss.formats.record import SEGMENT_HEADER_BYTES
@@ -89,6 +90,7 @@ class Recovered:
     replayed: int = 0  # batches
     rebuilt: bool = False  # the index was not trusted, or not there
     cut_bytes: int = 0  # taken off the tails
+    unsealed: bool = False  # a kill has left changes in the open journal: they are in no root yet
     local: dict[SegmentKind, dict[SegmentId, int]] = field(default_factory=dict)  # every log file here → its length
 
 
@@ -241,6 +243,10 @@ class _Recovery:
         recovered = Recovered(self._index, self._data, self._journal, numbers, replayed)
         recovered.rebuilt = applied == NOTHING_APPLIED and bool(self._journal_ids)
         recovered.cut_bytes = self._cut
+        left = self._journal.open
+        recovered.unsealed = left is not None and any_op(
+            self._disk, left.handle, lambda table, key: not is_receipt(table, key)
+        )
         for log in (self._data, self._journal):
             ids = segments_in(self._disk, log.directory)
             recovered.local[log.kind] = {segment: file_length(self._disk, log.path_of(segment)) for segment in ids}

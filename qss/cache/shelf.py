@@ -23,6 +23,11 @@ _PUBLISHED: Final = struct.Struct("<QqQ")
 _FALLBACK: Final = struct.Struct("<Q")
 
 
+def is_receipt(table: Table, key: bytes) -> bool:
+    """Whether a change is only about what is stored where: not worth a seal by itself."""
+    return table is Table.SEGMENTS or (table is Table.META and key in (PUBLISHED_KEY, FALLBACK_KEY))
+
+
 class Figures(TypedDict):
     """Part of CacheFacts."""
 

@@ -86,7 +86,7 @@ class SegmentCache:
         self._published_event = trio.Event()
         self._wake = trio.Event()
         self._note_local(recovered)
-        if self._space.waiting:
+        if recovered.unsealed or self._space.waiting:
             self._mark_dirty()
 
     @classmethod
