@@ -74,8 +74,8 @@ def check(
     try:
         call_mount(settings, "where")
     except Unreachable:
-        if is_locked(settings.state):  # starting, or ending: neither way
-            raise
+        if is_locked(settings.state):
+            raise Unreachable("the file system is just being mounted, unmounted or recovered: try again") from None
         check_key(settings)
         with state_lock(settings.state):
             return _offline(settings, tell, data=data, remote=remote, mend=mend, dry_run=dry_run)

@@ -88,7 +88,9 @@ def opened(root: Path, host: Host, map_bytes: int, scratch: Path) -> Iterator[Op
 def look(root: Path, host: Host, options: CacheOptions, scratch: Path, *, data: bool, on_stage: OnStage) -> Looked:
     """All checks of a cache; with `data` every record is read. Changes nothing."""
     looked = Looked(Report())
-    if not (root / "journal").is_dir():
+    try:
+        host.disk.listdir(root / "journal")
+    except FileNotFoundError:  # nothing was ever mounted here
         return looked
     with opened(root, host, options.index_map_bytes, scratch) as both:
         _do("log", check_replay(both), looked.report, on_stage)

@@ -177,8 +177,7 @@ def _stripe_verifies(found: bytes, wanted: int, stripe: int) -> bool:
 def check_stripes(shelves: Shelves, rows: SegmentRows) -> Check:
     """Stripes that were fetched back: of a segment there is, as long as it should be, every record verifies."""
     folder = shelves.root / "stripes"
-    names = shelves.disk.listdir(folder) if shelves.disk.exists(folder) else []
-    for name in sorted(names):
+    for name in sorted(shelves.disk.listdir(folder)):
         number, _, stripe = name.removesuffix(STRIPE_SUFFIX).partition("-")
         if not name.endswith(STRIPE_SUFFIX) or not stripe.isdigit():
             continue  # of a fetch under way

@@ -19,7 +19,7 @@ from qss.ids import Ino, LocationId
 from qss.limits import KIB, MIB
 from qss.segments import Receipt
 from tests.harness.crash_disk import CrashDisk, Fate, FixedClock, PowerCut
-from tests.harness.soundness import assert_files_sound
+from tests.harness.soundness import assert_files_sound, assert_logs_sound
 
 OPTIONS = CacheOptions(
     segment_bytes=256 * KIB, journal_bytes=4 * KIB, index_map_bytes=64 * MIB, free_bytes_hard=0, free_bytes_soft=1
@@ -122,6 +122,7 @@ async def check(root: Path, disk: CrashDisk, model: Model, boot: str) -> int:
     for (table, key), value in found.items():
         assert again.get(table, key) == value
     await again.close()
+    assert_logs_sound(root, host_on(disk, boot), OPTIONS)
     return evicted
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
 from qss.fsck.check import check_index
-from qss.fsck.findings import Finding, Report, run
+from qss.fsck.findings import Finding, Kind, Report, run
 from qss.fsck.offline import look, segment_rows
 from qss.fsck.segments import Shelves, check_files, check_journals
 from qss.host import Disk, Host
+
+OF_A_FILE_SYSTEM = {
+    Kind.ROOT_MISSING, Kind.INODE_INVALID, Kind.NEXT_INO, Kind.EXTENT_STRAY, Kind.EXTENT_BEYOND_END, Kind.ALLOCATED,
+}  # fmt: skip
 
 
 def findings_of(cache: SegmentCache) -> list[Finding]:
@@ -33,3 +38,11 @@ def assert_files_sound(cache: SegmentCache, root: Path, disk: Disk) -> None:
 def offline_findings(root: Path, scratch: Path, options: CacheOptions, *, data: bool = True) -> list[Finding]:
     """A cache that nobody has open."""
     return look(root, Host(), options, scratch, data=data, on_stage=lambda _stage, _count: None).report.findings
+
+
+def assert_logs_sound(root: Path, host: Host, options: CacheOptions) -> None:
+    """A closed cache that holds no file system: index against logs, segments against files, every record."""
+    with tempfile.TemporaryDirectory(prefix="qss-fsck-") as scratch:
+        looked = look(root, host, options, Path(scratch) / "index", data=True, on_stage=lambda _stage, _count: None)
+    assert looked.rows
+    assert [each for each in looked.report.findings if each.kind not in OF_A_FILE_SYSTEM] == []

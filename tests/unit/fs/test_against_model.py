@@ -121,7 +121,7 @@ class Pair:
 
     async def do_link(self, source, path):
         async def real():
-            self.fs.link(self.ino(source), self.ino(path[:-1]), path[-1])
+            self.fs.link(self.ino(source), self.folder(path[:-1]), path[-1])
 
         await self.both(real, lambda: self.model.link(source, path))
 
