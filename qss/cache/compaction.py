@@ -201,7 +201,6 @@ class Compactor:
         self._seen = (segments.log_position, trio.current_time())
         self.on_moved: Callable[[Iterable[int]], None] = lambda _inos: None
         self.moved_bytes = 0  # since start
-        self.emptied = 0  # segments
 
     async def run(self) -> None:
         """For as long as the cache lives."""
@@ -220,7 +219,6 @@ class Compactor:
                 await self._measure(victim.segment)  # of tiny records, much is heads: is it worth it still?
             else:
                 await self._empty(victim.segment)
-                self.emptied += 1
                 self._refused[victim.segment] = trio.current_time() + REFUSED_S  # it is dead, or cannot be helped
         except (QssError, OSError) as error:
             if not (isinstance(error, CorruptData) and self._segments.distrust(victim.segment)):

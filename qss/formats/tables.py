@@ -67,7 +67,6 @@ def name_key(ino: int, name: bytes) -> bytes:
 
 
 _INODE = struct.Struct("<IIIIIIQQQQqqqIII")
-INODE_ROW_BYTES: Final = _INODE.size
 
 
 @dataclass(slots=True)

@@ -20,7 +20,6 @@ from qss.ids import Ino
 from qss.limits import FILE_BYTES_MAX
 
 TRUNCATE_ROWS_MAX: Final = 1_000  # extents removed by one transaction of a truncate
-READ_BYTES_MAX: Final = 128 * 1024 * 1024  # one call; FUSE asks for 1 MiB at most
 
 _KEY_LAST: Final = 2**64 - 1
 
@@ -129,9 +128,6 @@ class Files:
     def forget_place(self, ino: int) -> None:
         """The rows of this file's extents have changed (a move by compaction, a deletion)."""
         self._last.pop(ino, None)
-
-    def all_places_changed(self) -> None:
-        self._last.clear()
 
     # -- writing
 

@@ -75,11 +75,3 @@ class Handles:
         self._open.clear()
         self._opens.clear()
         self._lookups.clear()
-
-    @property
-    def open_count(self) -> int:
-        return len(self._open)
-
-    @property
-    def known_count(self) -> int:
-        return len(self._lookups)

@@ -107,11 +107,6 @@ class Orphans:
                 else:
                     await trio.lowlevel.checkpoint()
 
-    @property
-    def backlog(self) -> int:
-        """Inodes waiting to be collected."""
-        return len(self._queue)
-
     def _erase(self, tx: Transaction, ino: int, row: InodeRow, rows_max: int) -> bool:
         """Delete everything that hangs on the inode, if that is at most `rows_max` rows."""
         cache = self._inodes.cache

@@ -23,6 +23,7 @@ import trio
 from qss.errors import ObjectMissing, PreconditionFailed, QssError, Refused
 from qss.ids import LocationId, SegmentId, segment_text
 from qss.offload.disposal import Disposal
+from qss.offload.health import backoff_s
 from qss.offload.roots import Roots
 from qss.offload.status import OffloadStatus, Rate
 from qss.offload.vault import Vault
@@ -54,10 +55,9 @@ class Pause:
     until_s: float = 0.0
 
     def failed(self, now_s: float, jitter: float) -> None:
-        """`jitter` in [0, 1)."""
+        """`jitter` in [0, 1): 0 gives the shortest pause, half the full one."""
+        self.until_s = now_s + backoff_s(self.tries, PAUSE_FIRST_S, self.max_s, 1.0 - jitter)
         self.tries += 1
-        length = min(self.max_s, PAUSE_FIRST_S * 2.0 ** min(self.tries - 1, 16))
-        self.until_s = now_s + length * (0.5 + jitter / 2)
 
 
 class Courier:

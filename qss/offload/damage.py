@@ -29,7 +29,6 @@ class DamageList:
         self._open: dict[DamagedShard, str] = {}
         self.blocks_seen = 0  # bad answers since start, counted every time
         self.shards_repaired = 0
-        self.last_trouble = ""  # why a repair did not succeed
 
     def report(self, damaged: DamagedShard, why: str) -> None:
         self.blocks_seen += 1
@@ -49,10 +48,6 @@ class DamageList:
         for one in [one for one in self._open if one.segment == segment]:
             if placed[one.shard] not in (None, one.location):
                 del self._open[one]
-
-    def note_trouble(self, sentence: str) -> None:
-        self.last_trouble = sentence
-        _log.info("%s", sentence)
 
     def forget(self, segment: SegmentId) -> None:
         for damaged in [one for one in self._open if one.segment == segment]:

@@ -5,6 +5,7 @@ Needs no plaintext and no second seal: the new blocks must have the hashes the m
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 
@@ -26,6 +27,8 @@ from qss.offload.placement import LocationFacts, PlacementPolicy, spares
 from qss.offload.plan import Source
 from qss.offload.seal import hash_of
 from qss.offload.uploader import Uploader, object_length
+
+_log = logging.getLogger(__name__)
 
 
 def choose_targets(
@@ -104,7 +107,7 @@ class Repairer:
                     await self._uploader.put(planned, box, shard, location, blocks[shard])
                     await self._prove(planned, shard, location)
                 except QssError as error:
-                    damage.note_trouble(f"repair at {location}: {error}")
+                    _log.info("repair at %s: %s", location, error)
                     continue
                 damage.repaired(manifest.segment.id, shard, location)
                 places = list(manifest.placed)

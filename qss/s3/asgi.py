@@ -109,9 +109,6 @@ class _Protocol:
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.whole = (status, headers, body)
 
-    def response_str(self, status: int, headers: list[tuple[str, str]], body: str) -> None:
-        self.whole = (status, headers, body.encode())
-
     def response_stream(self, status: int, headers: list[tuple[str, str]]) -> _Stream:
         close = [("connection", "close")] if self._unread else []
         self.stream = _Stream(self._send, _start(status, [*headers, *close]), dict(headers).get("content-length"))
