@@ -29,9 +29,10 @@ from qss.formats.tables import ExtentRow, SegmentState, Table, pair_key
 from qss.fs.attrs import User
 from qss.fs.filesystem import FileSystem
 from qss.host import Host
-from qss.ids import ROOT_INO, Ino, SegmentId
+from qss.ids import ROOT_INO, SegmentId
 from qss.limits import KIB, MIB, STRIPE_BYTES
 from tests.harness.locations import Locations, joined
+from tests.harness.rows import delete, write
 
 OPTIONS = CacheOptions(
     segment_bytes=8 * MIB, index_map_bytes=64 * MIB, free_bytes_hard=0, free_bytes_soft=1, fetch_deadline_s=0.5,
@@ -113,20 +114,6 @@ def _stripe(sizes: list[int]) -> bytes:
 
 async def opened(root: Path, locations: Locations, options: CacheOptions = OPTIONS) -> SegmentCache:
     return await SegmentCache.open(root, Host(), options, locations)
-
-
-def write(cache: SegmentCache, ino: int, data: bytes, offset: int = 0) -> None:
-    change = cache.begin()
-    for at, extent in cache.append(Ino(ino), offset, data):
-        change.put(Table.EXTENTS, pair_key(ino, at), extent.pack())
-    cache.commit(change)
-
-
-def delete(cache: SegmentCache, ino: int) -> None:
-    change = cache.begin()
-    for key, _ in change.scan(Table.EXTENTS, pair_key(ino, 0), pair_key(ino + 1, 0)):
-        change.delete(Table.EXTENTS, key)
-    cache.commit(change)
 
 
 def read(cache: SegmentCache, extent: ExtentRow) -> bytes:

@@ -15,13 +15,14 @@ from qss.cache.options import CacheOptions
 from qss.cache.shelf import restore_point
 from qss.cache.space import dead, deletable, finished
 from qss.cache.store import SegmentCache
-from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table, pair_key, u64_key
+from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table, u64_key
 from qss.host import Host, SystemEntropy
-from qss.ids import Ino, SegmentId
+from qss.ids import SegmentId
 from qss.limits import KIB, MIB
 from qss.segments import SegmentKind
 from tests.harness.crash_disk import CrashDisk, FixedClock
 from tests.harness.locations import Contents, Locations, joined
+from tests.harness.rows import delete, write
 
 OPTIONS = CacheOptions(
     segment_bytes=256 * KIB, journal_bytes=64 * KIB, index_map_bytes=64 * MIB, free_bytes_hard=0, free_bytes_soft=1,
@@ -33,20 +34,6 @@ SEALED, OFFLOADED, CONDEMNED = SegmentState.SEALED, SegmentState.OFFLOADED, Segm
 
 async def opened(root: Path, locations: Locations) -> SegmentCache:
     return await SegmentCache.open(root, Host(), OPTIONS, locations)
-
-
-def write(cache: SegmentCache, ino: int, data: bytes, offset: int = 0) -> None:
-    change = cache.begin()
-    for at, extent in cache.append(Ino(ino), offset, data):
-        change.put(Table.EXTENTS, pair_key(ino, at), extent.pack())
-    cache.commit(change)
-
-
-def delete(cache: SegmentCache, ino: int) -> None:
-    change = cache.begin()
-    for key, _ in change.scan(Table.EXTENTS, pair_key(ino, 0), pair_key(ino + 1, 0)):
-        change.delete(Table.EXTENTS, key)
-    cache.commit(change)
 
 
 def data_rows(cache: SegmentCache) -> dict[int, SegmentRow]:
