@@ -52,9 +52,7 @@ def show(figures: list[Figure], json_file: Path | None, fsyncs: dict[str, str] |
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "benchmark", "system", "value", "unit", "native", "ratio", "CPU µs/op", "caller µs/op", "target", "note"
-    )
+    table = Table("benchmark", "system", "value", "unit", "native", "ratio", "CPU µs/op", "caller", "target", "note")
     for column in (2, 4, 5, 6, 7):
         table.columns[column].justify = "right"
     before = ""

@@ -48,33 +48,39 @@ def sequential(lineup: Lineup, size: int, rounds: int) -> list[Figure]:
 
 
 def small(lineup: Lineup, count: int, rounds: int) -> list[Figure]:
-    """Files of 4 KiB in one directory: create, stat (cold and warm), read, unlink."""
+    """Files of 4 KiB in one directory: create, stat and read (cold and warm), unlink."""
 
     def directory(system: System, number: int) -> Path:
         return system.place / f"small-{number}"
 
-    def forget_names(system: System, number: int) -> None:
+    def forget(system: System, number: int) -> None:
         drop_caches()
 
+    def create(system: System, number: int) -> float:
+        return files.create_small(directory(system, number), count)
+
+    def stat(system: System, number: int) -> float:
+        return files.stat_small(directory(system, number), count)
+
+    def stat_once(system: System, number: int) -> None:
+        stat(system, number)
+
+    def read(system: System, number: int) -> float:
+        return files.read_small(directory(system, number), count)
+
+    def read_once(system: System, number: int) -> None:
+        read(system, number)
+
+    def unlink(system: System, number: int) -> float:
+        return files.unlink_small(directory(system, number), count)
+
     steps = [
-        Step(
-            "fs-small create+write+close 4 KiB",
-            count,
-            lambda system, number: files.create_small(directory(system, number), count),
-            target="≥ 2,500/s",
-        ),
-        Step(
-            "fs-small stat, caches dropped",
-            count,
-            lambda system, number: files.stat_small(directory(system, number), count),
-            prepare=forget_names,
-            target="≥ 15,000/s",
-        ),
-        Step("fs-small stat, warm", count, lambda system, number: files.stat_small(directory(system, number), count)),
-        Step(
-            "fs-small open+read+close", count, lambda system, number: files.read_small(directory(system, number), count)
-        ),
-        Step("fs-small unlink", count, lambda system, number: files.unlink_small(directory(system, number), count)),
+        Step("fs-small create+write+close 4 KiB", count, create, target="≥ 2,500/s"),
+        Step("fs-small stat, caches dropped", count, stat, prepare=forget, target="≥ 15,000/s"),
+        Step("fs-small stat, warm", count, stat, prepare=stat_once),
+        Step("fs-small open+read+close, caches dropped", count, read, prepare=forget),
+        Step("fs-small open+read+close, warm", count, read, prepare=read_once),
+        Step("fs-small unlink", count, unlink),
     ]
     return side_by_side(lineup, steps, rounds)
 

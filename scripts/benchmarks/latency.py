@@ -19,7 +19,7 @@ _NAMES = {"p50": 0.50, "p99": 0.99, "max": 1.0}
 
 
 def stat_under_copy(lineup: Lineup, scratch: Path, size: int) -> list[Figure]:
-    """`dd` copies a file with an fsync at its end; meanwhile stat of a name that the kernel does not know, every 2 ms."""
+    """`dd` copies a file with an fsync at its end; meanwhile stat of a name the kernel does not know, every 2 ms."""
     source = scratch / "copy-source"
     files.write_file(source, size)
     seen: dict[str, list[float]] = {}

@@ -113,9 +113,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_idle(pids: Callable[[], list[int]], idle_share: float = 0.05, wait_s_max: float = 60.0) -> None:
+def wait_idle(pids: Callable[[], list[int]], idle_share: float = 0.06, wait_s_max: float = 60.0) -> None:
     """Return when these processes use less than that share of a core for half a second, or it takes too long."""
-    window_s = 0.5
+    window_s = 0.2
     until = time.monotonic() + wait_s_max
     before = cpu_s(pids())
     while time.monotonic() < until:
@@ -128,7 +128,7 @@ def wait_idle(pids: Callable[[], list[int]], idle_share: float = 0.05, wait_s_ma
 
 def unmount(mountpoint: Path) -> None:
     """Unmount what is mounted there, lazily when it is busy; nothing when nothing is."""
-    for command in (["umount", mountpoint], ["umount", "-l", mountpoint]):
+    for command in (["umount", str(mountpoint)], ["umount", "-l", str(mountpoint)]):
         if not is_mounted(mountpoint):
             return
         subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)

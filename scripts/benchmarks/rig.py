@@ -61,7 +61,7 @@ class Demo:
     def qssctl(self, *args: str) -> str:
         """Run qssctl on the demo's configuration; its standard output."""
         command = [Path(sys.executable).parent / "qssctl", "--config", self.root / "qss.toml", *args]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout
 
     def pid(self, name: str) -> int:
         """Process id of `mount`, `offload` or `trove-N`."""
