@@ -66,8 +66,6 @@ class FileSystem:
         """find(parent, name) -> Ino | None. Raises FsError: ENOENT (no such directory), ENOTDIR, ENAMETOOLONG."""
         self.lookup = self._names.lookup
         """lookup(parent, name) -> Ino. Raises FsError: ENOENT, ENOTDIR, ENAMETOOLONG."""
-        self.readlink = self._names.readlink
-        """readlink(ino) -> bytes. Raises FsError(EINVAL)."""
         self.remember = self._handles.remember
         """remember(ino): its number was given out once more; `forget` takes it back."""
         self.without_capability = self._xattrs.without_capability
@@ -186,7 +184,16 @@ class FileSystem:
 
     def readdir(self, ino: int, after: int = 0) -> Iterator[Entry]:
         """Entries whose cookies are above `after`, `.` and `..` first. To be used up before any await."""
+        if self._relatime and not after:
+            self._accessed(ino)
         return directories.entries(self._inodes, ino, after)
+
+    def readlink(self, ino: int) -> bytes:
+        """Raises FsError(EINVAL)."""
+        target = self._names.readlink(ino)
+        if self._relatime:
+            self._accessed(ino)
+        return target
 
     # -- open files
 
@@ -199,7 +206,7 @@ class FileSystem:
         access = flags & os.O_ACCMODE
         if is_dir(row) and access != os.O_RDONLY:
             raise FsError(errno.EISDIR)
-        if row.nlink == 0 and not self._handles.is_open(ino) and ino in self._inodes.ghosts:
+        if not is_dir(row) and row.nlink == 0 and not self._handles.is_open(ino) and ino in self._inodes.ghosts:
             raise FsError(errno.ENOENT)
         if access != os.O_RDONLY or flags & os.O_TRUNC:
             self._check_writable()
@@ -283,16 +290,16 @@ class FileSystem:
         """Stored names only: copying programs must not copy what describes this place. Raises FsError(ENOENT)."""
         return self._xattrs.names(ino)
 
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        """`flags`: XATTR_CREATE, XATTR_REPLACE.
+    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0, *, in_group: bool = True) -> None:
+        """`flags`: XATTR_CREATE, XATTR_REPLACE. `in_group`: setgid survives a new access list.
 
         Raises FsError: EEXIST, ENODATA, E2BIG, ERANGE, ENOSPC, EOPNOTSUPP, EPERM, EINVAL, EROFS.
         """
         self._check_writable()
-        self._xattrs.set(ino, name, value, flags)
+        self._xattrs.set(ino, name, value, flags, in_group=in_group)
 
     def removexattr(self, ino: int, name: bytes) -> None:
-        """Raises FsError: ENODATA, ENOENT, EPERM, EROFS."""
+        """Raises FsError: ENODATA, ENOENT, EPERM, EROFS, EOPNOTSUPP, EINVAL."""
         self._check_writable()
         self._xattrs.remove(ino, name)
 

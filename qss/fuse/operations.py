@@ -10,6 +10,7 @@ import errno
 import functools
 import logging
 import os
+import stat
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -18,10 +19,11 @@ import trio
 from pyfuse3 import FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext, XAttrNameT
 
 from qss.errors import FsError, QssError
+from qss.fs import acl
 from qss.fs.attrs import Attributes
 from qss.fs.filesystem import FileSystem
 from qss.fs.namespace import COOKIE_FIRST
-from qss.fs.xattrs import CAPABILITY
+from qss.fs.xattrs import CAPABILITY, TRUSTED_PREFIX
 from qss.fuse.attrs import change_of, entry_of, negative_entry, owned_by, statvfs_of
 from qss.fuse.errnos import errno_of
 
@@ -215,11 +217,15 @@ class Operations(pyfuse3.Operations):
 
     @answered
     def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return [XAttrNameT(name) for name in self._fs.listxattr(inode)]
+        names = self._fs.listxattr(inode)
+        if ctx.uid != 0:  # the kernel guards the values of trusted ones, and leaves hiding their names to us
+            names = [name for name in names if not name.startswith(TRUSTED_PREFIX)]
+        return [XAttrNameT(name) for name in names]
 
     @answered
     def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        self._fs.setxattr(inode, name, value)  # pyfuse3 has dealt with the flags
+        # pyfuse3 has dealt with the flags.
+        self._fs.setxattr(inode, name, value, in_group=name != acl.ACCESS or self._in_group(inode, ctx))
 
     @answered
     def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
@@ -289,6 +295,16 @@ class Operations(pyfuse3.Operations):
         await self._fs.fsync()
 
     # --
+
+    def _in_group(self, inode: InodeT, ctx: RequestContext) -> bool:
+        """Whether who asks is privileged or of the file's group."""
+        row = self._fs.getattr(inode)
+        if not row.mode & stat.S_ISGID or ctx.uid == 0 or ctx.gid == row.gid:
+            return True
+        try:
+            return row.gid in pyfuse3.get_sup_groups(ctx.pid)
+        except OSError:  # it is gone, or in another process name space
+            return False
 
     def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
         """An answer that gives the inode's number to the kernel."""
