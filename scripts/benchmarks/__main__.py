@@ -82,6 +82,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "fs-untar": beside(
         "tar -xf of a source tree of 10,000 files (--files) made from Python's library; rm -r of it",
         lambda there, scratch, options: trees.untar(there, scratch, options.files or 10_000, options.rounds),
+        ["qss-writeback"],
     ),
     "fs-latency": beside(
         "stat of an unknown name every 2 ms while dd copies 1 GiB (--size) there: p50, p99, longest",
