@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import filesystem, locations, node
+from benchmarks import cache, filesystem, locations, node
 from benchmarks.figures import Figure, show
 from benchmarks.rig import Rig
 
 BENCHMARKS: dict[str, Callable[[Rig], list[Figure]]] = {
     "fs-seq": filesystem.sequential,
     "fs-small": filesystem.small,
+    "cache": cache.scenario,
     "offload": locations.offload,
     "fetch": locations.fetch,
     "trove": node.requests,
