@@ -65,7 +65,9 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             mountpoint=mountpoint,
             cache=cache,
             offload=vault_client,
-            supervisor=Supervisor("offload", _offload_command(settings, log_file), settings.run_dir / "offload.pid"),
+            supervisor=Supervisor(
+                "offload", _offload_command(settings, log_file), settings.run_dir / "offload.pid", settings.offload.nice
+            ),
             hooks=UserHooks(settings.hooks, host.clock),
             started_ns=host.clock.now_ns(),
         )

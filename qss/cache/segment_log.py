@@ -79,11 +79,6 @@ class SegmentLog:
         """How far the log reaches: (segment, bytes)."""
         return (self.open.segment, self.open.position) if self.open else self.last
 
-    @property
-    def next_number(self) -> int:
-        """Number of the next frame in its segment."""
-        return self.open.count if self.open else 0
-
     def take_over(self, segment: SegmentId, length: int, count: int) -> LogFile:
         """A segment found on the disk that has no row yet, as one just closed. The caller queues or reopens it."""
         path = self.path_of(segment)
@@ -158,7 +153,7 @@ class SegmentLog:
         file = self.open or self._create()
         start = file.position
         try:
-            for frame in frames:
+            for frame in frames:  # nearly always one
                 at = frame_position(file.position, len(frame))
                 self._disk.pwrite(file.handle, [frame], at)
                 file.position = at + len(frame)

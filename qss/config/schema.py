@@ -146,6 +146,7 @@ OFFLOAD: Final[Fields] = {
     "margin": Field("margin", whole(0, 255)),
     "compression_level": Field("compression_level", whole(0, 19)),
     "memory": Field("memory_bytes", size(24 * MIB)),
+    "nice": Field("nice", whole(0, 19)),
     "uploads_in_flight": Field("uploads_in_flight", whole(1, 64)),
     "fetches_in_flight": Field("fetches_in_flight", whole(1, 256)),
     "in_flight_per_location": Field("in_flight_per_location", whole(1, 256)),
