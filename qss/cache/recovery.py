@@ -1,6 +1,7 @@
 """What happens at start: which index can be trusted, what of the journal still has to be applied, where the logs end.
 
     same boot as noted      the page cache has survived: LMDB is whole, and so is every complete write of the logs
+                            (its file is looked at nevertheless: qss.cache.index_file)
     another boot            LMDB is trusted only if its last transaction is the one noted as synced (the logs were
                             synced before it was noted); log tails are verified frame by frame and record by record
     LMDB missing, damaged,  the index is rebuilt by replaying every journal from the first
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from qss.cache.index import Index
+from qss.cache.index_file import DATA_FILE, digest_of, last_txnid, verify_tree
 from qss.cache.scan import any_op, file_length, frames_of, header_of, segments_in, verified_length
 from qss.cache.segment_log import LogFile, Numbers, SegmentLog
 from qss.cache.shelf import is_receipt
@@ -34,6 +36,8 @@ from qss.segments import SegmentKind
 
 INDEX_DIR: Final = "index"
 MARKER: Final = "index-synced.json"
+STARTS_MAX: Final = 3
+"""Starts that came to nothing, one after the other: whatever it is, it is not tried a fourth time with this index."""
 _APPLIED: Final = struct.Struct("<QIIQIQ")
 _WHOLE_SEGMENT: Final = 2**32
 _NO_SEGMENT: Final = (SEGMENT_ID_NONE, 0)
@@ -69,6 +73,8 @@ class Marker(NamedTuple):
 
     boot_id: str
     txnid: int
+    digest: str = ""  # of LMDB's file, after a clean stop (qss.cache.index_file)
+    starts: int = 0  # since the cache was last in use for a while, or stopped cleanly
 
 
 class Frame(NamedTuple):
@@ -115,8 +121,7 @@ def recover(root: Path, host: Host, map_bytes: int, *, data_elsewhere: bool = Fa
     numbers = Numbers(SegmentId(1))
     data = SegmentLog(host.disk, root / "data", SegmentKind.DATA, numbers)
     journal = SegmentLog(host.disk, root / "journal", SegmentKind.JOURNAL, numbers)
-    for path in (data.directory, journal.directory, root / "stripes", root / INDEX_DIR):
-        host.disk.makedirs(path)
+    _make_directories(root, host)
     index, applied = _open_index(root, host, map_bytes, marker, same_boot)
     try:
         return _Recovery(host, index, data, journal, same_boot, data_elsewhere).run(applied)
@@ -128,6 +133,15 @@ def recover(root: Path, host: Host, map_bytes: int, *, data_elsewhere: bool = Fa
     drop_index(root, host)
     index = Index(root / INDEX_DIR, map_bytes)
     return _Recovery(host, index, data, journal, same_boot, data_elsewhere).run(NOTHING_APPLIED)
+
+
+def _make_directories(root: Path, host: Host) -> None:
+    """Synced into their parents at once: a name in a directory that a power cut takes away is no name."""
+    disk = host.disk
+    for path in (root, root / "data", root / "journal", root / "stripes", root / INDEX_DIR):
+        if not disk.exists(path):
+            disk.makedirs(path)
+            disk.sync_dir(path.parent)
 
 
 def catch_up(root: Path, host: Host, map_bytes: int, data: SegmentLog, journal: SegmentLog) -> Index:
@@ -160,8 +174,9 @@ def read_marker(host: Host, root: Path) -> Marker | None:
         return None
     try:
         found = json.loads(host.disk.pread(handle, 4096, 0))
-        return Marker(str(found["boot_id"]), int(found["txnid"]))
-    except (ValueError, KeyError, TypeError):
+        digest, starts = str(found.get("digest", "")), int(found.get("starts", 0))
+        return Marker(str(found["boot_id"]), int(found["txnid"]), digest, starts)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     finally:
         host.disk.close(handle)
@@ -192,17 +207,35 @@ def drop_index(root: Path, host: Host) -> None:
 def _open_index(
     root: Path, host: Host, map_bytes: int, marker: Marker | None, same_boot: bool
 ) -> tuple[Index, Applied]:
-    path = root / INDEX_DIR
-    if marker is not None and host.disk.exists(path / "data.mdb"):
+    if marker is not None and marker.starts < STARTS_MAX:
         with contextlib.suppress(Damaged):
-            index = Index(path, map_bytes)
-            mark = index.applied
-            if mark is not None and (same_boot or index.txnid == marker.txnid):
-                with contextlib.suppress(CorruptData):
-                    return index, Applied.unpack(mark)
-            index.close()
+            return open_trusted(root, map_bytes, marker, same_boot)
     drop_index(root, host)
-    return Index(path, map_bytes), NOTHING_APPLIED
+    return Index(root / INDEX_DIR, map_bytes), NOTHING_APPLIED
+
+
+def open_trusted(root: Path, map_bytes: int, marker: Marker, same_boot: bool) -> tuple[Index, Applied]:
+    """The index that is there and how far it has come. Raises Damaged when it is not to be trusted.
+
+    Nothing of the file is given to LMDB before it has been looked at: LMDB does not survive a damaged one.
+    """
+    file = root / INDEX_DIR / DATA_FILE
+    txnid = last_txnid(file)
+    if not same_boot and txnid != marker.txnid:
+        raise Damaged("the index is only as a power cut left it")
+    if txnid == marker.txnid and marker.digest:
+        if digest_of(file) != marker.digest:
+            raise CorruptData("the index is not the one that was closed")
+    else:
+        verify_tree(file)
+    index = Index(file.parent, map_bytes)
+    try:
+        if index.applied is None:
+            raise CorruptData("the index does not say how far it has come")
+        return index, Applied.unpack(index.applied)
+    except Damaged:
+        index.close()
+        raise
 
 
 class _Recovery:

@@ -142,7 +142,7 @@ class SegmentCache:
             try:
                 await self.cut()
                 await self._durability.sync_local()
-                await self._durability.checkpoint()
+                await self._durability.mark_closed()
             finally:
                 self._reads.close()
                 for file in [*self._data.closing, *self._journal.closing, self._data.open, self._journal.open]:
