@@ -41,6 +41,7 @@ from qss.control.client import ControlClient
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
 from qss.fs.filesystem import FileSystem, FsOptions
+from qss.fs.keeping import Keeping
 from qss.fs.quota import Quota
 from qss.fuse.mount import MountOptions, serve
 from qss.host import Host
@@ -59,7 +60,8 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
     vault_client = ControlClient(settings.offload_socket)
     cache = await SegmentCache.open(settings.cache_dir, host, settings.cache, RemoteVault(vault_client))
     try:
-        cache.set_retention(settings.cache.retention)  # what is configured holds, whatever was set before
+        cache.eviction.set_retention(settings.cache.retention)  # what is configured holds, whatever was set before
+        keeping = cache.eviction.guard = Keeping(cache, host.clock)
         process = MountProcess(
             settings=settings,
             mountpoint=mountpoint,
@@ -69,6 +71,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
                 "offload", _offload_command(settings, log_file), settings.run_dir / "offload.pid", settings.offload.nice
             ),
             hooks=UserHooks(settings.hooks, host.clock),
+            keeping=keeping,
             started_ns=host.clock.now_ns(),
         )
         mount = settings.mount

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
 
@@ -17,14 +17,15 @@ from qss.app.carriers import shelf_methods
 from qss.app.fsck import fsck_methods
 from qss.app.hooks import EVENTS, UserHooks
 from qss.app.identity import read_identity
+from qss.app.retention_methods import limits_of, retention_methods
 from qss.app.supervise import Supervisor
-from qss.cache.options import RetentionOptions
 from qss.cache.store import SegmentCache
 from qss.config import Settings
 from qss.control.client import ControlClient
 from qss.control.messages import Json
 from qss.control.server import Call, Calls, Method
 from qss.errors import CorruptData, QssError
+from qss.fs.keeping import Keeping
 from qss.ids import SegmentId
 
 OFFLOAD_ANSWER_S_MAX: Final = 2.0
@@ -42,6 +43,7 @@ class MountProcess:
     offload: ControlClient
     supervisor: Supervisor
     hooks: UserHooks
+    keeping: Keeping
     started_ns: int
     drain_s: float = 0.0
     left_bytes: int = 0  # at risk when it ended
@@ -86,9 +88,7 @@ def methods(process: MountProcess) -> Mapping[str, Method]:
         "status": lambda _call: _status(process),
         "sync": lambda call: _sync(process, call),
         "cut": lambda _call: _cut(process),
-        "retention.show": lambda _call: _retention_show(process),
-        "retention.set": lambda call: _retention_set(process, call),
-        "retention.run": lambda call: _retention_run(process, call),
+        **retention_methods(process.cache, process.keeping),
         **fsck_methods(process.cache),
         "hook": lambda call: _hook(process, call),
         "unmount": lambda call: _unmount(process, call),
@@ -151,52 +151,6 @@ def _take_away(path: Path, lazy: bool) -> None:
         places.unmount(path, lazy=lazy)
 
 
-# -- retention
-
-
-def _limits(options: RetentionOptions) -> dict[str, Json]:
-    return asdict(options)
-
-
-async def _retention_show(process: MountProcess) -> Json:
-    facts, options = process.cache.facts(), process.cache.retention
-    return {
-        **_limits(options),
-        "local_bytes": facts.data_local_bytes + facts.stripe_bytes,
-        "free_bytes": facts.disk_free_bytes,
-    }
-
-
-async def _retention_set(process: MountProcess, call: Call) -> Json:
-    try:
-        options = RetentionOptions(**call.params)
-    except TypeError as error:
-        raise CorruptData("retention.set: wrong limits") from error
-    process.cache.set_retention(options)
-    return _limits(options)
-
-
-async def _retention_run(process: MountProcess, call: Call) -> Json:
-    everything = bool(call.params.get("everything"))
-    if call.params.get("dry_run"):
-        victims = process.cache.plan_eviction(all_=everything)
-        done: dict[str, Any] = {
-            "bytes": sum(victim.copy.size for victim in victims),
-            "victims": [
-                {"segment": victim.copy.segment, "stripe": victim.copy.stripe, "bytes": victim.copy.size,
-                 "reason": str(victim.reason)}
-                for victim in victims
-            ],
-        }  # fmt: skip
-    else:
-        report = await process.cache.evict(all_=everything)
-        done = {"bytes": report.freed_bytes, "segments": report.segments, "stripes": report.stripes}
-        if report.freed_bytes:
-            process.hooks.post("segment-evicted", done)
-    facts = process.cache.facts()
-    return done | {"local_bytes": facts.data_local_bytes + facts.stripe_bytes}
-
-
 # -- status
 
 
@@ -223,7 +177,7 @@ async def _status(process: MountProcess) -> Json:
             **asdict(facts),
             "local_bytes": facts.data_local_bytes + facts.stripe_bytes,
             "fetched_bytes": facts.fetch_bytes,
-            **_limits(process.cache.retention),
+            **limits_of(process.cache.eviction.retention),
         },
         "offload": {
             "running": process.supervisor.pid is not None,

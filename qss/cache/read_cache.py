@@ -10,12 +10,12 @@ import contextlib
 import errno
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
 
 import trio
 
+from qss.cache.access import AGAIN, WHOLE, CachedFile, FileKey, Ghosts
 from qss.cache.scan import file_length
 from qss.errors import CorruptData, Damaged, FsError, QssError, Retryable
 from qss.formats.record import decode_head, head_bytes, verify_blocks
@@ -37,19 +37,8 @@ FETCH_WAIT_S_FIRST: Final = 0.25
 FETCH_WAIT_S_MAX: Final = 2.0
 
 StripeKey = tuple[SegmentId, StripeNo]
-FileKey = tuple[SegmentId, int]  # stripe number, or WHOLE
-WHOLE: Final = -1
 Following = Callable[[SegmentId], tuple[SegmentId, int] | None]
 """The data segment written after this one and its number of stripes elsewhere, if it is known."""
-
-
-@dataclass(slots=True)
-class CachedFile:
-    """One file with bytes of a segment: the whole of it, or one stripe."""
-
-    path: Path
-    length: int  # bytes; of the open segment only what it had when first seen
-    used_s: float  # our access clock
 
 
 class Figures(TypedDict):
@@ -84,6 +73,7 @@ class ReadCache:
         self._ahead: OrderedDict[FileKey, int] = OrderedDict()  # fetched ahead, untouched: stripes of its segment
         self.nursery: trio.Nursery | None = None  # background fetches; without one only what is asked for is fetched
         self.files: dict[FileKey, CachedFile] = {}
+        self.ghosts = Ghosts()
         self.bad_local: set[FileKey] = set()  # whole segments with a damaged block: read through stripes instead
         self.damaged = 0
         self.fetches = 0
@@ -96,7 +86,9 @@ class ReadCache:
         self.files[segment, WHOLE] = CachedFile(path, length, used_s)
 
     def add_stripe(self, key: StripeKey, length: int, used_s: float) -> None:
-        self.files[key] = CachedFile(self.stripe_path(key), length, used_s)
+        file = self.files[key] = CachedFile(self.stripe_path(key), length, used_s)
+        if self.ghosts.came_back(key):
+            file.visits = AGAIN
 
     def stripe_path(self, key: StripeKey) -> Path:
         return self._stripes_path / f"{segment_text(key[0])}-{key[1]}{STRIPE_SUFFIX}"
@@ -156,7 +148,7 @@ class ReadCache:
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
         """Verified bytes [start, stop) of the extent if they are here; None: a miss. Raises CorruptData."""
         segment, position, record_length, skip, _ = extent
-        handle, base = self._locate(segment, position)
+        handle, base = self._locate(segment, position, position + skip + start)
         if handle is None:
             return None
         start += skip
@@ -183,8 +175,9 @@ class ReadCache:
             return data
         return memoryview(data)[start - block_start : stop - block_start]
 
-    def _locate(self, segment: SegmentId, position: int) -> tuple[Handle | None, int]:
-        """Open file with this place of a segment, and the place in the segment where that file begins."""
+    def _locate(self, segment: SegmentId, position: int, touched: int) -> tuple[Handle | None, int]:
+        """Open file with this place of a segment, and the place in the segment where that file begins. `touched`:
+        where exactly it is read."""
         key: FileKey = (segment, WHOLE)
         base = 0
         file = self.files.get(key)
@@ -196,7 +189,7 @@ class ReadCache:
                 return None, 0
             if self._ahead and key in self._ahead:
                 self._touch(segment, StripeNo(stripe))
-        file.used_s = trio.current_time()
+        file.touch(trio.current_time(), touched)
         handles = self._handles
         handle = handles.get(key)
         if handle is not None:

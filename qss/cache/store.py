@@ -19,10 +19,10 @@ from qss.cache.facts import CacheFacts
 from qss.cache.index import Index
 from qss.cache.inventory import Inventory
 from qss.cache.ledger import Ledger, Observer
-from qss.cache.options import CacheOptions, RetentionOptions
+from qss.cache.options import CacheOptions
 from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
-from qss.cache.retention import EvictionReport, Victim
+from qss.cache.retention import EvictionReport
 from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
 from qss.cache.space import Space
@@ -34,7 +34,6 @@ from qss.limits import MIB, STRIPE_BYTES
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
 
 _TICK_S: Final = 1.0
-_EVICT_EVERY_S: Final = 5.0
 _ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
 _NUMBERS_BETWEEN_MAX: Final = 8  # segments of other kinds between two data segments, to look past
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
@@ -78,7 +77,7 @@ class SegmentCache:
             self, inventory, options.compact_bytes_per_s, options.compact_waste, options.compact_waste_bytes_min
         )
         self._eviction = Eviction(
-            host.disk, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
+            host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
         )
         self._dirty_since: float | None = None  # trio's clock; None: nothing to cut
         self._news = False  # of sealed segments
@@ -131,6 +130,7 @@ class SegmentCache:
         async with trio.open_nursery() as nursery:
             self._reads.nursery = nursery
             nursery.start_soon(self._compactor.run)
+            nursery.start_soon(self._eviction.run)
             try:
                 await self._maintain()
             finally:
@@ -143,6 +143,7 @@ class SegmentCache:
                 await self.cut()
                 await self._durability.sync_local()
                 await self._durability.mark_closed()
+                self._eviction.note_access()
             finally:
                 self._reads.close()
                 for file in [*self._data.closing, *self._journal.closing, self._data.open, self._journal.open]:
@@ -177,6 +178,11 @@ class SegmentCache:
         if self._reads.segment_file(segment) is not None:
             return True
         return (segment, StripeNo(position // STRIPE_BYTES)) in self._reads.files
+
+    @property
+    def revision(self) -> tuple[SegmentId, int]:
+        """Changes with every commit."""
+        return self._journal.reach
 
     def live_all(self) -> dict[SegmentId, int]:
         """Bytes of files that point into each segment. A copy."""
@@ -356,20 +362,14 @@ class SegmentCache:
 
     # -- retention
 
-    def set_retention(self, retention: RetentionOptions) -> None:
-        """From now on, and after a restart, in place of what was configured. Raises NoSpace."""
-        self._eviction.set_retention(retention)
-
     @property
-    def retention(self) -> RetentionOptions:
-        return self._eviction.retention
-
-    def plan_eviction(self, *, all_: bool = False) -> list[Victim]:
-        """What `evict` would free now, and why."""
-        return self._eviction.plan(all_=all_)
+    def eviction(self) -> Eviction:
+        """The retention in force, what it would do, and what is pinned."""
+        return self._eviction
 
     async def evict(self, *, all_: bool = False) -> EvictionReport:
-        """Unlink local copies that are safe elsewhere, as the policy says, or all of them."""
+        """Unlink local copies that are safe elsewhere, as the policy says, or all that are not pinned."""
+        await self._eviction.refresh()
         return await self._eviction.evict(self._eviction.plan(all_=all_))
 
     def facts(self) -> CacheFacts:
@@ -436,7 +436,7 @@ class SegmentCache:
             self._shelf.rows[segment] = row
 
     async def _maintain(self) -> None:
-        checkpoint_s = evicted_s = trio.current_time()
+        checkpoint_s = trio.current_time()
         while True:
             with trio.move_on_after(_TICK_S):
                 await self._wake.wait()
@@ -451,9 +451,6 @@ class SegmentCache:
                 if many or now - checkpoint_s >= self._options.checkpoint_every_s:
                     await self._durability.checkpoint()
                     checkpoint_s = now
-                if now - evicted_s >= _EVICT_EVERY_S:
-                    await self.evict()
-                    evicted_s = now
             except (QssError, OSError):
                 _log.exception("the cache could not be maintained; trying again")
                 await trio.sleep(_TICK_S)
@@ -477,6 +474,7 @@ class SegmentCache:
                 path = log.path_of(segment)
                 self._reads.add_segment(segment, path, length, used_s(path))
         self._reads.find_stripes(used_s)
+        self._eviction.recall_access()
 
     def _following(self, segment: SegmentId) -> tuple[SegmentId, int] | None:
         """The data segment behind this one; journals and checkpoints take numbers in between."""

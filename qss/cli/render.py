@@ -1,4 +1,4 @@
-"""Documents of the running processes, for people. rich is imported only here."""
+"""Documents of the running processes, for people. rich is imported only here and in render_retention."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ REFRESH_S = 1.0
 Document = dict[str, Any]
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Standard output."""
     return Console(highlight=False, soft_wrap=True)
 
 
-def _pairs(rows: list[tuple[str, str]]) -> Table:
+def pairs(rows: list[tuple[str, str]]) -> Table:
+    """Names and values."""
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
         table.add_row(name, value)
     return table
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """An empty table with these columns."""
     return Table(*columns, box=None, pad_edge=False, header_style="bold")
 
 
@@ -66,20 +69,20 @@ def _status(document: Document) -> Group:
     if damage["found"]:
         rows.append(("damage", f"[red]{damage['found']} damaged blocks or objects found[/]"))
     rows += [("error", f"[red]{line}[/]") for line in document["errors"]]
-    table = _table("location", "state", "latency", "last error")
+    table = table_of("location", "state", "latency", "last error")
     for each in document["locations"]:
         state = "[green]up[/]" if each["up"] else "[red]down[/]"
         table.add_row(each["name"], state, _latency(each["latency_s"]), each["last_error"])
-    return Group(_pairs(rows), "", table)
+    return Group(pairs(rows), "", table)
 
 
 def status(document: Document) -> None:
-    _console().print(_status(document))
+    console().print(_status(document))
 
 
 def watch(fetch: Callable[[], Document]) -> None:
     """Until interrupted."""
-    with Live(_status(fetch()), console=_console(), screen=False, auto_refresh=False) as live:
+    with Live(_status(fetch()), console=console(), screen=False, auto_refresh=False) as live:
         while True:
             time.sleep(REFRESH_S)
             live.update(_status(fetch()), refresh=True)
@@ -108,36 +111,19 @@ def sync_bar() -> Iterator[Callable[[Document], None]]:
         yield update
 
 
-def retention(document: Document) -> None:
-    age, free = document["age_s_max"], human_size(document["free_bytes"])
-    _console().print(
-        _pairs(
-            [
-                ("local copies", human_size(document["local_bytes"])),
-                ("max size", human_size(document["size_bytes_max"])),
-                ("max age", "none" if age is None else human_duration(age)),
-                (
-                    "min free",
-                    f"{human_size(document['free_bytes_min'])} ({free} are free)",
-                ),
-            ]
-        )
-    )
-
-
 def locations(rows: list[Document]) -> None:
-    table = _table("location", "url", "state", "latency", "labels", "last error")
+    table = table_of("location", "url", "state", "latency", "labels", "last error")
     for row in rows:
         labels = ", ".join(f"{key}={value}" for key, value in row["labels"].items())
         table.add_row(row["name"], row["url"], row["state"], _latency(row["latency_s"]), labels, row["last_error"])
-    _console().print(table)
+    console().print(table)
 
 
 def probes(rows: list[Document]) -> None:
-    table = _table("location", "state", "took", "error")
+    table = table_of("location", "state", "took", "error")
     for row in rows:
         table.add_row(row["name"], "works" if row["ok"] else "FAILS", _latency(row["latency_s"]), row["error"])
-    _console().print(table)
+    console().print(table)
 
 
 @contextlib.contextmanager
@@ -151,12 +137,12 @@ def stage_bar() -> Iterator[Callable[[Document], None]]:
 
 def findings(document: Document) -> None:
     if document["findings"]:
-        table = _table("kind", "severity", "what is wrong", "repairable")
+        table = table_of("kind", "severity", "what is wrong", "repairable")
         for each in document["findings"]:
             colour = "red" if each["severity"] == "loss" else "yellow"
             kind, severity = each["kind"], f"[{colour}]{each['severity']}[/]"
             table.add_row(kind, severity, Text(each["sentence"]), "yes" if each["repairable"] else "no")
-        _console().print(table)
+        console().print(table)
     more = sum(document["counts"].values()) - len(document["findings"])
     if more:
-        _console().print(f"… and {more} more of these kinds.")
+        console().print(f"… and {more} more of these kinds.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from qss.cache.options import PathPolicy
 from qss.config.units import parse_duration, parse_size
 from qss.errors import ConfigInvalid
 from qss.limits import KIB, MIB, SEGMENT_BYTES_MAX, STRIPE_BYTES
@@ -136,10 +137,33 @@ CACHE: Final[Fields] = {
     "hard_free": Field("free_bytes_hard", size()),
 }
 
+PATH_POLICY: Final[Fields] = {
+    "max_age": Field("age_s_max", optional(duration())),
+    "max_size": Field("size_bytes_max", optional(size())),
+}
+
+
+def policies(value: Any) -> tuple[PathPolicy, ...]:
+    """Sections [retention.paths."/a/path"]."""
+    if not isinstance(value, dict):
+        raise ValueError('is not right; write sections such as [retention.paths."/videos"]')
+    found = []
+    for path, table in value.items():
+        if not path.startswith("/") or path != os.path.normpath(path) or path.startswith("//"):
+            raise ValueError(f'has no path "{path}"; write paths from the root of the file system, such as "/videos"')
+        try:
+            found.append(PathPolicy(path, **apply(table, PATH_POLICY, f'[retention.paths."{path}"]')))
+        except ConfigInvalid as error:
+            raise ValueError(f"does not hold: {error}") from error
+    return tuple(found)
+
+
 RETENTION: Final[Fields] = {
     "max_size": Field("size_bytes_max", size()),
     "max_age": Field("age_s_max", optional(duration())),
     "min_free": Field("free_bytes_min", size()),
+    "missing_shards": Field("missing_max", whole(0, 255)),
+    "paths": Field("paths", policies),
 }
 
 OFFLOAD: Final[Fields] = {

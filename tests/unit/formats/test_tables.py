@@ -15,6 +15,7 @@ from qss.formats.tables import (
     ExtentRow,
     InodeRow,
     OrderRow,
+    PinRow,
     SegmentRow,
     SegmentState,
     name_key,
@@ -33,6 +34,7 @@ ROWS = {
     "order": OrderRow(Ino(9), 8, b"name"),
     "extent": ExtentRow(SegmentId(3), 4096, 100, 10, 90),
     "segment": SegmentRow(SegmentKind.DATA, SegmentState.OFFLOADED, 4, 2, 6, 100, 5, SegmentId(1), 150, b"s" * 16),
+    "pin": PinRow(1_700_000_000_000_000_000, b"/videos/\xff"),
 }
 
 
@@ -45,7 +47,7 @@ def test_frozen_vectors(name: str) -> None:
 
 @given(st.binary(max_size=120))
 def test_rows_raise_only_corrupt_data(untrusted: bytes) -> None:
-    for kind in (InodeRow, EntryRow, OrderRow, ExtentRow, SegmentRow):
+    for kind in (InodeRow, EntryRow, OrderRow, ExtentRow, SegmentRow, PinRow):
         with contextlib.suppress(CorruptData):
             kind.unpack(untrusted)
 
