@@ -87,7 +87,9 @@ def restore_point(
         if row.needs_upto > data_safe_upto:
             break
         if not any(data <= row.needs_upto and segment < mark for data, mark in hollow):
-            point = RestorePoint((), tuple(journals), row.sealed_ns, SegmentId(segment + 1))
+            # A journal that was open for long is older than data its cut closed: numbers must go on behind both.
+            behind = SegmentId(max(segment, row.needs_upto) + 1)
+            point = RestorePoint((), tuple(journals), row.sealed_ns, behind)
     return point
 
 

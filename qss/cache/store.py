@@ -116,7 +116,9 @@ class SegmentCache:
         if recovered.cut_bytes or recovered.local[SegmentKind.JOURNAL].keys() != {_id_of(path) for path in journals}:
             recovered.index.close()
             raise Damaged("the journals brought back do not make a whole")
-        recovered.numbers.next_segment = max(recovered.numbers.next_segment, SegmentId(next_segment + 1))
+        newest_live = max(recovered.index.live_all(), default=0)  # roots written before 2026-11-21 may name less
+        behind = SegmentId(max(next_segment, newest_live + 1) + 1)
+        recovered.numbers.next_segment = max(recovered.numbers.next_segment, behind)
         cache = cls(root, host, options, None, recovered)
         await cache._durability.settle()
         unplaced = {segment for segment, row in cache._shelf.rows.items() if row.state is SegmentState.SEALED}
