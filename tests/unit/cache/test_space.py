@@ -248,7 +248,7 @@ async def test_numbers_go_on_behind_data_newer_than_the_journal_of_its_cut(tmp_p
         for path, journal in zip(paths, point.journals, strict=True):
             path.write_bytes(locations.segments[journal])
         report = await SegmentCache.rebuild(new, Host(), OPTIONS, paths, claimed)
-        made = {path for path in (new / "journal").iterdir()} - set(paths)
+        made = set((new / "journal").iterdir()) - set(paths)
         taken = {int(path.stem, 16) for path in made}
         assert taken
         assert not taken & set(report.unplaced), "a new segment under the number of an old one"
