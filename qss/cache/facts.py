@@ -22,7 +22,9 @@ class CacheFacts:
     stripe_bytes: int  # fetched stripes here
     condemned_bytes: int  # in dead segments whose shards are not deleted yet
     segment_bytes: int  # all sealed data segments with live bytes, wherever they are
-    reclaimable_bytes: int  # dead bytes in them
+    reclaimable_bytes: int  # dead bytes in them, but for those that a snapshot needs
+    snapshots: int
+    snapshot_bytes: int  # dead bytes kept for snapshots
     moved_bytes: int  # by compaction, since the start
     stored_bytes: int  # shards at the locations
     live_bytes: int  # bytes that files point to

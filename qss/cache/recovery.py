@@ -329,7 +329,8 @@ class _Recovery:
                     if self._disk.size(handle) < position:
                         raise CorruptData("the index is ahead of the journal")
                 elif header is None or (header.previous, header.previous_length) != before:
-                    if header is not None and before == _NO_SEGMENT:
+                    # The first journal of all may be lost with the power before anything was synced; no row names it.
+                    if header is not None and before == _NO_SEGMENT and header.previous in self._sealed_ahead():
                         raise Damaged(f"journal segment {header.previous:016x} is missing")
                     return
                 for end, batch in frames_of(self._disk, handle, position):

@@ -25,6 +25,7 @@ from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, r
 from qss.cache.retention import EvictionReport
 from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
 from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
@@ -35,7 +36,6 @@ from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, Segm
 
 _TICK_S: Final = 1.0
 _ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
-_NUMBERS_BETWEEN_MAX: Final = 8  # segments of other kinds between two data segments, to look past
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
 _log = logging.getLogger("qss.cache")
@@ -66,13 +66,18 @@ class SegmentCache:
         self._ledger = Ledger(recovered.index, recovered.data, recovered.journal, self._reopened_index)
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
-        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._following)
-        self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability)
+        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
+        self.snapshots = Snapshots(
+            host.clock, self._ledger, self._shelf, self._durability, self._end_for_snapshot, self._mark_dirty
+        )
+        self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability, self.snapshots)
         self._admission = Admission(
             lambda: host.disk.free_bytes(root)[0], self._make_room,
             options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
         )  # fmt: skip
-        inventory = Inventory(host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission)
+        inventory = Inventory(
+            host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission, self.snapshots
+        )
         self._compactor = Compactor(
             self, inventory, options.compact_bytes_per_s, options.compact_waste, options.compact_waste_bytes_min
         )
@@ -115,7 +120,9 @@ class SegmentCache:
         if recovered.cut_bytes or recovered.local[SegmentKind.JOURNAL].keys() != {_id_of(path) for path in journals}:
             recovered.index.close()
             raise Damaged("the journals brought back do not make a whole")
-        recovered.numbers.next_segment = max(recovered.numbers.next_segment, SegmentId(next_segment + 1))
+        newest_live = max(recovered.index.live_all(), default=0)  # roots written before 2026-11-21 may name less
+        behind = SegmentId(max(next_segment, newest_live + 1) + 1)
+        recovered.numbers.next_segment = max(recovered.numbers.next_segment, behind)
         cache = cls(root, host, options, None, recovered)
         await cache._durability.settle()
         unplaced = {segment for segment, row in cache._shelf.rows.items() if row.state is SegmentState.SEALED}
@@ -386,6 +393,8 @@ class SegmentCache:
             unsealed_bytes=sum(file.position for file in logs),
             at_risk_age_s=max(ages, default=0.0),
             reclaimable_bytes=self._space.reclaimable_bytes(),
+            snapshots=len(self.snapshots.rows),
+            snapshot_bytes=self.snapshots.held_bytes(),
             moved_bytes=self._compactor.moved_bytes,
             live_bytes=self._ledger.index.live_total,
             disk_free_bytes=free,
@@ -412,10 +421,16 @@ class SegmentCache:
         if file is not None:
             file.needs_upto = self._data.last[0]
             for closed in self._data.closing:
-                if not closed.dead_from and not self._ledger.index.live_bytes(closed.segment):
+                live = self._ledger.index.live_bytes(closed.segment) or self.snapshots.holds(closed.segment)
+                if not live and not closed.dead_from:
                     closed.dead_from = file.segment
         self._dirty_since = None
         self._wake.set()
+
+    def _end_for_snapshot(self) -> None:
+        self._condemn()  # what is dead belongs to no later snapshot
+        if self._dirty_since is not None:
+            self._close_logs()
 
     def _on_sealed(self, file: LogFile, row: SegmentRow) -> None:
         self._shelf.rows[file.segment] = row
@@ -475,14 +490,6 @@ class SegmentCache:
                 self._reads.add_segment(segment, path, length, used_s(path))
         self._reads.find_stripes(used_s)
         self._eviction.recall_access()
-
-    def _following(self, segment: SegmentId) -> tuple[SegmentId, int] | None:
-        """The data segment behind this one; journals and checkpoints take numbers in between."""
-        for number in range(segment + 1, segment + 1 + _NUMBERS_BETWEEN_MAX):
-            row = self._shelf.rows.get(SegmentId(number))
-            if row is not None and row.kind is SegmentKind.DATA:
-                return SegmentId(number), self._shelf.stripes_elsewhere(SegmentId(number))
-        return None
 
     def _reopened_index(self) -> Index:
         return catch_up(self._root, self._host, self._options.index_map_bytes, self._data, self._journal)
