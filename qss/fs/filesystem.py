@@ -70,6 +70,8 @@ class FileSystem:
         """remember(ino): its number was given out once more; `forget` takes it back."""
         self.without_capability = self._xattrs.without_capability
         """Inodes known to have no security.capability. Read only."""
+        self.stale: set[int] = set()
+        """Inodes whose mode has changed and nobody was told; whoever keeps copies empties it."""
         self._relatime = options.atime == "relatime" and not options.read_only
         if not options.read_only:
             self._orphans.adopt()
@@ -125,6 +127,8 @@ class FileSystem:
             row.gid = row.gid if change.gid is None else change.gid
             if change.mode is None:
                 row.mode = without_privileges(row.mode)
+        elif change.size is not None and change.unprivileged:
+            row.mode = without_privileges(row.mode)
         if change.mode is not None:
             row.mode = stat.S_IFMT(row.mode) | stat.S_IMODE(change.mode)
             self._xattrs.chmod(tx, ino, row.mode)
@@ -197,8 +201,10 @@ class FileSystem:
 
     # -- open files
 
-    async def open(self, ino: int, flags: int) -> int:
+    async def open(self, ino: int, flags: int, *, unprivileged: bool = False) -> int:
         """A handle, with the access mode, O_APPEND and O_TRUNC of `flags`.
+
+        `unprivileged`: truncating and writing take setuid and setgid away; then the inode is in `stale`.
 
         Raises FsError: ENOENT, EISDIR (writing a directory), EROFS, EINVAL.
         """
@@ -211,11 +217,14 @@ class FileSystem:
         if access != os.O_RDONLY or flags & os.O_TRUNC:
             self._check_writable()
         handle = Handle(
-            ino, access != os.O_WRONLY, access != os.O_RDONLY, bool(flags & os.O_APPEND) and access != os.O_RDONLY
-        )
+            ino, access != os.O_WRONLY, access != os.O_RDONLY, bool(flags & os.O_APPEND) and access != os.O_RDONLY,
+            unprivileged,
+        )  # fmt: skip
         number = self._handles.open(handle)
         if flags & os.O_TRUNC and is_file(row):
             try:
+                if unprivileged:
+                    self._drop_privileges(ino)
                 await self._files.truncate(ino, 0)
             except BaseException:
                 self.release(number)
@@ -271,7 +280,21 @@ class FileSystem:
         if not opened.writable or offset < 0:
             raise FsError(errno.EBADF if offset >= 0 else errno.EINVAL)
         await self._cache.admit(len(data))
+        if opened.unprivileged:
+            self._drop_privileges(opened.ino)
         return self._files.write(opened.ino, None if opened.append else offset, data)
+
+    def _drop_privileges(self, ino: int) -> None:
+        """Somebody unprivileged is about to change the content."""
+        mode = self._inodes.get(ino).mode
+        if mode == without_privileges(mode):
+            return
+        with Transaction(self._inodes) as tx:
+            row = tx.inode(ino)
+            row.mode = without_privileges(mode)
+            row.ctime_ns = self._clock.now_ns()
+            tx.put_inode(ino, row)
+        self.stale.add(ino)
 
     async def fsync(self) -> None:
         """Return when everything done before the call survives a power cut: every file, every directory."""

@@ -6,6 +6,7 @@ errno, and what nobody expected is logged and counted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
@@ -190,7 +191,8 @@ class Operations(pyfuse3.Operations):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        change = change_of(attr, fields, kernel_keeps_times=self.enable_writeback_cache)
+        writeback = self.enable_writeback_cache
+        change = change_of(attr, fields, kernel_keeps_times=writeback, unprivileged=ctx.uid != 0)
         return self._shown(await self._fs.setattr(inode, change))
 
     @answered
@@ -238,12 +240,15 @@ class Operations(pyfuse3.Operations):
         self, parent: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, pyfuse3.EntryAttributes]:
         attributes = self._fs.create(parent, name, mode, ctx)
-        handle = await self._fs.open(attributes.ino, self._flags(flags) & ~os.O_TRUNC)
+        opening = self._flags(flags) & ~os.O_TRUNC
+        handle = await self._fs.open(attributes.ino, opening, unprivileged=ctx.uid != 0)
         return FileInfo(fh=FileHandleT(handle)), self._entry(attributes)
 
     @awaited
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        return FileInfo(fh=FileHandleT(await self._fs.open(inode, self._flags(flags))))
+        handle = await self._fs.open(inode, self._flags(flags), unprivileged=ctx.uid != 0)
+        self._tell_stale()
+        return FileInfo(fh=FileHandleT(handle))
 
     @awaited
     async def read(  # type: ignore[override]  # pyfuse3 takes any buffer
@@ -257,7 +262,9 @@ class Operations(pyfuse3.Operations):
 
     @awaited
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        return await self._fs.write(fh, off, buf)
+        done = await self._fs.write(fh, off, buf)
+        self._tell_stale()
+        return done
 
     @answered
     def flush(self, fh: FileHandleT) -> NoReturn:
@@ -295,6 +302,13 @@ class Operations(pyfuse3.Operations):
         await self._fs.fsync()
 
     # --
+
+    def _tell_stale(self) -> None:
+        """The kernel keeps modes that are not so any more. Telling it takes no lock of the inode's: attributes only."""
+        stale = self._fs.stale
+        while stale:
+            with contextlib.suppress(OSError):  # ENOENT: it has forgotten the inode
+                pyfuse3.invalidate_inode(InodeT(stale.pop()), attr_only=True)
 
     def _in_group(self, inode: InodeT, ctx: RequestContext) -> bool:
         """Whether who asks is privileged or of the file's group."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks import cache, filesystem, latency, locations, million, node, overwrite, trees
 from benchmarks.figures import Figure, show
 from benchmarks.files import MIB
+from benchmarks.measure import Interrupted
 from benchmarks.rig import Rig
 from benchmarks.systems import KEYS, Lineup, lineup
 
@@ -148,6 +149,11 @@ def main() -> int:
                 fresh, said = BENCHMARKS[name].run(rig, options)
             figures += fresh
             fsyncs |= said
+    except Interrupted as so_far:
+        figures += so_far.figures
+        return 130
+    except KeyboardInterrupt:
+        return 130
     finally:
         show(figures, arguments.json, fsyncs)
     return 0

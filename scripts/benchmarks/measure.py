@@ -37,30 +37,53 @@ class _Reading:
     parts_s: dict[str, float]
 
 
+_Readings = defaultdict[tuple[str, str], list[_Reading]]  # of a step's name and a system's
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C; what was measured before comes along."""
+
+    def __init__(self, figures: list[Figure]) -> None:
+        super().__init__()
+        self.figures = figures
+
+
 def side_by_side(lineup: Lineup, steps: Sequence[Step], rounds: int) -> list[Figure]:
     """Run all steps on all systems, some rounds. Wall time is the best round's, CPU the mean of all.
 
-    A system that fails under work is reported and left out from there on.
+    A system that fails under work is reported and left out from there on. Raises Interrupted on Ctrl-C.
     """
-    readings: dict[tuple[str, str], list[_Reading]] = defaultdict(list)
+    readings: _Readings = defaultdict(list)
     everybody = list(lineup.systems)
+    try:
+        _run_all(lineup, steps, rounds, readings)
+    except KeyboardInterrupt:
+        raise Interrupted(_figures(lineup, steps, everybody, readings)) from None
+    return _figures(lineup, steps, everybody, readings)
+
+
+def _run_all(lineup: Lineup, steps: Sequence[Step], rounds: int, readings: _Readings) -> None:
     for number in range(rounds):
         for step in steps:
-            say(f"{step.name}, round {number + 1} of {rounds}")
             for system in _rotated(lineup.systems, number):
+                say(f"{step.name}, {system.name}, round {number + 1} of {rounds}")
                 try:
                     readings[step.name, system.name].append(_once(step, system, number))
                 except _FAILURES as error:
                     if isinstance(system, Native):
                         raise
                     lineup.drop(system, f"{step.name}: {_reason(error)}")
+
+
+def _figures(lineup: Lineup, steps: Sequence[Step], everybody: Sequence[System], readings: _Readings) -> list[Figure]:
+    """`everybody`: native first."""
     figures = []
     for step in steps:
-        natively = _value(step, readings[step.name, everybody[0].name])
+        natively = readings[step.name, everybody[0].name]
         for system in everybody:
             seen = readings[step.name, system.name]
             if seen:
-                figures.append(_figure(step, system, seen, natively))
+                figures.append(_figure(step, system, seen, _value(step, natively) if natively else None))
         figures += not_measured(
             step.name, lineup, {system.name for system in everybody if readings[step.name, system.name]}
         )
@@ -124,7 +147,7 @@ def _value(step: Step, seen: Sequence[_Reading]) -> float:
     return wall_s if step.unit == "s" else step.operations / wall_s
 
 
-def _figure(step: Step, system: System, seen: Sequence[_Reading], natively: float) -> Figure:
+def _figure(step: Step, system: System, seen: Sequence[_Reading], natively: float | None) -> Figure:
     operations = step.operations * len(seen)
     parts = {name: sum(each.parts_s.get(name, 0.0) for each in seen) / operations * 1e6 for name in seen[0].parts_s}
     notes = [step.note] if step.note else []

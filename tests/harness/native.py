@@ -14,12 +14,13 @@ from tests.harness.mounted import ROOT, WAIT_S
 Transcript = list[Any]
 
 
-def transcripts(folder: Path, scripts: Sequence[str]) -> list[Transcript]:
-    """Each script in a new directory below `folder`."""
-    folder.mkdir()
-    folder.chmod(0o755)
+def transcripts(folder: Path, scripts: Sequence[str], *, make: bool = True) -> list[Transcript]:
+    """Each script in a new directory below `folder`, which is made too; or, not `make`, all in `folder` as it is."""
+    if make:
+        folder.mkdir()
+        folder.chmod(0o755)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.harness.syscalls", str(folder)],
+        [sys.executable, "-m", "tests.harness.syscalls", str(folder), *([] if make else ["as-it-is"])],
         check=False, cwd=ROOT, input=json.dumps(list(scripts)), capture_output=True, text=True, timeout=4 * WAIT_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -34,7 +35,5 @@ def differences(native: Transcript, mounted: Transcript) -> list[str]:
         if here != there:
             found.append(f"{here[0]}: native {here[1:]}, mount {there[1:]}")
     end, seen = native[-1], mounted[-1]
-    for name in sorted(end.keys() | seen.keys()):
-        if end.get(name) != seen.get(name):
-            found.append(f"at the end {name!r}: native {end.get(name)}, mount {seen.get(name)}")
-    return found
+    others = [name for name in sorted(end.keys() | seen.keys()) if end.get(name) != seen.get(name)]
+    return found + [f"at the end {name!r}: native {end.get(name)}, mount {seen.get(name)}" for name in others]

@@ -1,4 +1,4 @@
-"""Scripts of system calls, run in a directory and written down step by step: `python -m tests.harness.syscalls DIR`.
+"""Scripts of system calls, run in a directory and written down: `python -m tests.harness.syscalls DIR [as-it-is]`.
 
 A script is text: steps parted by `;`, each `[USER:]CALL ARGUMENTS`. Standard input: a JSON list of scripts. Standard
 output: for each, a list of [step, answer, what it moved], and last the picture of the tree. Needs root. Two
@@ -19,6 +19,7 @@ import stat
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ ROOT = (0, 0, [])
 USERS = {"u1": (1001, 1001, []), "u2": (1002, 1002, []), "g1": (1003, 1003, [1001])}
 """User, group, further groups."""
 
+HOUR_NS = 3600 * 10**9
 libc = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH = -100, 0x100, 0x1000
 MOMENTS = {"now": (1 << 30) - 1, "omit": (1 << 30) - 2}
@@ -140,9 +142,10 @@ class Caller:
     def stat(self, path: str) -> list[int]:
         return shown(os.stat(path))
 
-    def times(self, path: str) -> list[int]:
+    def times(self, path: str) -> list[int | str]:
         row = os.lstat(path)
-        return [row.st_atime_ns, row.st_mtime_ns]
+        now = time.time_ns()
+        return ["now" if 0 <= now - each < HOUR_NS else each for each in (row.st_atime_ns, row.st_mtime_ns)]
 
     def umask(self, mask: str) -> None:
         os.umask(int(mask, 8))
@@ -348,8 +351,6 @@ def answer(action: Callable[[], Any]) -> Any:
 
 def play(script: str, root: Path) -> list[Any]:
     """What each step answered and moved, and the picture at the end."""
-    root.mkdir()
-    root.chmod(0o777)
     os.chdir(root)
     os.umask(0o022)
     caller = Caller()
@@ -373,8 +374,15 @@ def play(script: str, root: Path) -> list[Any]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    scripts = json.load(sys.stdin)
-    json.dump([play(script, folder / str(number)) for number, script in enumerate(scripts)], sys.stdout)
+    said = []
+    for number, script in enumerate(json.load(sys.stdin)):
+        place = folder
+        if len(sys.argv) == 2:
+            place = folder / str(number)
+            place.mkdir()
+            place.chmod(0o777)
+        said.append(play(script, place))
+    json.dump(said, sys.stdout)
 
 
 if __name__ == "__main__":
