@@ -8,6 +8,7 @@ from qss.cache.index import Index
 from qss.formats.journal import Op
 from qss.formats.tables import Table
 
+_new = tuple.__new__  # a third of the time of Op(...); this is on the way of every change
 _Rows = dict[bytes, bytes | None]
 
 
@@ -72,7 +73,7 @@ class Change:
             for key, after in rows.items():
                 before_row = get(table, key)
                 if before_row != after:
-                    ops.append(Op(table, key, before_row, after))
+                    ops.append(_new(Op, (table, key, before_row, after)))
         return ops
 
 

@@ -95,10 +95,10 @@ class Index:
             for table, key, before, after in ops:
                 if table is _EXTENTS:
                     self._count(before, after)
-                if after is None:
-                    delete(key, b"", dbs[table])
-                else:
+                if after is not None:
                     put(key, after, True, True, False, dbs[table])
+                else:
+                    delete(key, b"", dbs[table])
             self.changes += len(ops)
         except lmdb.Error as error:
             raise Damaged(f"the index cannot be written: {error}") from error

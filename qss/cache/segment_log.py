@@ -114,9 +114,10 @@ class SegmentLog:
         """
         file = self.open or self._create()
         length = len(payload)
-        end = file.position + head_bytes(length) + length
-        if end <= segment_bytes_max and file.position // STRIPE_BYTES == (end - 1) // STRIPE_BYTES:
-            return [(offset, self._write_record(file, file.position, ino, offset, payload))]  # nearly always
+        position = file.position
+        end = position + head_bytes(length) + length
+        if end <= segment_bytes_max and position // STRIPE_BYTES == (end - 1) // STRIPE_BYTES:
+            return [(offset, self._write_record(file, position, ino, offset, payload))]  # nearly always
         view = memoryview(payload)
         extents = []
         while view:
@@ -154,9 +155,10 @@ class SegmentLog:
         start = file.position
         try:
             for frame in frames:  # nearly always one
-                at = frame_position(file.position, len(frame))
+                length = len(frame)
+                at = frame_position(file.position, length)
                 self._disk.pwrite(file.handle, [frame], at)
-                file.position = at + len(frame)
+                file.position = at + length
         except (FsError, OSError):
             self._cut_back(file, start)
             raise
@@ -165,16 +167,17 @@ class SegmentLog:
     def _write_record(
         self, file: LogFile, position: int, ino: int, offset: int, payload: bytes | memoryview
     ) -> ExtentRow:
-        head = encode_head(ino, offset, sequence_of(file.segment, file.count), payload)
+        segment = file.segment
+        head = encode_head(ino, offset, sequence_of(segment, file.count), payload)
         length = len(payload)
         try:
-            self._disk.pwrite(file.handle, [head, payload], position)
+            written = self._disk.pwrite(file.handle, [head, payload], position)
         except (FsError, OSError):
             self._cut_back(file, file.position)
             raise
         file.count += 1
-        file.position = position + len(head) + length
-        return ExtentRow(file.segment, position, length, 0, length)
+        file.position = position + written
+        return ExtentRow(segment, position, length, 0, length)
 
     def _create(self) -> LogFile:
         numbers = self.numbers

@@ -223,7 +223,8 @@ class SegmentCache:
             return
         self._ledger.write(ops)
         self._mark_dirty()
-        if self._journal.reach[1] >= self._options.journal_bytes:
+        journal = self._journal.open
+        if journal is not None and journal.position >= self._options.journal_bytes:
             self._close_logs()
 
     # -- content

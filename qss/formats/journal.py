@@ -106,9 +106,12 @@ def encode_batch(ops: Sequence[Op], number: int, data_segment: SegmentId, data_b
 
 def _frame(ops: bytes, more_follows: bool, number: int, data_segment: SegmentId, data_bytes: int) -> bytes:
     body = bytearray((more_follows,))
-    _put_varint(body, number)
-    _put_varint(body, data_segment)
-    _put_varint(body, data_bytes)
+    for value in (number, data_segment, data_bytes):
+        rest: int = value
+        while rest > 0x7F:
+            body.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        body.append(rest)
     checked: bytes = _HEAD.pack(FRAME_MAGIC, len(body) + len(ops)) + body + ops
     return checked + blake3(checked).digest(_CHECK_BYTES)
 
