@@ -9,11 +9,13 @@ from typing import Final, TypeVar
 
 import trio
 
+from qss.cache.failed_sync import leave_note, take_note_away
 from qss.cache.index_file import DATA_FILE, digest_of, verify_tree
 from qss.cache.ledger import Ledger
-from qss.cache.recovery import INDEX_DIR, Marker, read_marker, write_marker
+from qss.cache.marker import Marker, read_marker, write_marker
+from qss.cache.recovery import INDEX_DIR
 from qss.cache.segment_log import LogFile
-from qss.errors import CorruptData, FsError
+from qss.errors import CorruptData, Damaged, FsError
 from qss.formats.journal import Op
 from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
 from qss.host import Host
@@ -83,11 +85,16 @@ class Durability:
             if jobs:
                 await do(jobs[0])
         if failures:
-            self._failed = True
-            raise FsError(errno.EIO, "the cache disk cannot be synced") from failures[0]
+            raise self._fail() from failures[0]
         for file, at in targets:
             file.synced = max(file.synced, at)
             file.named = True
+
+    def _fail(self) -> FsError:
+        """A sync has failed: for good, as far as this process is concerned."""
+        self._failed = True
+        leave_note(self._host, self._root)
+        return FsError(errno.EIO, "the cache disk cannot be synced")
 
     async def settle(self) -> None:
         """Sync the closed segments and give them their rows. Raises NoSpace, FsError; then they stay queued.
@@ -139,6 +146,7 @@ class Durability:
             self._starts = 1 + (marker.starts if marker else 0)
             self._unnoted = self._ledger.index.txnid
             await self._checkpoint()
+            take_note_away(self._host, self._root)
 
     async def mark_closed(self) -> None:
         """At a clean stop, nothing is written after it: note what LMDB's file is, for the next start to compare."""
@@ -156,10 +164,16 @@ class Durability:
     async def _finish(self, *, closing: bool = False) -> None:
         if self._unnoted is None:
             return
-        index, marker = self._ledger.index, Marker(self.boot_id, self._unnoted, starts=self._starts)
+        if self._failed:
+            raise FsError(errno.EIO, _FAILED)
+        journal, data = self._ledger.journal.reach, self._ledger.data.reach
+        index, marker = self._ledger.index, Marker(self.boot_id, self._unnoted, "", self._starts, *journal, *data)
 
         def finish() -> None:
-            index.sync()  # 3. the index
+            try:
+                index.sync()  # 3. the index
+            except (Damaged, OSError) as error:
+                raise self._fail() from error
             digest = _digest(self._root / INDEX_DIR / DATA_FILE) if closing else ""
             write_marker(self._host, self._root, marker._replace(digest=digest))  # 4. and that it is
 

@@ -37,7 +37,9 @@ class CacheFacts:
     fetches: int  # since the start
     fetch_bytes: int
     fetch_failures: int
-    damaged_reads: int
+    damaged_reads: int  # since the start
+    damage_healed: int  # of them, places that were made good from the locations
+    damage_open: int  # places that nothing has given back: EIO (SegmentCache.damage)
     writers_waiting: int
     replayed_batches: int  # at the start
 

@@ -151,6 +151,11 @@ class Shelf:
                 return SegmentId(number), self.stripes_elsewhere(SegmentId(number))
         return None
 
+    def is_elsewhere(self, segment: SegmentId) -> bool:
+        """Whether all shards of it are placed."""
+        row = self.rows.get(segment)
+        return row is not None and row.state is SegmentState.OFFLOADED
+
     def figures(self) -> Figures:
         """Our part of CacheFacts."""
         rows = self.rows.values()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,12 +13,14 @@ import trio
 from qss.cache.admission import Admission
 from qss.cache.change import Change
 from qss.cache.compaction import Compactor
+from qss.cache.damage import DamageBook
 from qss.cache.durability import Durability
 from qss.cache.eviction import Eviction
 from qss.cache.facts import CacheFacts
 from qss.cache.index import Index
+from qss.cache.index_rows import IndexRows
 from qss.cache.inventory import Inventory
-from qss.cache.ledger import Ledger, Observer
+from qss.cache.ledger import Ledger
 from qss.cache.options import CacheOptions
 from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
@@ -28,7 +30,7 @@ from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receip
 from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
 from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
-from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
+from qss.formats.tables import ExtentRow, SegmentRow, SegmentState
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
 from qss.limits import MIB, STRIPE_BYTES
@@ -47,7 +49,7 @@ def _id_of(path: Path) -> SegmentId:
     return SegmentId(int(path.stem, 16))
 
 
-class SegmentCache:
+class SegmentCache(IndexRows):
     """Logs, index and read cache of one file system. Sole writer. Lives on one trio thread.
 
     It is also the SegmentShelf of qss.segments.
@@ -67,6 +69,7 @@ class SegmentCache:
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
         self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
+        self._reads.may_drop = self._shelf.is_elsewhere
         self.snapshots = Snapshots(
             host.clock, self._ledger, self._shelf, self._durability, self._end_for_snapshot, self._mark_dirty
         )
@@ -97,13 +100,21 @@ class SegmentCache:
     async def open(cls, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None) -> Self:
         """Open or create the cache in `root`: recover the logs, replay the journal's tail into the index.
 
-        Raises Damaged when a journal is damaged where an fsync has covered it.
+        Raises Damaged when a journal is damaged where an fsync has covered it, or the disk cannot be read or written.
         """
-        recovered = recover(root, host, options.index_map_bytes)
-        cache = cls(root, host, options, vault, recovered)
-        await cache._durability.settle()
-        await cache._durability.mark_opened()
-        return cache
+        cache: Self | None = None
+        try:
+            recovered = recover(root, host, options.index_map_bytes)
+            cache = cls(root, host, options, vault, recovered)
+            await cache._durability.settle()
+            await cache._durability.mark_opened()
+            return cache
+        except BaseException as error:
+            if cache is not None:
+                cache._let_go()
+            if isinstance(error, OSError):
+                raise Damaged(f"the cache in {root} cannot be used: {error}") from error
+            raise
 
     @classmethod
     async def rebuild(
@@ -152,33 +163,16 @@ class SegmentCache:
                 await self._durability.mark_closed()
                 self._eviction.note_access()
             finally:
-                self._reads.close()
-                for file in [*self._data.closing, *self._journal.closing, self._data.open, self._journal.open]:
-                    if file is not None:
-                        self._host.disk.close(file.handle)
-                self._ledger.index.close()
+                self._let_go()
 
-    # -- the index: synchronous, memory-mapped, a few microseconds. Iterators must be used up before any await
+    def _let_go(self) -> None:
+        self._reads.close()
+        for file in [*self._data.closing, *self._journal.closing, self._data.open, self._journal.open]:
+            if file is not None:
+                self._host.disk.close(file.handle)
+        self._ledger.index.close()
 
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        return self._ledger.index.get(table, key)
-
-    def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Rows with start <= key < stop, in key order."""
-        return self._ledger.index.scan(table, start, stop)
-
-    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
-        """The row with the greatest key <= `key`, or None."""
-        return self._ledger.index.floor(table, key)
-
-    def count(self, table: Table) -> int:
-        """Number of rows of a table."""
-        return self._ledger.index.count(table)
-
-    @property
-    def live_bytes(self) -> int:
-        """Bytes that files point to, wherever they are."""
-        return self._ledger.index.live_total
+    # -- content and its places; rows are read through IndexRows
 
     def holds(self, segment: SegmentId, position: int) -> bool:
         """Whether the stripe with this byte of a segment can be read here without a fetch."""
@@ -191,10 +185,6 @@ class SegmentCache:
         """Changes with every commit."""
         return self._journal.reach
 
-    def live_all(self) -> dict[SegmentId, int]:
-        """Bytes of files that point into each segment. A copy."""
-        return self._ledger.index.live_all()
-
     def reach_of(self, segment: SegmentId) -> int | None:
         """Bytes of a data segment, sealed or not; None: there is no such."""
         row = self._shelf.rows.get(segment)
@@ -203,19 +193,6 @@ class SegmentCache:
         files = [*self._data.closing, self._data.open]
         return next((file.position for file in files if file is not None and file.segment == segment), None)
 
-    @contextlib.contextmanager
-    def observed_by(self, observer: Observer) -> Iterator[None]:
-        """`observer` hears of every row that changes, for as long as the context is open."""
-        observers = self._ledger.observers
-        observers.append(observer)
-        try:
-            yield
-        finally:
-            observers.remove(observer)
-
-    def begin(self) -> Change:
-        return Change(self._ledger.index)
-
     def commit(self, change: Change) -> None:
         """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace."""
         ops = change.ops()
@@ -223,9 +200,9 @@ class SegmentCache:
             return
         self._ledger.write(ops)
         self._mark_dirty()
-        journal = self._journal.open
-        if journal is not None and journal.position >= self._options.journal_bytes:
-            self._close_logs()
+        if self._journal.reach[1] >= self._options.journal_bytes:
+            with contextlib.suppress(OSError):  # the change is made; the journal grows until it can be closed
+                self._close_logs()
 
     # -- content
 
@@ -259,6 +236,11 @@ class SegmentCache:
             return self._reads.read_now(extent, start, stop)
         except CorruptData:
             return None  # `read` deals with it, and counts it
+
+    @property
+    def damage(self) -> DamageBook:
+        """What readers met that did not verify."""
+        return self._reads.damage
 
     # -- durability
 

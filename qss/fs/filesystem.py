@@ -112,6 +112,8 @@ class FileSystem:
         self._check_writable()
         if change.size is not None:
             await self._files.truncate(ino, change.size)
+            if change == SetAttributes(size=change.size):  # done, and in one transaction
+                return self.getattr(ino)
         with Transaction(self._inodes) as tx:
             row = tx.inode(ino)
             now = self._clock.now_ns()

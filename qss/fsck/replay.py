@@ -14,7 +14,8 @@ from typing import Final
 
 from qss.cache.index import Index
 from qss.cache.index_file import DATA_FILE, last_txnid
-from qss.cache.recovery import INDEX_DIR, NOTHING_APPLIED, open_trusted, read_marker, replay_into
+from qss.cache.marker import read_marker
+from qss.cache.recovery import INDEX_DIR, NOTHING_APPLIED, open_trusted, replay_into
 from qss.cache.scan import file_length
 from qss.cache.segment_log import LOG_SUFFIX
 from qss.errors import CorruptData, Damaged

@@ -6,7 +6,7 @@ of their names (tests/crash/test_power.py), the random ones draw from all of the
 
 from __future__ import annotations
 
-import errno
+import itertools
 import os
 import random
 from collections.abc import Awaitable, Callable
@@ -172,7 +172,8 @@ class World:
             raise
 
     def fresh(self) -> str:
-        self.serial += 1
+        taken = {path.rpartition("/")[2] for path in self.model.now}
+        self.serial = next(n for n in itertools.count(self.serial + 1) if f"f{n}" not in taken)
         return f"f{self.serial}"
 
     async def picture(self) -> Picture:
@@ -331,6 +332,3 @@ STEPS: Final[dict[str, Callable[[World], Awaitable[None]]]] = {
     "set retention": set_retention,
     "reopen": reopen,
 }
-
-REFUSALS: Final = {errno.EIO, errno.ENOSPC}
-"""What a step may be answered with when the disk fails."""

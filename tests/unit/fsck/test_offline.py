@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from qss.cache.index import Index
+from qss.cache.marker import MARKER
 from qss.cache.options import CacheOptions
-from qss.cache.recovery import INDEX_DIR, MARKER
+from qss.cache.recovery import INDEX_DIR
 from qss.cache.store import SegmentCache
 from qss.formats.journal import Op
 from qss.formats.tables import ExtentRow, Table, pair_key, u64_key
@@ -93,7 +94,7 @@ def write_index(cache: Cache, ops: list[Op]) -> None:
     index.sync()
     index.close()
     marker = json.loads((cache.root / MARKER).read_bytes())
-    (cache.root / MARKER).write_text(json.dumps(marker | {"txnid": txnid}))
+    (cache.root / MARKER).write_text(json.dumps({"boot_id": marker["boot_id"], "txnid": txnid}))
 
 
 def index_differs(cache: Cache) -> None:
