@@ -17,6 +17,7 @@ from qss.app.carriers import shelf_methods
 from qss.app.fsck import fsck_methods
 from qss.app.hooks import EVENTS, UserHooks
 from qss.app.identity import read_identity
+from qss.app.snapshots import snapshot_methods
 from qss.app.supervise import Supervisor
 from qss.cache.options import RetentionOptions
 from qss.cache.store import SegmentCache
@@ -90,6 +91,7 @@ def methods(process: MountProcess) -> Mapping[str, Method]:
         "retention.set": lambda call: _retention_set(process, call),
         "retention.run": lambda call: _retention_run(process, call),
         **fsck_methods(process.cache),
+        **snapshot_methods(process.cache, process.settings),
         "hook": lambda call: _hook(process, call),
         "unmount": lambda call: _unmount(process, call),
     }
