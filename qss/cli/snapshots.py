@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qss.app.exits import Exit
 from qss.cli.session import JsonFlag, print_json, say, session_of
+
+if TYPE_CHECKING:
+    from qss.fs.diff import Difference
 
 snapshot = typer.Typer(name="snapshot", help="What the file system was, kept under a name.", no_args_is_help=True)
 schedule = typer.Typer(name="schedule", help="Snapshots made and thinned by themselves.", no_args_is_help=True)
@@ -96,6 +100,40 @@ def mount(
     pid = daemon.start([*arguments, "--log-file", str(log)], environment(), log, "qss.app.snapshot_mount")
     document = {"snapshot": name, "mountpoint": str(place), "pid": pid}
     print_json(document) if as_json else say(f"Snapshot {name} is mounted on {place}, to be read.")
+
+
+@snapshot.command("diff")
+def diff(
+    context: typer.Context,
+    older: Annotated[str, typer.Argument(metavar="A")],
+    newer: Annotated[str, typer.Argument(metavar="[B]", help="A snapshot, or live: as it is now")] = "live",
+    as_json: Annotated[bool, JsonFlag] = False,
+) -> None:
+    """What has changed from A to B, a line each: + added, - removed, M modified, R renamed. Exit code 12: something."""
+    from qss.app.snapshot_diff import differences
+
+    found = 0
+    with differences(session_of(context).settings(), older, newer) as changes:
+        for found, each in enumerate(changes, 1):  # noqa: B007
+            print_json(each.to_json()) if as_json else say(_line(each))
+    if found:
+        raise typer.Exit(Exit.DIFFERENT)
+
+
+def _line(each: Difference) -> str:
+    """One line; what could end it or move the cursor is escaped."""
+    path = _printable(each.path)
+    if each.before is not None:
+        return f"R {_printable(each.before)} -> {path}"
+    if each.content or each.attributes:
+        parts = [name for name, differs in (("content", each.content), ("attributes", each.attributes)) if differs]
+        return f"M {path} ({', '.join(parts)})"
+    return f"{'+' if each.what == 'added' else '-'} {path}"
+
+
+def _printable(path: bytes) -> str:
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)
 
 
 @schedule.command("show")
