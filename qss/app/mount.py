@@ -4,6 +4,7 @@
                        ├─ relay_seals          tells offload and the hooks of new sealed segments
                        ├─ control server       run/mount.sock
                        ├─ hooks.run            user hooks, one at a time
+                       ├─ timetable.run        snapshots by schedule
                        ├─ supervisor.run       the offload process
                        └─ FUSE and fs.run      until it is unmounted or a signal comes
 
@@ -26,26 +27,29 @@ from typing import Final
 import trio
 
 from qss.app import mountpoint as places
+from qss.app import snapshot_mount
 from qss.app.carriers import RemoteVault
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
 from qss.app.exits import exit_of
 from qss.app.hooks import UserHooks
-from qss.app.identity import check_key
+from qss.app.identity import check_key, read_identity
 from qss.app.logs import start_logging
+from qss.app.mount_choices import mount_options
 from qss.app.mount_methods import MountProcess, methods
-from qss.app.running import pid_file, state_lock
+from qss.app.running import is_held, pid_file, state_lock
+from qss.app.snapshots import LOCK, folder_of, schedule_of
 from qss.app.supervise import Supervisor
+from qss.app.timetable import Timetable
 from qss.cache.store import SegmentCache
-from qss.config import MountSettings, Settings, environment, load, with_options
+from qss.config import Settings, environment, load, with_options
 from qss.control.client import ControlClient
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
 from qss.fs.filesystem import FileSystem, FsOptions
 from qss.fs.keeping import Keeping
 from qss.fs.quota import Quota
-from qss.fuse.mount import MountOptions, serve
+from qss.fuse.mount import serve
 from qss.host import Host
-from qss.limits import KIB
 
 HOOKS_END_S_MAX: Final = 30.0
 ANSWERS_S_MAX: Final = 2.0
@@ -82,6 +86,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)
             nursery.start_soon(process.relay_seals)
+            nursery.start_soon(_timetable(cache, settings, host).run)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             await nursery.start(process.supervisor.run)
             await _serve_fuse(filesystem, process, readiness)
@@ -91,6 +96,15 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
         vault_client.close()
         with trio.CancelScope(shield=True):
             await cache.close()
+
+
+def _timetable(cache: SegmentCache, settings: Settings, host: Host) -> Timetable:
+    return Timetable(
+        cache,
+        host.clock,
+        lambda: schedule_of(cache, settings),
+        lambda number: is_held(folder_of(settings, number) / LOCK),
+    )
 
 
 async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: Readiness) -> None:
@@ -114,16 +128,6 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
         log.info("mounted on %s", process.mountpoint)
         readiness.ready()
         process.hooks.post("ready", {"mountpoint": str(process.mountpoint)})
-
-
-def mount_options(mount: MountSettings) -> MountOptions:
-    """What the kernel is told of the settings; quotas and access times are the file system's."""
-    return MountOptions(
-        read_only=mount.read_only, allow_other=mount.allow_other, writeback=mount.writeback_cache,
-        nodev=mount.nodev, nosuid=mount.nosuid, noexec=mount.noexec, noatime=mount.atime == "noatime",
-        uid=mount.uid, gid=mount.gid,
-        read_ahead_kib=mount.read_ahead_bytes // KIB,
-    )  # fmt: skip
 
 
 async def _wind_down(process: MountProcess) -> None:
@@ -164,10 +168,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load(given.config, environment())
         settings = replace(settings, mount=with_options(settings.mount, given.options))
+        identity = read_identity(settings.state)
+        if identity is not None and identity.snapshot:  # nothing else was recovered here
+            return snapshot_mount.main(arguments)
         start_logging(settings.log, "mount", given.log_file)
         with ExitStack() as held:
             check_key(settings)
             held.enter_context(state_lock(settings.state))
+            snapshot_mount.sweep(settings)
             places.prepare(given.mountpoint)
             held.enter_context(pid_file(settings.run_dir / "mount.pid"))
             trio.run(run_mount, settings, given.mountpoint, readiness, given.log_file)

@@ -115,6 +115,12 @@ class ReadCache:
             self._disk.remove(file.path)
         return file.length
 
+    def let_go(self) -> None:
+        """Close what somebody else has unlinked: an open file keeps its space. For files that are not ours."""
+        for key in [key for key in self._handles if key in self.files and not self._disk.exists(self.files[key].path)]:
+            self._disk.close(self._handles.pop(key))
+            del self.files[key]
+
     def close(self) -> None:
         for handle in self._handles.values():
             self._disk.close(handle)

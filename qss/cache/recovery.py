@@ -149,13 +149,15 @@ def catch_up(root: Path, host: Host, map_bytes: int, data: SegmentLog, journal: 
     return index
 
 
-def replay_into(index: Index, root: Path, host: Host, applied: Applied, *, same_boot: bool) -> Applied:
+def replay_into(
+    index: Index, root: Path, host: Host, applied: Applied, *, same_boot: bool, data_elsewhere: bool = False
+) -> Applied:
     """Bring an index to the end of the journal and touch nothing else, neither logs nor LMDB's file (nothing is
-    committed): for qss.fsck. Raises CorruptData (it does not fit the journal) and Damaged."""
+    committed): for qss.fsck and snapshots. Raises CorruptData (it does not fit the journal) and Damaged."""
     numbers = Numbers(SegmentId(1))
     data = SegmentLog(host.disk, root / "data", SegmentKind.DATA, numbers)
     journal = SegmentLog(host.disk, root / "journal", SegmentKind.JOURNAL, numbers)
-    recovery = _Recovery(host, index, data, journal, same_boot, marker=read_marker(host, root))
+    recovery = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker=read_marker(host, root))
     reached, _ = recovery.replay(applied)
     recovery.to_cut(reached)
     return reached

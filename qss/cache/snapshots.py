@@ -143,8 +143,14 @@ class Snapshots:
 
     def point(self, name: str) -> RestorePoint:
         """What brings it back. Raises Refused when there is none."""
-        closing = [file.segment for file in self._ledger.journal.closing]
-        return point_of(self.row(name), self._shelf.rows, closing)
+        return self._point_of(self.row(name))
+
+    def now(self) -> RestorePoint:
+        """What brings back the file system as of the newest cut. Raises Refused when there is none."""
+        return self._point_of(self._cut_row("", automatic=False))
+
+    def _point_of(self, row: SnapshotRow) -> RestorePoint:
+        return point_of(row, self._shelf.rows, [file.segment for file in self._ledger.journal.closing])
 
     def facts(self, name: str) -> SnapshotFacts:
         """Raises Refused when there is none."""
@@ -179,32 +185,17 @@ class Snapshots:
     # -- inside
 
     def _note_cut(self, name: str, comment: str, automatic: bool) -> None:
-        ledger, rows = self._ledger, self._shelf.rows
-        last = ledger.journal.last[0]
-        if last == SEGMENT_ID_NONE:
-            raise Refused("nothing was ever written here: there is nothing to keep")
+        ledger = self._ledger
+        row = self._cut_row(comment, automatic=automatic)
         live = ledger.index.live_all()
-        died = [
-            segment
-            for segment, row in rows.items()
-            if row.kind is SegmentKind.DATA
-            and row.state is not SegmentState.CONDEMNED
-            and segment not in live
-            and segment not in self.deaths
-        ]
-        died += [f.segment for f in ledger.data.closing if f.segment not in live and not f.dead_from]
-        closing = [file.segment for file in ledger.journal.closing]
-        journals = [segment for segment, row in rows.items() if row.kind is SegmentKind.JOURNAL]
-        row = SnapshotRow(
-            number=self.newest + 1,
-            created_ns=self._clock.now_ns(),
-            next_segment=SegmentId(max(last, ledger.data.last[0]) + 1),
-            journal_first=min([*journals, *closing], default=last),
-            journal_last=last,
-            noted_in=ledger.journal.ensure_open().segment,
-            automatic=automatic,
-            comment=comment,
-        )
+
+        def just_died(segment: SegmentId) -> bool:
+            return segment not in live and segment not in self.deaths
+
+        data = [(s, each.state) for s, each in self._shelf.rows.items() if each.kind is SegmentKind.DATA]
+        died = [segment for segment, state in data if state is not SegmentState.CONDEMNED and just_died(segment)]
+        died += [file.segment for file in ledger.data.closing if not file.dead_from and just_died(file.segment)]
+        row = row._replace(number=self.newest + 1, noted_in=ledger.journal.ensure_open().segment)
         ops = [
             *self._death_ops(died),
             Op(Table.SNAPSHOTS, name.encode(), None, row.pack()),
@@ -215,6 +206,19 @@ class Snapshots:
         self.rows[name] = row
         self.pins = Pins(self.rows.values())
         self._touched()
+
+    def _cut_row(self, comment: str, *, automatic: bool) -> SnapshotRow:
+        """The newest cut, without a number yet. Raises Refused before the first."""
+        ledger, rows = self._ledger, self._shelf.rows
+        last = ledger.journal.last[0]
+        if last == SEGMENT_ID_NONE:
+            raise Refused("nothing was ever written here: there is nothing to keep")
+        journals = [segment for segment, row in rows.items() if row.kind is SegmentKind.JOURNAL]
+        journals += [file.segment for file in ledger.journal.closing]
+        behind = SegmentId(max(last, ledger.data.last[0]) + 1)
+        return SnapshotRow(
+            0, self._clock.now_ns(), behind, min(journals, default=last), last, SEGMENT_ID_NONE, automatic, (), comment
+        )
 
     def _death_ops(self, died: Collection[SegmentId]) -> list[Op]:
         return [Op(Table.DEATHS, u64_key(each), None, pack_number(self.newest)) for each in died]

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from qss.cache.options import PathPolicy
+from qss.cache.schedule import Schedule
 from qss.config.units import parse_duration, parse_size
-from qss.errors import ConfigInvalid
+from qss.errors import ConfigInvalid, Refused
 from qss.limits import KIB, MIB, SEGMENT_BYTES_MAX, STRIPE_BYTES
 
 Parser = Callable[[Any], Any]
@@ -96,6 +97,14 @@ def counts(value: Any) -> dict[str, int]:
     if not isinstance(value, dict) or not all(type(each) is int and each > 0 for each in value.values()):
         raise ValueError("is not right; write for example { rack = 2 }")
     return value
+
+
+def schedule(value: Any) -> str:
+    """As `qssctl snapshot schedule set` takes it."""
+    try:
+        return str(Schedule.parse(text(value)))
+    except Refused as error:
+        raise ValueError(f"does not hold: {error}") from error
 
 
 def one_of(*allowed: str) -> Parser:
@@ -207,6 +216,9 @@ MOUNT: Final[Fields] = {
 }
 
 CODE: Final[Fields] = {"k": Field("k", whole(1, 255)), "m": Field("m", whole(0, 255))}
+
+
+SNAPSHOTS: Final[Fields] = {"schedule": Field("schedule", schedule)}
 
 
 def filesystem(folder: Path) -> Fields:

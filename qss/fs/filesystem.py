@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import trio
 
-from qss.cache.store import SegmentCache
 from qss.errors import FsError, NoSpace
 from qss.formats.tables import InodeRow
 from qss.fs import directories, locality
@@ -37,6 +36,7 @@ from qss.fs.inodes import Inodes, Transaction
 from qss.fs.namespace import Namespace, Place
 from qss.fs.orphans import Orphans
 from qss.fs.quota import UNLIMITED, Quota
+from qss.fs.store import Store
 from qss.fs.xattrs import VIRTUAL_PREFIX, Xattrs
 from qss.host.clock import Clock
 from qss.ids import Ino
@@ -51,7 +51,7 @@ class FsOptions:
 
 
 class FileSystem:
-    def __init__(self, cache: SegmentCache, clock: Clock, options: FsOptions = FsOptions()) -> None:
+    def __init__(self, cache: Store, clock: Clock, options: FsOptions = FsOptions()) -> None:
         """On an open cache. Makes the root directory of a new file system; queues what a crash left unlinked."""
         self._cache = cache
         self._clock = clock

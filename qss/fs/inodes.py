@@ -11,9 +11,9 @@ import errno
 from types import TracebackType
 from typing import Final, Self
 
-from qss.cache.store import SegmentCache
 from qss.errors import FsError, NoSpace
 from qss.formats.tables import InodeRow, Table, u64_key
+from qss.fs.store import Store
 from qss.host.clock import Clock
 from qss.ids import ROOT_INO, Ino
 
@@ -26,7 +26,7 @@ _DIRECTORY_COOKIE_FIRST: Final = 3  # 1 and 2 are . and ..
 
 
 class Inodes:
-    def __init__(self, cache: SegmentCache, clock: Clock, *, root_mode: int = 0o755) -> None:
+    def __init__(self, cache: Store, clock: Clock, *, root_mode: int = 0o755) -> None:
         """Reads the next inode number; makes the root directory when there is none."""
         self.cache = cache
         self.clock = clock
