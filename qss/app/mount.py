@@ -126,9 +126,12 @@ def mount_options(mount: MountSettings) -> MountOptions:
 
 async def _wind_down(process: MountProcess) -> None:
     """Bring away what can be in the time there is, and say what is still at risk."""
-    journal = await process.cache.cut()
-    with trio.move_on_after(process.drain_s):
-        await process.cache.wait_published(journal)
+    try:
+        journal = await process.cache.cut()
+        with trio.move_on_after(process.drain_s):
+            await process.cache.wait_published(journal)
+    except (QssError, OSError) as error:  # a full disk, a disk that fails: what is in the logs stays there
+        log.warning("what was written last could not be sealed: %s", error)
     process.left_bytes = process.at_risk_bytes
     if process.left_bytes:
         log.warning("%d bytes are only on this machine; they are offloaded after the next mount", process.left_bytes)

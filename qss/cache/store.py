@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import trio
 
-from qss.cache.admission import Admission
+from qss.cache.admission import Admission, Limits, Pressure
 from qss.cache.change import Change
 from qss.cache.compaction import Compactor
 from qss.cache.durability import Durability
@@ -26,15 +26,14 @@ from qss.cache.retention import EvictionReport
 from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
 from qss.cache.space import Space
-from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
+from qss.cache.upkeep import Upkeep
+from qss.errors import CorruptData, Damaged, NoSpace, ObjectMissing
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
-from qss.limits import MIB, STRIPE_BYTES
+from qss.limits import STRIPE_BYTES
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
 
-_TICK_S: Final = 1.0
-_ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
 _NUMBERS_BETWEEN_MAX: Final = 8  # segments of other kinds between two data segments, to look past
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
@@ -68,22 +67,25 @@ class SegmentCache:
         self._shelf = Shelf(recovered.index)
         self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._following)
         self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability)
-        self._admission = Admission(
-            lambda: host.disk.free_bytes(root)[0], self._make_room,
-            options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
+        self._eviction = Eviction(
+            host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
+        )
+        self._upkeep = Upkeep(
+            self, root, host, options, self._ledger, self._durability, self._space, self._eviction
         )  # fmt: skip
+        limits = Limits(options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s)
+        self._admission = Admission(lambda: host.disk.free_bytes(root)[0], self._upkeep.make_room, limits)
+        self._upkeep.admission = self._admission
+        self._reads.room = self._admission.room_for_fetch
         inventory = Inventory(host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission)
         self._compactor = Compactor(
             self, inventory, options.compact_bytes_per_s, options.compact_waste, options.compact_waste_bytes_min
         )
-        self._eviction = Eviction(
-            host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
-        )
         self._dirty_since: float | None = None  # trio's clock; None: nothing to cut
+        self._uncut_bytes = 0  # content since the last cut
         self._news = False  # of sealed segments
         self._news_event = trio.Event()
         self._published_event = trio.Event()
-        self._wake = trio.Event()
         self._note_local(recovered)
         if recovered.unsealed or self._space.waiting:
             self._mark_dirty()
@@ -132,7 +134,7 @@ class SegmentCache:
             nursery.start_soon(self._compactor.run)
             nursery.start_soon(self._eviction.run)
             try:
-                await self._maintain()
+                await self._upkeep.run()
             finally:
                 self._reads.nursery = None
 
@@ -140,9 +142,11 @@ class SegmentCache:
         """Seal what is open, checkpoint, close."""
         with trio.CancelScope(shield=True):
             try:
-                await self.cut()
+                with contextlib.suppress(NoSpace):  # what the logs have is sealed after the next start
+                    await self.cut()
                 await self._durability.sync_local()
-                await self._durability.checkpoint()
+                with contextlib.suppress(NoSpace):
+                    await self._durability.checkpoint()
                 self._eviction.note_access()
             finally:
                 self._reads.close()
@@ -178,6 +182,11 @@ class SegmentCache:
         if self._reads.segment_file(segment) is not None:
             return True
         return (segment, StripeNo(position // STRIPE_BYTES)) in self._reads.files
+
+    @property
+    def dirty_since_s(self) -> float | None:
+        """Since when, on trio's clock, there is something to cut; None: there is nothing."""
+        return self._dirty_since
 
     @property
     def revision(self) -> tuple[SegmentId, int]:
@@ -216,15 +225,24 @@ class SegmentCache:
             return
         self._ledger.write(ops)
         self._mark_dirty()
-        if self._journal.reach[1] >= self._options.journal_bytes:
-            self._close_logs()
+        if self._journal.reach[1] >= self._options.journal_bytes or self._uncut_bytes >= self._options.seal_bytes:
+            self.close_logs()
 
     # -- content
 
     async def admit(self, count: int) -> None:
         """Wait until `count` more bytes may be written (back-pressure). Returns at once while there is room.
         Raises NoSpace after the deadline."""
-        await self._admission.admit(count)
+        await self._admission.admit(count + _LOG_OVERHEAD_BYTES)
+
+    def check_names(self) -> None:
+        """Before something is made that takes room for good. Raises NoSpace when the rest is kept for deleting."""
+        self._admission.check_names()
+
+    @property
+    def pressure(self) -> Pressure:
+        """What writers meet at the moment."""
+        return self._admission.pressure
 
     def append(self, ino: Ino, offset: int, payload: bytes | memoryview) -> list[tuple[int, ExtentRow]]:
         """Append file content to the data log: (file offset, extent) for each record written, in order.
@@ -232,10 +250,11 @@ class SegmentCache:
 
         Raises NoSpace at the hard limit of the disk."""
         self._admission.spend(len(payload) + _LOG_OVERHEAD_BYTES)
+        self._uncut_bytes += len(payload)
         extents = self._data.append_record(ino, offset, payload, self._options.segment_bytes)
         file = self._reads.segment_file(extents[-1][1].segment)
         if file is None:  # a new segment has begun
-            self._wake.set()
+            self._upkeep.wake()
             for _, extent in extents:
                 self._reads.add_segment(extent.segment, self._data.path_of(extent.segment), 0, trio.current_time())
         return extents
@@ -261,9 +280,9 @@ class SegmentCache:
     async def cut(self) -> SegmentId:
         """Seal both logs now; the id of the journal segment that closes this cut (the newest if nothing is dirty;
         0 if nothing was ever written)."""
-        self._condemn()  # now, so that the root of this cut knows
+        self.condemn()  # now, so that the root of this cut knows
         if self._dirty_since is not None:
-            self._close_logs()
+            self.close_logs()
         await self._durability.settle()
         return self._shelf.newest_journal
 
@@ -280,7 +299,7 @@ class SegmentCache:
 
     async def unsafe_segments(self) -> list[SealedSegment]:
         """Sealed segments whose shards are not all placed, oldest first."""
-        self._condemn()  # what is dead needs no shards
+        self.condemn()  # what is dead needs no shards
         return self._shelf.unsafe()
 
     async def path_of(self, segment: SegmentId) -> Path:
@@ -349,8 +368,7 @@ class SegmentCache:
 
     async def reclaim(self) -> int:
         """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
-        self._condemn()
-        return await self._space.unlink()
+        return await self._upkeep.reclaim()
 
     async def compact_one(self) -> bool:
         """Empty the segment that is worth it most, or look at it first; False: none is. The loop of `run` does this."""
@@ -402,9 +420,9 @@ class SegmentCache:
         if self._dirty_since is None:
             self._dirty_since = trio.current_time()
         if self._ledger.index.changes >= self._options.checkpoint_changes_max:
-            self._wake.set()
+            self._upkeep.wake()
 
-    def _close_logs(self) -> None:
+    def close_logs(self) -> None:
         """The cut itself, at one moment: both logs end here together. `settle` does the slow part."""
         if self._data.open is not None and self._data.open.count:
             self._data.close_open()
@@ -415,7 +433,8 @@ class SegmentCache:
                 if not closed.dead_from and not self._ledger.index.live_bytes(closed.segment):
                     closed.dead_from = file.segment
         self._dirty_since = None
-        self._wake.set()
+        self._uncut_bytes = 0
+        self._upkeep.wake()
 
     def _on_sealed(self, file: LogFile, row: SegmentRow) -> None:
         self._shelf.rows[file.segment] = row
@@ -425,7 +444,8 @@ class SegmentCache:
         self._news_event.set()
         self._news_event = trio.Event()
 
-    def _condemn(self, *, at_once: bool = False) -> None:
+    def condemn(self, *, at_once: bool = False) -> None:
+        """Mark dead segments; `at_once`: also what would better be stored first."""
         if self._space.condemn(at_once=at_once):
             self._mark_dirty()
 
@@ -434,34 +454,6 @@ class SegmentCache:
         if op.before != op.after:
             self._ledger.write([op])
             self._shelf.rows[segment] = row
-
-    async def _maintain(self) -> None:
-        checkpoint_s = trio.current_time()
-        while True:
-            with trio.move_on_after(_TICK_S):
-                await self._wake.wait()
-            self._wake = trio.Event()
-            now = trio.current_time()
-            try:
-                if self._dirty_since is not None and now - self._dirty_since >= self._options.seal_after_s:
-                    self._close_logs()
-                await self._durability.settle()
-                await self.reclaim()
-                many = self._ledger.index.changes >= self._options.checkpoint_changes_max
-                if many or now - checkpoint_s >= self._options.checkpoint_every_s:
-                    await self._durability.checkpoint()
-                    checkpoint_s = now
-            except (QssError, OSError):
-                _log.exception("the cache could not be maintained; trying again")
-                await trio.sleep(_TICK_S)
-
-    async def _make_room(self) -> None:
-        """Writers are waiting: free what is dead, then what is safe, least recently used first."""
-        self._condemn(at_once=True)
-        await self._space.unlink()
-        await self.evict()
-        more = self._eviction.plan(free_bytes_min=self._options.free_bytes_soft + _ROOM_BYTES)
-        await self._eviction.evict(more)
 
     def _note_local(self, recovered: Recovered) -> None:
         disk, now, wall_ns = self._host.disk, trio.current_time(), self._host.clock.now_ns()
