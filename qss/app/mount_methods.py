@@ -15,10 +15,11 @@ from qss.app import mountpoint as places
 from qss.app import wire
 from qss.app.carriers import shelf_methods
 from qss.app.fsck import fsck_methods
-from qss.app.hooks import EVENTS, UserHooks
+from qss.app.hooks import UserHooks
 from qss.app.identity import read_identity
 from qss.app.retention_methods import limits_of, retention_methods
 from qss.app.supervise import Supervisor
+from qss.cache.retention import EvictionReport
 from qss.cache.store import SegmentCache
 from qss.config import Settings
 from qss.control.client import ControlClient
@@ -53,8 +54,16 @@ class MountProcess:
     ended: trio.Event = field(default_factory=trio.Event)  # all is done but to close the cache
     calls: Calls = field(default_factory=Calls)
 
+    sealed: list[tuple[SegmentId, int]] = field(default_factory=list)  # and their bytes, since the last hook
+
     def __post_init__(self) -> None:
         self.drain_s = self.settings.mount.drain_s
+        self.cache.on_sealed = lambda segment, count: self.sealed.append((segment, count))
+        self.cache.eviction.on_evicted = self._tell_evicted
+
+    def _tell_evicted(self, report: EvictionReport) -> None:
+        facts = {"bytes": report.freed_bytes, "segments": report.segments, "stripes": report.stripes}
+        self.hooks.post("segment-evicted", facts | {"reasons": [str(reason) for reason in report.reasons]})
 
     @property
     def at_risk_bytes(self) -> int:
@@ -67,7 +76,10 @@ class MountProcess:
             self.seals += 1
             self.news.set()
             self.news = trio.Event()
-            self.hooks.post("segment-sealed", {"unsafe_bytes": self.cache.facts().unsafe_bytes})
+            sealed, self.sealed = self.sealed, []
+            if sealed:
+                facts = {"segments": [segment for segment, _ in sealed], "bytes": sum(count for _, count in sealed)}
+                self.hooks.post("segment-sealed", facts | {"unsafe_bytes": self.cache.facts().unsafe_bytes})
 
 
 def methods(process: MountProcess) -> Mapping[str, Method]:
@@ -131,8 +143,8 @@ async def _sync(process: MountProcess, call: Call) -> Json:
 async def _hook(process: MountProcess, call: Call) -> Json:
     """An event of the offload process."""
     event, facts = call.params["event"], call.params.get("facts", {})
-    if event not in EVENTS or not isinstance(facts, dict):
-        raise CorruptData(f"no event {event}")
+    if not isinstance(event, str) or not isinstance(facts, dict):
+        raise CorruptData("an event has a name and facts")
     process.hooks.post(event, facts)
 
 
@@ -172,6 +184,14 @@ async def _status(process: MountProcess) -> Json:
         "at_risk_bytes": facts.at_risk_bytes,
         "oldest_unsafe_age_s": facts.at_risk_age_s if facts.at_risk_bytes else None,
         "published_cut_ns": facts.published_cut_ns,
+        "pressure": {
+            "state": str(process.cache.pressure),
+            "waiting_writers": facts.writers_waiting,
+            "refused_writes": facts.writers_refused,
+            "free_bytes": facts.disk_free_bytes,
+            "soft_bytes": settings.cache.free_bytes_soft,
+            "hard_bytes": settings.cache.free_bytes_hard,
+        },
         "queue": {"segments": facts.segments_sealed, "bytes": facts.unsafe_bytes},
         "cache": {
             **asdict(facts),

@@ -34,7 +34,7 @@ class Pressure(enum.StrEnum):
     OK = "ok"
     SLOW = "slow"  # below the soft limit
     WAITING = "waiting"  # somebody waits below the hard limit
-    FULL = "full"  # somebody has got ENOSPC, and nobody has written since
+    FULL = "full"  # somebody has got ENOSPC, and there has been no room since
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Admission:
         self._left = 0  # bytes above the hard limit, an estimate between samples
         self._spent = 0
         self._sampled_s = float("-inf")
-        self._full = False
+        self._full_for = 0  # bytes of the last write that got ENOSPC; 0: one went through since
         self._making: trio.Event | None = None
         self._made_s = float("-inf")
         self.waiting = 0
@@ -86,14 +86,12 @@ class Admission:
 
     @property
     def pressure(self) -> Pressure:
-        if self._full:
+        self._sample()
+        if self._full_for and self._left <= self._full_for:
             return Pressure.FULL
         if self.waiting:
             return Pressure.WAITING
-        if self.slowed:
-            return Pressure.SLOW
-        self._sample()
-        return Pressure.OK if self._left >= self._slack else Pressure.SLOW
+        return Pressure.SLOW if self.slowed or self._left < self._slack else Pressure.OK
 
     def spend(self, count: int) -> None:
         """`count` bytes of content are about to be written. Raises NoSpace below the hard limit; never waits."""
@@ -120,7 +118,7 @@ class Admission:
                 return
             self._sample()
             if self._left - count > self._slack:
-                self._full = False
+                self._full_for = 0
                 return
         await self._pressed(count)
 
@@ -140,14 +138,14 @@ class Admission:
             self._sample()
             pause_s = decide(self._left - count, self._limits)
             if pause_s == 0.0 or (paused and pause_s is not None):
-                self._full = False
+                self._full_for = 0
                 return  # nobody else runs before the caller spends it
             if pause_s is not None:
                 await self._wait_slowed(pause_s)
                 paused = True
                 continue
             if trio.current_time() >= deadline:
-                self._full = True
+                self._full_for = count
                 self.refused += 1
                 raise NoSpace("the cache disk is at its limit and nothing can be evicted")
             self.waiting += 1

@@ -37,6 +37,7 @@ class CacheFacts:
     fetch_failures: int
     damaged_reads: int
     writers_waiting: int
+    writers_refused: int  # writes that got ENOSPC, since the start
     replayed_batches: int  # at the start
 
     @property

@@ -86,6 +86,7 @@ class SegmentCache:
         self._news = False  # of sealed segments
         self._news_event = trio.Event()
         self._published_event = trio.Event()
+        self.on_sealed: Callable[[SegmentId, int], None] = lambda _segment, _length: None
         self._note_local(recovered)
         if recovered.unsealed or self._space.waiting:
             self._mark_dirty()
@@ -409,6 +410,7 @@ class SegmentCache:
             disk_free_bytes=free,
             disk_total_bytes=total,
             writers_waiting=self._admission.waiting,
+            writers_refused=self._admission.refused,
             replayed_batches=self._replayed,
             **shelf.figures(),
             **reads.figures({s for s, row in shelf.rows.items() if row.kind is SegmentKind.JOURNAL}),
@@ -440,6 +442,7 @@ class SegmentCache:
         self._shelf.rows[file.segment] = row
         known = self._reads.segment_file(file.segment)
         self._reads.add_segment(file.segment, file.path, row.length, known.used_s if known else trio.current_time())
+        self.on_sealed(file.segment, row.length)
         self._news = True
         self._news_event.set()
         self._news_event = trio.Event()
