@@ -219,13 +219,16 @@ class SegmentCache:
     def begin(self) -> Change:
         return Change(self._ledger.index)
 
-    def commit(self, change: Change) -> None:
-        """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace."""
+    def commit(self, change: Change, *, quiet: bool = False) -> None:
+        """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace.
+
+        `quiet`: it is not worth a cut, and rides with the next one (qss.cache.shelf.is_quiet must say so too)."""
         ops = change.ops()
         if not ops:
             return
         self._ledger.write(ops)
-        self._mark_dirty()
+        if not quiet:
+            self._mark_dirty()
         if self._journal.reach[1] >= self._options.journal_bytes or self._uncut_bytes >= self._options.seal_bytes:
             self.close_logs()
 

@@ -16,6 +16,7 @@ class Handle:
     readable: bool
     writable: bool
     append: bool
+    unprivileged: bool = False  # writing takes setuid and setgid away
 
 
 class Handles:
