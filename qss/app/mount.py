@@ -3,7 +3,8 @@
     main ── run_mount ─┬─ cache.run            checkpoints, seals, eviction
                        ├─ relay_seals          tells offload and the hooks of new sealed segments
                        ├─ control server       run/mount.sock
-                       ├─ hooks.run            user hooks, one at a time
+                       ├─ hooks.run            user hooks, a few at a time
+                       ├─ unreadable.run       what readers got EIO for: whose it is, and is it back?
                        ├─ supervisor.run       the offload process
                        └─ FUSE and fs.run      until it is unmounted or a signal comes
 
@@ -70,6 +71,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             supervisor=Supervisor("offload", _offload_command(settings, log_file), settings.run_dir / "offload.pid"),
             hooks=UserHooks(settings.hooks, host.clock),
             keeping=keeping,
+            clock=host.clock,
             started_ns=host.clock.now_ns(),
         )
         mount = settings.mount
@@ -80,6 +82,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)
             nursery.start_soon(process.relay_seals)
+            nursery.start_soon(process.unreadable.run)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             await nursery.start(process.supervisor.run)
             await _serve_fuse(filesystem, process, readiness)

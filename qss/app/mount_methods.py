@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -27,11 +28,15 @@ from qss.control.messages import Json
 from qss.control.server import Call, Calls, Method
 from qss.errors import CorruptData, QssError
 from qss.fs.keeping import Keeping
-from qss.ids import SegmentId
+from qss.fs.unreadable import Place, Unreadable
+from qss.host import Clock
+from qss.ids import SegmentId, segment_text
 
 OFFLOAD_ANSWER_S_MAX: Final = 2.0
 """How long a status may wait for the offload process before it is shown without."""
 PROGRESS_S: Final = 0.2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +50,7 @@ class MountProcess:
     supervisor: Supervisor
     hooks: UserHooks
     keeping: Keeping
+    clock: Clock
     started_ns: int
     drain_s: float = 0.0
     left_bytes: int = 0  # at risk when it ended
@@ -54,12 +60,20 @@ class MountProcess:
     ended: trio.Event = field(default_factory=trio.Event)  # all is done but to close the cache
     calls: Calls = field(default_factory=Calls)
 
+    unreadable: Unreadable = field(init=False)
     sealed: list[tuple[SegmentId, int]] = field(default_factory=list)  # and their bytes, since the last hook
 
     def __post_init__(self) -> None:
         self.drain_s = self.settings.mount.drain_s
         self.cache.on_sealed = lambda segment, count: self.sealed.append((segment, count))
         self.cache.eviction.on_evicted = self._tell_evicted
+        self.unreadable = Unreadable(self.cache, self.clock, self._tell_missing)
+        self.cache.on_unreadable = self.unreadable.note
+
+    def _tell_missing(self, place: Place) -> None:
+        facts = {"segment": place.segment, "stripe": place.stripe, "paths": list(place.paths or ())}
+        log.error("segment %s, stripe %d cannot be read: %s", segment_text(place.segment), place.stripe, place.reason)
+        self.hooks.post("segment-missing", facts | {"reason": place.reason})
 
     def _tell_evicted(self, report: EvictionReport) -> None:
         facts = {"bytes": report.freed_bytes, "segments": report.segments, "stripes": report.stripes}
@@ -206,9 +220,24 @@ async def _status(process: MountProcess) -> Json:
             **offload.get("offload", {}),
         },
         "locations": offload.get("locations") or [_unknown(str(each.name)) for each in settings.locations],
-        "damage": damage | {"found": damage["found"] + facts.damaged_reads},
+        "damage": damage
+        | {
+            "found": damage["found"] + facts.damaged_reads,
+            "unreadable": [_place_to_json(place) for place in process.unreadable.places],
+        },
+        "pins": [asdict(pin) for pin in process.keeping.pins()],
         "hooks": {"failed": process.hooks.failed, "dropped": process.hooks.dropped},
         "errors": offload.get("errors", []),
+    }
+
+
+def _place_to_json(place: Place) -> Json:
+    return {
+        "segment": place.segment,
+        "stripe": place.stripe,
+        "reason": place.reason,
+        "since_ns": place.since_ns,
+        "paths": list(place.paths or ()),
     }
 
 

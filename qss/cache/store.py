@@ -26,8 +26,8 @@ from qss.cache.retention import EvictionReport
 from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
 from qss.cache.space import Space
-from qss.cache.upkeep import Upkeep
-from qss.errors import CorruptData, Damaged, NoSpace, ObjectMissing
+from qss.cache.upkeep import Levers, Upkeep
+from qss.errors import CorruptData, Damaged, FsError, NoSpace, ObjectMissing
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
@@ -70,8 +70,9 @@ class SegmentCache:
         self._eviction = Eviction(
             host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
         )
+        levers = Levers(lambda: self._dirty_since, self._close_logs, self._condemn)
         self._upkeep = Upkeep(
-            self, root, host, options, self._ledger, self._durability, self._space, self._eviction
+            levers, root, host, options, self._ledger, self._durability, self._space, self._eviction
         )  # fmt: skip
         limits = Limits(options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s)
         self._admission = Admission(lambda: host.disk.free_bytes(root)[0], self._upkeep.make_room, limits)
@@ -87,6 +88,7 @@ class SegmentCache:
         self._news_event = trio.Event()
         self._published_event = trio.Event()
         self.on_sealed: Callable[[SegmentId, int], None] = lambda _segment, _length: None
+        self.on_unreadable: Callable[[ExtentRow, int, int, str], None] = lambda *_what: None
         self._note_local(recovered)
         if recovered.unsealed or self._space.waiting:
             self._mark_dirty()
@@ -185,11 +187,6 @@ class SegmentCache:
         return (segment, StripeNo(position // STRIPE_BYTES)) in self._reads.files
 
     @property
-    def dirty_since_s(self) -> float | None:
-        """Since when, on trio's clock, there is something to cut; None: there is nothing."""
-        return self._dirty_since
-
-    @property
     def revision(self) -> tuple[SegmentId, int]:
         """Changes with every commit."""
         return self._journal.reach
@@ -230,7 +227,7 @@ class SegmentCache:
         if not quiet:
             self._mark_dirty()
         if self._journal.reach[1] >= self._options.journal_bytes or self._uncut_bytes >= self._options.seal_bytes:
-            self.close_logs()
+            self._close_logs()
 
     # -- content
 
@@ -266,7 +263,18 @@ class SegmentCache:
     async def read(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview:
         """Verified bytes [start, stop) relative to the extent. Fetches through the vault on a miss.
         Raises FsError(EIO) when they cannot be had within the deadline, or do not verify anywhere."""
-        return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
+        try:
+            return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
+        except FsError as error:
+            self.on_unreadable(extent, start, stop, error.detail)
+            raise
+
+    async def readable(self, extent: ExtentRow, start: int, stop: int) -> bool:
+        """Whether `read` would give these bytes now; fetches if it must."""
+        if self.read_now(extent, start, stop) is None and self._shelf.stripes_elsewhere(extent.segment):
+            with contextlib.suppress(FsError):
+                await self._reads.bring((extent.segment, StripeNo(extent.record_position // STRIPE_BYTES)))
+        return self.read_now(extent, start, stop) is not None
 
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
         """As `read`, if the bytes are cached and verify; None otherwise. Never waits."""
@@ -284,9 +292,9 @@ class SegmentCache:
     async def cut(self) -> SegmentId:
         """Seal both logs now; the id of the journal segment that closes this cut (the newest if nothing is dirty;
         0 if nothing was ever written)."""
-        self.condemn()  # now, so that the root of this cut knows
+        self._condemn()  # now, so that the root of this cut knows
         if self._dirty_since is not None:
-            self.close_logs()
+            self._close_logs()
         await self._durability.settle()
         return self._shelf.newest_journal
 
@@ -303,7 +311,7 @@ class SegmentCache:
 
     async def unsafe_segments(self) -> list[SealedSegment]:
         """Sealed segments whose shards are not all placed, oldest first."""
-        self.condemn()  # what is dead needs no shards
+        self._condemn()  # what is dead needs no shards
         return self._shelf.unsafe()
 
     async def path_of(self, segment: SegmentId) -> Path:
@@ -427,7 +435,7 @@ class SegmentCache:
         if self._ledger.index.changes >= self._options.checkpoint_changes_max:
             self._upkeep.wake()
 
-    def close_logs(self) -> None:
+    def _close_logs(self) -> None:
         """The cut itself, at one moment: both logs end here together. `settle` does the slow part."""
         if self._data.open is not None and self._data.open.count:
             self._data.close_open()
@@ -450,8 +458,7 @@ class SegmentCache:
         self._news_event.set()
         self._news_event = trio.Event()
 
-    def condemn(self, *, at_once: bool = False) -> None:
-        """Mark dead segments; `at_once`: also what would better be stored first."""
+    def _condemn(self, at_once: bool = False) -> None:
         if self._space.condemn(at_once=at_once):
             self._mark_dirty()
 

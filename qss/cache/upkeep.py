@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
@@ -33,15 +34,13 @@ _CHECKPOINT_ROOM_BYTES_MAX: Final = 16 * MIB  # it uses its own free pages first
 _log = logging.getLogger("qss.cache")
 
 
-class Logs(Protocol):
-    """What upkeep asks of the logs; SegmentCache is one."""
+@dataclass(frozen=True, slots=True)
+class Levers:
+    """What upkeep may do to the logs."""
 
-    @property
-    def dirty_since_s(self) -> float | None: ...
-
-    def close_logs(self) -> None: ...
-
-    def condemn(self, *, at_once: bool = False) -> None: ...
+    dirty_since_s: Callable[[], float | None]  # trio's clock; None: nothing to cut
+    close_logs: Callable[[], None]
+    condemn: Callable[[bool], None]  # True: also what would better be stored first
 
 
 class Upkeep:
@@ -49,7 +48,7 @@ class Upkeep:
 
     def __init__(
         self,
-        logs: Logs,
+        levers: Levers,
         root: Path,
         host: Host,
         options: CacheOptions,
@@ -58,7 +57,7 @@ class Upkeep:
         space: Space,
         eviction: Eviction,
     ) -> None:
-        self._logs = logs
+        self._levers = levers
         self._root = root
         self._host = host
         self._options = options
@@ -83,9 +82,9 @@ class Upkeep:
             with trio.move_on_after(TICK_S):
                 await self._wake.wait()
             self._wake = trio.Event()
-            dirty_since = self._logs.dirty_since_s
+            dirty_since = self._levers.dirty_since_s()
             if dirty_since is not None and trio.current_time() - dirty_since >= self._options.seal_after_s:
-                self._logs.close_logs()
+                self._levers.close_logs()
             went_well = await self._try("seal", self._durability.settle)
             went_well &= await self._try("reclaim", self.reclaim)
             went_well &= await self._try("checkpoint", self._checkpoint)
@@ -94,17 +93,17 @@ class Upkeep:
 
     async def reclaim(self) -> int:
         """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
-        self._logs.condemn()
+        self._levers.condemn(False)
         return await self._space.unlink()
 
     async def make_room(self) -> None:
         """Writers are waiting: free what is dead, then what is safe, in the order of retention. What is not sealed
         cannot be brought away, so it is sealed now."""
-        dirty_since = self._logs.dirty_since_s
+        dirty_since = self._levers.dirty_since_s()
         waiting = self.admission is not None and self.admission.waiting
         if waiting and dirty_since is not None and trio.current_time() - dirty_since >= TICK_S:
-            self._logs.close_logs()
-        self._logs.condemn(at_once=True)
+            self._levers.close_logs()
+        self._levers.condemn(True)
         await self._space.unlink()
         await self._eviction.refresh()
         await self._eviction.evict(self._eviction.plan())
