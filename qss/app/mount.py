@@ -3,8 +3,9 @@
     main ── run_mount ─┬─ cache.run            checkpoints, seals, eviction
                        ├─ relay_seals          tells offload and the hooks of new sealed segments
                        ├─ control server       run/mount.sock
-                       ├─ hooks.run            user hooks, one at a time
+                       ├─ hooks.run            user hooks, a few at a time
                        ├─ timetable.run        snapshots by schedule
+                       ├─ unreadable.run       what readers got EIO for: whose it is, and is it back?
                        ├─ supervisor.run       the offload process
                        └─ FUSE and fs.run      until it is unmounted or a signal comes
 
@@ -76,6 +77,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             ),
             hooks=UserHooks(settings.hooks, host.clock),
             keeping=keeping,
+            clock=host.clock,
             started_ns=host.clock.now_ns(),
         )
         mount = settings.mount
@@ -87,6 +89,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             nursery.start_soon(process.hooks.run)
             nursery.start_soon(process.relay_seals)
             nursery.start_soon(_timetable(cache, settings, host).run)
+            nursery.start_soon(process.unreadable.run)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             await nursery.start(process.supervisor.run)
             await _serve_fuse(filesystem, process, readiness)
@@ -132,9 +135,12 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
 
 async def _wind_down(process: MountProcess) -> None:
     """Bring away what can be in the time there is, and say what is still at risk."""
-    journal = await process.cache.cut()
-    with trio.move_on_after(process.drain_s):
-        await process.cache.wait_published(journal)
+    try:
+        journal = await process.cache.cut()
+        with trio.move_on_after(process.drain_s):
+            await process.cache.wait_published(journal)
+    except (QssError, OSError) as error:  # a full disk, a disk that fails: what is in the logs stays there
+        log.warning("what was written last could not be sealed: %s", error)
     process.left_bytes = process.at_risk_bytes
     if process.left_bytes:
         log.warning("%d bytes are only on this machine; they are offloaded after the next mount", process.left_bytes)

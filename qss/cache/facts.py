@@ -41,6 +41,7 @@ class CacheFacts:
     damage_healed: int  # of them, places that were made good from the locations
     damage_open: int  # places that nothing has given back: EIO (SegmentCache.damage)
     writers_waiting: int
+    writers_refused: int  # writes that got ENOSPC, since the start
     replayed_batches: int  # at the start
 
     @property

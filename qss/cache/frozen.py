@@ -195,10 +195,14 @@ class FrozenCache:
     def begin(self) -> Change:
         return Change(self._index)
 
-    def commit(self, change: Change) -> None:
+    def commit(self, change: Change, *, quiet: bool = False) -> None:
         """Raises FsError(EROFS) unless nothing changes."""
         if change.ops():
             raise FsError(errno.EROFS)
+
+    def check_names(self) -> None:
+        """Raises FsError(EROFS)."""
+        raise FsError(errno.EROFS)
 
     async def admit(self, count: int) -> None:
         """Raises FsError(EROFS)."""

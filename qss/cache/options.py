@@ -42,6 +42,7 @@ class CacheOptions:
     segment_bytes: int = SEGMENT_BYTES_DEFAULT
     journal_bytes: int = JOURNAL_BYTES_DEFAULT
     seal_after_s: float = 30.0  # a dirty log is cut after this long
+    seal_bytes: int = 1 * GIB  # and after so much content, so that no more than this lies behind the newest root
     checkpoint_every_s: float = 5.0
     checkpoint_changes_max: int = 50_000  # rows changed, whichever comes first
     index_map_bytes: int = 64 * GIB  # address space, not memory

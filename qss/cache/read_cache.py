@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypedDict
 
@@ -18,7 +18,7 @@ import trio
 from qss.cache.access import AGAIN, WHOLE, CachedFile, FileKey, Ghosts
 from qss.cache.damage import DamageBook
 from qss.cache.scan import file_length
-from qss.errors import CorruptData, Damaged, FsError, QssError, Retryable
+from qss.errors import CorruptData, Damaged, FsError, NoSpace, QssError, Retryable
 from qss.formats.record import decode_head, head_bytes, verify_blocks
 from qss.formats.tables import ExtentRow
 from qss.host import Disk
@@ -74,6 +74,7 @@ class ReadCache:
         self._slots = trio.CapacityLimiter(FETCHES_IN_FLIGHT_MAX)
         self._missed: OrderedDict[StripeKey, None] = OrderedDict()
         self._ahead: OrderedDict[FileKey, int] = OrderedDict()  # fetched ahead, untouched: stripes of its segment
+        self.room: Callable[[int], Awaitable[None]] | None = None  # for so many bytes; raises NoSpace
         self.nursery: trio.Nursery | None = None  # background fetches; without one only what is asked for is fetched
         self.files: dict[FileKey, CachedFile] = {}
         self.ghosts = Ghosts()
@@ -368,9 +369,11 @@ class ReadCache:
                 with trio.move_on_after(self._deadline_s):
                     while True:
                         try:
+                            if self.room is not None:
+                                await self.room(STRIPE_BYTES)
                             await self._vault.fetch(*key, path)
                             break
-                        except (Damaged, Retryable):
+                        except (Damaged, Retryable, NoSpace):
                             self.fetch_failures += 1
                         await trio.sleep(wait_s)
                         wait_s = min(wait_s * 2, FETCH_WAIT_S_MAX)

@@ -28,7 +28,7 @@ from qss.cache.index_file import DATA_FILE, digest_of, last_txnid, verify_tree
 from qss.cache.marker import Marker, read_marker
 from qss.cache.scan import any_op, file_length, frames_of, header_of, segments_in, verified_length
 from qss.cache.segment_log import LogFile, Numbers, SegmentLog
-from qss.cache.shelf import is_receipt
+from qss.cache.shelf import is_quiet
 from qss.errors import CorruptData, Damaged
 from qss.formats.journal import Batch, Op, PackedOp, ops_of
 from qss.formats.record import SEGMENT_HEADER_BYTES
@@ -246,9 +246,7 @@ class _Recovery:
         recovered.rebuilt = applied == NOTHING_APPLIED and bool(self._journal_ids)
         recovered.cut_bytes = self._cut
         left = self._journal.open
-        recovered.unsealed = left is not None and any_op(
-            self._disk, left.handle, lambda table, key: not is_receipt(table, key)
-        )
+        recovered.unsealed = left is not None and any_op(self._disk, left.handle, lambda op: not is_quiet(op))
         for log in (self._data, self._journal):
             ids = segments_in(self._disk, log.directory)
             recovered.local[log.kind] = {segment: file_length(self._disk, log.path_of(segment)) for segment in ids}

@@ -12,8 +12,8 @@ from typing import Final, TypedDict
 
 from qss.cache.index import Index
 from qss.errors import CorruptData, ObjectMissing
-from qss.formats.journal import Op
-from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key, u64_of_key
+from qss.formats.journal import Op, PackedOp
+from qss.formats.tables import INODE_BYTES, SegmentRow, SegmentState, Table, is_only_atime, u64_key, u64_of_key
 from qss.ids import SEGMENT_ID_NONE, SegmentId, segment_text
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind
 
@@ -24,9 +24,23 @@ _FALLBACK: Final = struct.Struct("<Q")
 _NUMBERS_BETWEEN_MAX: Final = 8  # segments of other kinds between two data segments, to look past
 
 
-def is_receipt(table: Table, key: bytes) -> bool:
-    """Whether a change is only about what is stored where: not worth a seal by itself."""
-    return table is Table.SEGMENTS or (table is Table.META and key in (PUBLISHED_KEY, FALLBACK_KEY))
+def is_quiet(op: PackedOp) -> bool:
+    """Whether a change is not worth a seal by itself: what is stored where, and access times."""
+    if op.table is Table.INODES:
+        return _is_atime(op)
+    return op.table is Table.SEGMENTS or (op.table is Table.META and op.key in (PUBLISHED_KEY, FALLBACK_KEY))
+
+
+def _is_atime(op: PackedOp) -> bool:
+    """A patch says which bytes it sets, whatever row it is for: those that come out different from one of two rows."""
+    for filler in (bytes(INODE_BYTES), b"\xff" * INODE_BYTES):
+        try:
+            after = op.after(filler) if op.is_patch else None
+        except CorruptData:
+            return False
+        if after is None or not is_only_atime(filler, after):
+            return False
+    return True
 
 
 class Figures(TypedDict):

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import trio
 
-from qss.cache.admission import Admission
+from qss.cache.admission import Admission, Limits, Pressure
 from qss.cache.change import Change
 from qss.cache.compaction import Compactor
 from qss.cache.damage import DamageBook
@@ -29,15 +29,14 @@ from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
 from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
-from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
+from qss.cache.upkeep import Levers, Upkeep
+from qss.errors import CorruptData, Damaged, FsError, NoSpace, ObjectMissing
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
-from qss.limits import MIB, STRIPE_BYTES
+from qss.limits import STRIPE_BYTES
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
 
-_TICK_S: Final = 1.0
-_ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
 _log = logging.getLogger("qss.cache")
@@ -74,24 +73,30 @@ class SegmentCache(IndexRows):
             host.clock, self._ledger, self._shelf, self._durability, self._end_for_snapshot, self._mark_dirty
         )
         self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability, self.snapshots)
-        self._admission = Admission(
-            lambda: host.disk.free_bytes(root)[0], self._make_room,
-            options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
+        self._eviction = Eviction(
+            host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
+        )
+        levers = Levers(lambda: self._dirty_since, self._close_logs, self._condemn)
+        self._upkeep = Upkeep(
+            levers, root, host, options, self._ledger, self._durability, self._space, self._eviction
         )  # fmt: skip
+        limits = Limits(options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s)
+        self._admission = Admission(lambda: host.disk.free_bytes(root)[0], self._upkeep.make_room, limits)
+        self._upkeep.admission = self._admission
+        self._reads.room = self._admission.room_for_fetch
         inventory = Inventory(
             host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission, self.snapshots
         )
         self._compactor = Compactor(
             self, inventory, options.compact_bytes_per_s, options.compact_waste, options.compact_waste_bytes_min
         )
-        self._eviction = Eviction(
-            host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
-        )
         self._dirty_since: float | None = None  # trio's clock; None: nothing to cut
+        self._uncut_bytes = 0  # content since the last cut
         self._news = False  # of sealed segments
         self._news_event = trio.Event()
         self._published_event = trio.Event()
-        self._wake = trio.Event()
+        self.on_sealed: Callable[[SegmentId, int], None] = lambda _segment, _length: None
+        self.on_unreadable: Callable[[ExtentRow, int, int, str], None] = lambda *_what: None
         self._note_local(recovered)
         if recovered.unsealed or self._space.waiting:
             self._mark_dirty()
@@ -150,7 +155,7 @@ class SegmentCache(IndexRows):
             nursery.start_soon(self._compactor.run)
             nursery.start_soon(self._eviction.run)
             try:
-                await self._maintain()
+                await self._upkeep.run()
             finally:
                 self._reads.nursery = None
 
@@ -158,9 +163,11 @@ class SegmentCache(IndexRows):
         """Seal what is open, checkpoint, close."""
         with trio.CancelScope(shield=True):
             try:
-                await self.cut()
+                with contextlib.suppress(NoSpace):  # what the logs have is sealed after the next start
+                    await self.cut()
                 await self._durability.sync_local()
-                await self._durability.mark_closed()
+                with contextlib.suppress(NoSpace):
+                    await self._durability.mark_closed()
                 self._eviction.note_access()
             finally:
                 self._let_go()
@@ -193,14 +200,17 @@ class SegmentCache(IndexRows):
         files = [*self._data.closing, self._data.open]
         return next((file.position for file in files if file is not None and file.segment == segment), None)
 
-    def commit(self, change: Change) -> None:
-        """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace."""
+    def commit(self, change: Change, *, quiet: bool = False) -> None:
+        """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace.
+
+        `quiet`: it is not worth a cut, and rides with the next one (qss.cache.shelf.is_quiet must say so too)."""
         ops = change.ops()
         if not ops:
             return
         self._ledger.write(ops)
-        self._mark_dirty()
-        if self._journal.reach[1] >= self._options.journal_bytes:
+        if not quiet:
+            self._mark_dirty()
+        if self._journal.reach[1] >= self._options.journal_bytes or self._uncut_bytes >= self._options.seal_bytes:
             with contextlib.suppress(OSError):  # the change is made; the journal grows until it can be closed
                 self._close_logs()
 
@@ -209,7 +219,16 @@ class SegmentCache(IndexRows):
     async def admit(self, count: int) -> None:
         """Wait until `count` more bytes may be written (back-pressure). Returns at once while there is room.
         Raises NoSpace after the deadline."""
-        await self._admission.admit(count)
+        await self._admission.admit(count + _LOG_OVERHEAD_BYTES)
+
+    def check_names(self) -> None:
+        """Before something is made that takes room for good. Raises NoSpace when the rest is kept for deleting."""
+        self._admission.check_names()
+
+    @property
+    def pressure(self) -> Pressure:
+        """What writers meet at the moment."""
+        return self._admission.pressure
 
     def append(self, ino: Ino, offset: int, payload: bytes | memoryview) -> list[tuple[int, ExtentRow]]:
         """Append file content to the data log: (file offset, extent) for each record written, in order.
@@ -217,10 +236,11 @@ class SegmentCache(IndexRows):
 
         Raises NoSpace at the hard limit of the disk."""
         self._admission.spend(len(payload) + _LOG_OVERHEAD_BYTES)
+        self._uncut_bytes += len(payload)
         extents = self._data.append_record(ino, offset, payload, self._options.segment_bytes)
         file = self._reads.segment_file(extents[-1][1].segment)
         if file is None:  # a new segment has begun
-            self._wake.set()
+            self._upkeep.wake()
             for _, extent in extents:
                 self._reads.add_segment(extent.segment, self._data.path_of(extent.segment), 0, trio.current_time())
         return extents
@@ -228,7 +248,18 @@ class SegmentCache(IndexRows):
     async def read(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview:
         """Verified bytes [start, stop) relative to the extent. Fetches through the vault on a miss.
         Raises FsError(EIO) when they cannot be had within the deadline, or do not verify anywhere."""
-        return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
+        try:
+            return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
+        except FsError as error:
+            self.on_unreadable(extent, start, stop, error.detail)
+            raise
+
+    async def readable(self, extent: ExtentRow, start: int, stop: int) -> bool:
+        """Whether `read` would give these bytes now; fetches if it must."""
+        if self.read_now(extent, start, stop) is None and self._shelf.stripes_elsewhere(extent.segment):
+            with contextlib.suppress(FsError):
+                await self._reads.bring((extent.segment, StripeNo(extent.record_position // STRIPE_BYTES)))
+        return self.read_now(extent, start, stop) is not None
 
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
         """As `read`, if the bytes are cached and verify; None otherwise. Never waits."""
@@ -339,8 +370,7 @@ class SegmentCache(IndexRows):
 
     async def reclaim(self) -> int:
         """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
-        self._condemn()
-        return await self._space.unlink()
+        return await self._upkeep.reclaim()
 
     async def compact_one(self) -> bool:
         """Empty the segment that is worth it most, or look at it first; False: none is. The loop of `run` does this."""
@@ -383,6 +413,7 @@ class SegmentCache(IndexRows):
             disk_free_bytes=free,
             disk_total_bytes=total,
             writers_waiting=self._admission.waiting,
+            writers_refused=self._admission.refused,
             replayed_batches=self._replayed,
             **shelf.figures(),
             **reads.figures({s for s, row in shelf.rows.items() if row.kind is SegmentKind.JOURNAL}),
@@ -394,7 +425,7 @@ class SegmentCache(IndexRows):
         if self._dirty_since is None:
             self._dirty_since = trio.current_time()
         if self._ledger.index.changes >= self._options.checkpoint_changes_max:
-            self._wake.set()
+            self._upkeep.wake()
 
     def _close_logs(self) -> None:
         """The cut itself, at one moment: both logs end here together. `settle` does the slow part."""
@@ -408,7 +439,8 @@ class SegmentCache(IndexRows):
                 if not live and not closed.dead_from:
                     closed.dead_from = file.segment
         self._dirty_since = None
-        self._wake.set()
+        self._uncut_bytes = 0
+        self._upkeep.wake()
 
     def _end_for_snapshot(self) -> None:
         self._condemn()  # what is dead belongs to no later snapshot
@@ -419,11 +451,12 @@ class SegmentCache(IndexRows):
         self._shelf.rows[file.segment] = row
         known = self._reads.segment_file(file.segment)
         self._reads.add_segment(file.segment, file.path, row.length, known.used_s if known else trio.current_time())
+        self.on_sealed(file.segment, row.length)
         self._news = True
         self._news_event.set()
         self._news_event = trio.Event()
 
-    def _condemn(self, *, at_once: bool = False) -> None:
+    def _condemn(self, at_once: bool = False) -> None:
         if self._space.condemn(at_once=at_once):
             self._mark_dirty()
 
@@ -432,34 +465,6 @@ class SegmentCache(IndexRows):
         if op.before != op.after:
             self._ledger.write([op])
             self._shelf.rows[segment] = row
-
-    async def _maintain(self) -> None:
-        checkpoint_s = trio.current_time()
-        while True:
-            with trio.move_on_after(_TICK_S):
-                await self._wake.wait()
-            self._wake = trio.Event()
-            now = trio.current_time()
-            try:
-                if self._dirty_since is not None and now - self._dirty_since >= self._options.seal_after_s:
-                    self._close_logs()
-                await self._durability.settle()
-                await self.reclaim()
-                many = self._ledger.index.changes >= self._options.checkpoint_changes_max
-                if many or now - checkpoint_s >= self._options.checkpoint_every_s:
-                    await self._durability.checkpoint()
-                    checkpoint_s = now
-            except (QssError, OSError):
-                _log.exception("the cache could not be maintained; trying again")
-                await trio.sleep(_TICK_S)
-
-    async def _make_room(self) -> None:
-        """Writers are waiting: free what is dead, then what is safe, least recently used first."""
-        self._condemn(at_once=True)
-        await self._space.unlink()
-        await self.evict()
-        more = self._eviction.plan(free_bytes_min=self._options.free_bytes_soft + _ROOM_BYTES)
-        await self._eviction.evict(more)
 
     def _note_local(self, recovered: Recovered) -> None:
         disk, now, wall_ns = self._host.disk, trio.current_time(), self._host.clock.now_ns()

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -25,6 +26,14 @@ from rich.text import Text
 from qss.config.units import human_duration, human_size
 
 REFRESH_S = 1.0
+
+UNREADABLE_MAX = 20
+"""Lines; `status --json` has all of them."""
+PRESSURE = {
+    "slow": "nearly full: writers are slowed",
+    "waiting": "at its limit: writers wait for room",
+    "full": "full: writers get ENOSPC",
+}
 
 Document = dict[str, Any]
 
@@ -58,6 +67,7 @@ def _status(document: Document) -> Group:
     if at_risk:
         age = document["oldest_unsafe_age_s"]
         risk = f"[yellow]{human_size(at_risk)}[/]" + (f", the oldest for {human_duration(age)}" if age else "")
+    pressure = document["pressure"]
     process = f"pid {offload['pid']}" if offload["running"] else "[red]not running[/]"
     rows = [
         ("mounted on", str(document["mountpoint"])),
@@ -70,9 +80,21 @@ def _status(document: Document) -> Group:
     if cache["snapshots"]:
         held = human_size(cache["snapshot_bytes"])
         rows.append(("snapshots", f"{cache['snapshots']}, which keep {held} that would be free without them"))
+    if pressure["state"] != "ok":
+        waiting = f", {pressure['waiting_writers']} writers wait" if pressure["waiting_writers"] else ""
+        text = f"[yellow]{PRESSURE[pressure['state']]}[/]{waiting}; {human_size(pressure['free_bytes'])} are free"
+        rows.append(("cache disk", text))
+    if document["pins"]:
+        content, here = (sum(pin[name] for pin in document["pins"]) for name in ("bytes", "local_bytes"))
+        count = len(document["pins"])
+        rows.append(("pinned", f"{human_size(content)} in {count} paths, {human_size(here)} of it here"))
     if damage["found"]:
         rows.append(("damage", f"[red]{damage['found']} damaged blocks or objects found[/]"))
     rows += [("error", f"[red]{line}[/]") for line in document["errors"]]
+    for each in damage["unreadable"][:UNREADABLE_MAX]:
+        paths = ", ".join(each["paths"][:3]) + (", …" if len(each["paths"]) > 3 else "")
+        where = f"segment {each['segment']:x}, stripe {each['stripe']}"
+        rows.append(("unreadable", f"[red]{where}[/]: {escape(paths or 'its files are looked for')}: {each['reason']}"))
     table = table_of("location", "state", "latency", "last error")
     for each in document["locations"]:
         state = "[green]up[/]" if each["up"] else "[red]down[/]"

@@ -134,6 +134,7 @@ CACHE: Final[Fields] = {
     "segment_size": Field("segment_bytes", size(STRIPE_BYTES, SEGMENT_BYTES_MAX)),
     "journal_size": Field("journal_bytes", size(64 * KIB, SEGMENT_BYTES_MAX)),
     "seal_after": Field("seal_after_s", duration(0.05)),
+    "seal_bytes": Field("seal_bytes", size(64 * KIB)),
     "checkpoint_every": Field("checkpoint_every_s", duration(0.05)),
     "index_map": Field("index_map_bytes", size(16 * MIB)),
     "fetch_deadline": Field("fetch_deadline_s", duration(0.05)),

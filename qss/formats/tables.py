@@ -70,6 +70,22 @@ def name_key(ino: int, name: bytes) -> bytes:
 _INODE = struct.Struct("<IIIIIIQQQQqqqIII")
 
 
+INODE_BYTES: Final = _INODE.size
+_ATIME_BYTES: Final = frozenset(
+    (
+        *range(struct.calcsize("<IIIIIIQQQQ"), struct.calcsize("<IIIIIIQQQQq")),
+        *range(struct.calcsize("<IIIIIIQQQQqqq"), struct.calcsize("<IIIIIIQQQQqqqI")),
+    )
+)
+
+
+def is_only_atime(first: bytes, second: bytes) -> bool:
+    """Whether two packed inode rows differ in nothing but the access time."""
+    return len(first) == len(second) == _INODE.size and _ATIME_BYTES.issuperset(
+        at for at in range(_INODE.size) if first[at] != second[at]
+    )
+
+
 @dataclass(slots=True)
 class InodeRow:
     """One inode. Mutable on purpose: a transaction function loads it, changes it and puts it back."""

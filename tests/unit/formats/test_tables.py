@@ -19,6 +19,7 @@ from qss.formats.tables import (
     SegmentRow,
     SegmentState,
     SnapshotRow,
+    is_only_atime,
     name_key,
     pack_number,
     pair_key,
@@ -82,3 +83,13 @@ def test_times_before_1970_survive(atime: int, mtime: int, ctime: int) -> None:
 def test_an_extent_outside_its_record_is_corrupt() -> None:
     with pytest.raises(CorruptData):
         ExtentRow.unpack(ExtentRow(SegmentId(1), 0, 10, 5, 6).pack())
+
+
+times = st.integers(-(2**40), 2**60)
+
+
+@given(st.lists(times, min_size=6, max_size=6), st.integers(0, 2**40), st.booleans())
+def test_a_moved_access_time_is_told_from_everything_else(ns: list[int], size: int, other: bool) -> None:
+    first = InodeRow(0o100644, 1, 0, 0, 0, 0, size, size, 0, 0, ns[0], ns[1], ns[2])
+    second = InodeRow(0o100644, 1, 0, 0, 0, 0, size, size, 0, 0, ns[3], ns[1], ns[2] + other)
+    assert is_only_atime(first.pack(), second.pack()) is not other
