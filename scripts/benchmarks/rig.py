@@ -152,7 +152,7 @@ def cpu_s(pids: list[int]) -> float:
 
 
 def resident_mib(pids: list[int], kind: str = "VmRSS") -> float:
-    """Resident memory of these processes together, MiB. `kind`: as in /proc/PID/status, RssAnon without mapped files."""
+    """Resident memory of these processes together, MiB. `kind` as in /proc/PID/status: RssAnon has no mapped files."""
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
