@@ -47,6 +47,7 @@ class FsOptions:
     read_only: bool = False
     atime: str = "relatime"  # or "noatime"
     root_mode: int = 0o755  # of a new file system
+    root_owner: tuple[int, int] = (0, 0)  # likewise: user, group
     quota: Quota = UNLIMITED
 
 
@@ -56,7 +57,7 @@ class FileSystem:
         self._cache = cache
         self._clock = clock
         self._options = options
-        self._inodes = Inodes(cache, clock, root_mode=options.root_mode)
+        self._inodes = Inodes(cache, clock, root_mode=options.root_mode, root_owner=options.root_owner)
         self._handles = Handles()
         self._orphans = Orphans(self._inodes, self._handles)
         self._names = Namespace(self._inodes, self._orphans, options.quota)

@@ -15,12 +15,11 @@ from typing import NoReturn
 
 import trio
 
-from qss.app.mount import mount_options
+from qss.app.mount import fs_options, mount_options
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
 from qss.config import MountSettings, with_options
-from qss.fs.filesystem import FileSystem, FsOptions
-from qss.fs.quota import Quota
+from qss.fs.filesystem import FileSystem
 from qss.fuse.mount import MountOptions, serve
 from qss.host import Host
 from qss.ids import LocationId, SegmentId, StripeNo, segment_text
@@ -84,9 +83,7 @@ async def run(args: argparse.Namespace) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
             nursery.start_soon(evict_on_signal, cache, attic)
-            mount = settings_of(args)
-            quota = Quota(mount.quota_bytes, mount.quota_inodes)
-            fs = FileSystem(cache, host.clock, FsOptions(mount.read_only, mount.atime, quota=quota))
+            fs = FileSystem(cache, host.clock, fs_options(settings_of(args)))
             for name in filter(None, args.broken.split(",")):
                 setattr(fs, name, lambda *_, name=name: broken(name))
             nursery.start_soon(_until_signal, nursery.cancel_scope)
