@@ -22,6 +22,7 @@ from qss.fs import directories, locality
 from qss.fs.attrs import (
     Attributes,
     Caller,
+    Held,
     SetAttributes,
     SpaceFigures,
     attributes,
@@ -332,6 +333,11 @@ class FileSystem:
     def statfs(self) -> SpaceFigures:
         """Used: what files hold, wherever it is. Free: what the cache disk can still take."""
         return self._options.quota.shown(locality.space(self._cache))
+
+    def held(self) -> Held:
+        """What handles and the kernel's memory still keep."""
+        handles = self._handles
+        return Held(handles.open_count, handles.known_count, self._orphans.count, len(self._inodes.ghosts))
 
     def invalidate(self, inos: Iterable[int]) -> None:
         """Rows of these files' extents were moved by the cache itself (compaction)."""
