@@ -34,6 +34,7 @@ FETCHES_IN_FLIGHT_MAX: Final = 8
 READAHEAD_STRIPES: Final = 3
 """Kept under way before a sequential reader: touching one of them starts the next, so that it never waits."""
 MISSED_MAX: Final = 64  # stripes remembered, to tell who reads one after another
+COPIES_MAX: Final = 2  # here: the whole segment, and a stripe fetched before; the third is fresh from the locations
 FETCH_WAIT_S_FIRST: Final = 0.25
 FETCH_WAIT_S_MAX: Final = 2.0
 
@@ -92,6 +93,9 @@ class ReadCache:
         self.files[segment, WHOLE] = CachedFile(path, length, used_s)
 
     def add_stripe(self, key: StripeKey, length: int, used_s: float) -> None:
+        stale = self._handles.pop(key, None)
+        if stale is not None:
+            self._disk.close(stale)
         file = self.files[key] = CachedFile(self.stripe_path(key), length, used_s)
         if self.ghosts.came_back(key):
             file.visits = AGAIN
@@ -250,20 +254,22 @@ class ReadCache:
         Raises FsError(EIO) when the bytes cannot be had in time, or verify nowhere.
         """
         key = (extent.segment, StripeNo(extent.record_position // STRIPE_BYTES))
-        refetched = False
+        distrusted = 0
         deadline = trio.current_time() + self._deadline_s
         while True:
             try:
                 data = self.read_now(extent, start, stop)
             except CorruptData as error:
                 self.damage.found(extent, start, stop, str(error))
-                if not stripes_total or self._vault is None or refetched:
+                if not stripes_total or self._vault is None or distrusted == COPIES_MAX:
                     raise FsError(errno.EIO, str(error)) from error
-                refetched = True
+                distrusted += 1
                 self._distrust(key, extent)
+                if key in self.files:
+                    continue  # fetched some time ago
             else:
                 if data is not None:
-                    if refetched:
+                    if distrusted:
                         self._healed(extent)
                     return data
                 if not stripes_total or self._vault is None:
