@@ -30,11 +30,11 @@ from qss.app import mountpoint as places
 from qss.app import snapshot_mount
 from qss.app.carriers import RemoteVault
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
-from qss.app.exits import exit_of
+from qss.app.exits import exit_of, ungrouped
 from qss.app.hooks import UserHooks
 from qss.app.identity import check_key, read_identity
 from qss.app.logs import start_logging
-from qss.app.mount_choices import mount_options
+from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
 from qss.app.running import is_held, pid_file, state_lock
 from qss.app.snapshots import LOCK, folder_of, schedule_of
@@ -45,9 +45,9 @@ from qss.config import Settings, environment, load, with_options
 from qss.control.client import ControlClient
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
-from qss.fs.filesystem import FileSystem, FsOptions
-from qss.fs.quota import Quota
+from qss.fs.filesystem import FileSystem
 from qss.fuse.mount import serve
+from qss.fuse.operations import Operations
 from qss.host import Host
 
 HOOKS_END_S_MAX: Final = 30.0
@@ -74,14 +74,14 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             started_ns=host.clock.now_ns(),
         )
         mount = settings.mount
-        quota = Quota(mount.quota_bytes, mount.quota_inodes)
-        filesystem = FileSystem(cache, host.clock, FsOptions(mount.read_only, mount.atime, quota=quota))
+        filesystem = FileSystem(cache, host.clock, fs_options(mount))
         cache.tell_moved(filesystem.invalidate)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)
             nursery.start_soon(process.relay_seals)
-            nursery.start_soon(_timetable(cache, settings, host).run)
+            if not mount.read_only:
+                nursery.start_soon(_timetable(cache, settings, host).run)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             await nursery.start(process.supervisor.run)
             await _serve_fuse(filesystem, process, readiness)
@@ -115,11 +115,15 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
         await process.asked_to_end.wait()
         scope.cancel()
 
+    async def until_unmounted(*, task_status: trio.TaskStatus[Operations]) -> None:
+        await serve(filesystem, process.mountpoint, options, task_status=task_status)
+        nursery.cancel_scope.cancel()
+
     options = mount_options(process.settings.mount)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_on_signal, nursery.cancel_scope)
         nursery.start_soon(end_on_request, nursery.cancel_scope)
-        await nursery.start(serve, filesystem, process.mountpoint, options)
+        await nursery.start(until_unmounted)
         log.info("mounted on %s", process.mountpoint)
         readiness.ready()
         process.hooks.post("ready", {"mountpoint": str(process.mountpoint)})
@@ -127,9 +131,10 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
 
 async def _wind_down(process: MountProcess) -> None:
     """Bring away what can be in the time there is, and say what is still at risk."""
-    journal = await process.cache.cut()
-    with trio.move_on_after(process.drain_s):
-        await process.cache.wait_published(journal)
+    if not process.settings.mount.read_only:  # nothing came in: nothing to wait for
+        journal = await process.cache.cut()
+        with trio.move_on_after(process.drain_s):
+            await process.cache.wait_published(journal)
     process.left_bytes = process.at_risk_bytes
     if process.left_bytes:
         log.warning("%d bytes are only on this machine; they are offloaded after the next mount", process.left_bytes)
@@ -173,7 +178,8 @@ def main(arguments: list[str] | None = None) -> int:
             snapshot_mount.sweep(settings)
             places.prepare(given.mountpoint)
             held.enter_context(pid_file(settings.run_dir / "mount.pid"))
-            trio.run(run_mount, settings, given.mountpoint, readiness, given.log_file)
+            with ungrouped():
+                trio.run(run_mount, settings, given.mountpoint, readiness, given.log_file)
     except QssError as error:
         readiness.failed(error)
         log.error("%s", error)

@@ -1,10 +1,20 @@
-"""What the kernel is told of the settings."""
+"""What the kernel and the file system are told of the settings."""
 
 from __future__ import annotations
 
+import os
+
 from qss.config import MountSettings
+from qss.fs.filesystem import FsOptions
+from qss.fs.quota import Quota
 from qss.fuse.mount import MountOptions
 from qss.limits import KIB
+
+
+def fs_options(mount: MountSettings) -> FsOptions:
+    """What the file system is told of the settings. Who makes a file system owns its root directory."""
+    quota = Quota(mount.quota_bytes, mount.quota_inodes)
+    return FsOptions(mount.read_only, mount.atime, root_owner=(os.geteuid(), os.getegid()), quota=quota)
 
 
 def mount_options(mount: MountSettings) -> MountOptions:

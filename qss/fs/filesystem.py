@@ -21,6 +21,7 @@ from qss.fs import directories, locality
 from qss.fs.attrs import (
     Attributes,
     Caller,
+    Held,
     SetAttributes,
     SpaceFigures,
     attributes,
@@ -47,6 +48,7 @@ class FsOptions:
     read_only: bool = False
     atime: str = "relatime"  # or "noatime"
     root_mode: int = 0o755  # of a new file system
+    root_owner: tuple[int, int] = (0, 0)  # likewise: user, group
     quota: Quota = UNLIMITED
 
 
@@ -56,7 +58,7 @@ class FileSystem:
         self._cache = cache
         self._clock = clock
         self._options = options
-        self._inodes = Inodes(cache, clock, root_mode=options.root_mode)
+        self._inodes = Inodes(cache, clock, root_mode=options.root_mode, root_owner=options.root_owner)
         self._handles = Handles()
         self._orphans = Orphans(self._inodes, self._handles)
         self._names = Namespace(self._inodes, self._orphans, options.quota)
@@ -331,6 +333,11 @@ class FileSystem:
     def statfs(self) -> SpaceFigures:
         """Used: what files hold, wherever it is. Free: what the cache disk can still take."""
         return self._options.quota.shown(locality.space(self._cache))
+
+    def held(self) -> Held:
+        """What handles and the kernel's memory still keep."""
+        handles = self._handles
+        return Held(handles.open_count, handles.known_count, self._orphans.count, len(self._inodes.ghosts))
 
     def invalidate(self, inos: Iterable[int]) -> None:
         """Rows of these files' extents were moved by the cache itself (compaction)."""

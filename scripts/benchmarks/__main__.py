@@ -45,8 +45,9 @@ def beside(
 
     def start(rig: Rig, options: Options) -> tuple[list[Figure], dict[str, str]]:
         with lineup(rig, options.systems, variants) as there:
-            fsyncs = {system.name: system.fsync for system in there.systems}
-            return run(there, rig.root, options), fsyncs
+            said = {each.name: each.fsync for each in there.systems}
+            said |= {name: f"{said[name]} ({version})" for name, version in there.versions.items()}
+            return run(there, rig.root, options), said
 
     return Benchmark(about, start)
 
@@ -124,7 +125,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="scratch space on the disk to measure [/tmp]")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of each fs-* scenario, in turns [3]")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="of each fs-* scenario, in turns [2]")
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of a large file [1024]")
     parser.add_argument("--files", type=int, metavar="N", help="small files or operations, instead of each one's own")
     parser.add_argument("--systems", default=",".join(KEYS), metavar="KEY,…", help="only these, and native [all]")

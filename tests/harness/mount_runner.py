@@ -6,6 +6,7 @@ Prints `ready` when it can be used. SIGTERM ends it in an orderly way. Options b
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import shutil
@@ -15,12 +16,12 @@ from typing import NoReturn
 
 import trio
 
-from qss.app.mount_choices import mount_options
+from qss.app.mount_choices import fs_options, mount_options
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
 from qss.config import MountSettings, with_options
-from qss.fs.filesystem import FileSystem, FsOptions
-from qss.fs.quota import Quota
+from qss.formats.tables import Table
+from qss.fs.filesystem import FileSystem
 from qss.fuse.mount import MountOptions, serve
 from qss.host import Host
 from qss.ids import LocationId, SegmentId, StripeNo, segment_text
@@ -75,6 +76,17 @@ async def evict_on_signal(cache: SegmentCache, attic: Attic | None) -> None:
             print("evicted", flush=True)
 
 
+async def tell_on_signal(fs: FileSystem, cache: SegmentCache) -> None:
+    """At SIGUSR2: what is held for others, how many inodes there are, and bytes of content; a line of JSON."""
+    with trio.open_signal_receiver(signal.SIGUSR2) as signals:
+        async for _ in signals:
+            facts = fs.held()._asdict() | {
+                "inodes": cache.count(Table.INODES),
+                "live_bytes": cache.facts().live_bytes,
+            }
+            print(json.dumps(facts), flush=True)
+
+
 async def run(args: argparse.Namespace) -> None:
     host = Host()
     attic = Attic(args.attic) if args.attic else None
@@ -84,11 +96,10 @@ async def run(args: argparse.Namespace) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
             nursery.start_soon(evict_on_signal, cache, attic)
-            mount = settings_of(args)
-            quota = Quota(mount.quota_bytes, mount.quota_inodes)
-            fs = FileSystem(cache, host.clock, FsOptions(mount.read_only, mount.atime, quota=quota))
+            fs = FileSystem(cache, host.clock, fs_options(settings_of(args)))
             for name in filter(None, args.broken.split(",")):
                 setattr(fs, name, lambda *_, name=name: broken(name))
+            nursery.start_soon(tell_on_signal, fs, cache)
             nursery.start_soon(_until_signal, nursery.cancel_scope)
             nursery.start_soon(_serve, fs, args, nursery.cancel_scope)
     finally:
