@@ -33,7 +33,7 @@ class Turn:
 async def test_the_next_request_costs_no_turn_until_the_time_is_up(pipe, monkeypatch, autojump_clock) -> None:
     reader, writer = pipe
     os.write(writer, b"request")
-    wait_readable = Turns(trio.current_time).lowlevel.wait_readable
+    wait_readable = Turns(clock=trio.current_time).lowlevel.wait_readable
     others = Turn()
     async with trio.open_nursery() as nursery:
         await wait_readable(reader)  # the first wait is one of the loop
