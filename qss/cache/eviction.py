@@ -82,6 +82,7 @@ class Eviction:
             freed += self._reads.drop((copy.segment, WHOLE if copy.stripe is None else copy.stripe))
             segments += copy.stripe is None
             stripes += copy.stripe is not None
+        await self._reads.let_go()
         return EvictionReport(segments, stripes, freed)
 
     def _stored(self) -> RetentionOptions | None:
