@@ -49,14 +49,29 @@ class Index:
         self.live_total = sum(self._live.values())
         """Bytes of files that point into any segment."""
         self.changes = 0  # rows changed since the last checkpoint
+        self.broken = False  # LMDB has failed: it must be built anew
 
     # -- rows
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        return self._txn.get(key, None, self._dbs[table])
+        """Raises Damaged, as everything that reads."""
+        try:
+            return self._txn.get(key, None, self._dbs[table])
+        except lmdb.Error as error:
+            raise self._broken(error) from error
 
     def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Rows with start <= key < stop, in key order."""
+        try:
+            yield from self._scan(table, start, stop)
+        except lmdb.Error as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> Damaged:
+        self.broken = True
+        return Damaged(f"the index cannot be read: {error}")
+
+    def _scan(self, table: Table, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         with self._txn.cursor(self._dbs[table]) as cursor:
             if not cursor.set_range(start):
                 return
@@ -70,19 +85,25 @@ class Index:
 
     def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
         """The row with the greatest key <= `key`."""
-        with self._txn.cursor(self._dbs[table]) as cursor:
-            if cursor.set_range(key):
-                if cursor.key() == key:
-                    return key, cursor.value()
-                return cursor.item() if cursor.prev() else None
-            return cursor.item() if cursor.last() else None
+        try:
+            with self._txn.cursor(self._dbs[table]) as cursor:
+                if cursor.set_range(key):
+                    if cursor.key() == key:
+                        return key, cursor.value()
+                    return cursor.item() if cursor.prev() else None
+                return cursor.item() if cursor.last() else None
+        except lmdb.Error as error:
+            raise self._broken(error) from error
 
     def below(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
         """The row with the greatest key < `key`."""
-        with self._txn.cursor(self._dbs[table]) as cursor:
-            if cursor.set_range(key):
-                return cursor.item() if cursor.prev() else None
-            return cursor.item() if cursor.last() else None
+        try:
+            with self._txn.cursor(self._dbs[table]) as cursor:
+                if cursor.set_range(key):
+                    return cursor.item() if cursor.prev() else None
+                return cursor.item() if cursor.last() else None
+        except lmdb.Error as error:
+            raise self._broken(error) from error
 
     def count(self, table: Table) -> int:
         """Number of rows."""

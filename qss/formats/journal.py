@@ -86,6 +86,11 @@ class PackedOp(NamedTuple):
         return _patched(before, self.packed, 0)
 
     @property
+    def is_patch(self) -> bool:
+        """Only some bytes of the row that is there change."""
+        return self.code == _PATCH
+
+    @property
     def is_put(self) -> bool:
         return self.code != _DELETE
 

@@ -52,7 +52,7 @@ async def test_the_last_descriptor_of_a_removed_file_is_closed_by_a_thread(
     assert reads.drop(KEY) == 7
     assert not path.exists()
     assert len(disk.held) == 1  # the blocks are still there
-    await reads.let_go()
+    await reads.free_dropped()
     assert disk.held == set()
     assert disk.closers
     assert threading.get_ident() not in disk.closers
@@ -62,12 +62,12 @@ async def test_a_file_somebody_removed_is_dropped_too(disk: WatchedDisk, reads: 
     reads.add_segment(KEY[0], tmp_path / "gone.log", 7, 0.0)
     assert reads.drop(KEY) == 7
     assert reads.drop(KEY) == 0
-    await reads.let_go()
+    await reads.free_dropped()
     assert reads.files == {}
     assert disk.held == set()
 
 
-async def test_what_was_dropped_and_not_let_go_is_closed_in_the_end(
+async def test_what_was_dropped_and_not_free_dropped_is_closed_in_the_end(
     disk: WatchedDisk, reads: ReadCache, tmp_path: Path
 ) -> None:
     path = tmp_path / "7.log"
