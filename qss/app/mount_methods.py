@@ -19,6 +19,7 @@ from qss.app.fsck import fsck_methods
 from qss.app.hooks import UserHooks
 from qss.app.identity import read_identity
 from qss.app.retention_methods import limits_of, retention_methods
+from qss.app.snapshots import snapshot_methods
 from qss.app.supervise import Supervisor
 from qss.cache.retention import EvictionReport
 from qss.cache.store import SegmentCache
@@ -121,6 +122,7 @@ def methods(process: MountProcess) -> Mapping[str, Method]:
         "cut": lambda _call: _cut(process),
         **retention_methods(process.cache, process.keeping),
         **fsck_methods(process.cache),
+        **snapshot_methods(process.cache, process.settings),
         "hook": lambda call: _hook(process, call),
         "unmount": lambda call: _unmount(process, call),
     }

@@ -21,6 +21,7 @@ PUBLISHED_KEY: Final = b"cache.published"
 FALLBACK_KEY: Final = b"cache.fallback"
 _PUBLISHED: Final = struct.Struct("<QqQ")
 _FALLBACK: Final = struct.Struct("<Q")
+_NUMBERS_BETWEEN_MAX: Final = 8  # segments of other kinds between two data segments, to look past
 
 
 def is_quiet(op: PackedOp) -> bool:
@@ -101,7 +102,9 @@ def restore_point(
         if row.needs_upto > data_safe_upto:
             break
         if not any(data <= row.needs_upto and segment < mark for data, mark in hollow):
-            point = RestorePoint((), tuple(journals), row.sealed_ns, SegmentId(segment + 1))
+            # A journal that was open for long is older than data its cut closed: numbers must go on behind both.
+            behind = SegmentId(max(segment, row.needs_upto) + 1)
+            point = RestorePoint((), tuple(journals), row.sealed_ns, behind)
     return point
 
 
@@ -153,6 +156,19 @@ class Shelf:
         if row is None or row.k == 0 or row.state is SegmentState.CONDEMNED:
             return 0
         return sealed_of(segment, row).stripe_count
+
+    def following(self, segment: SegmentId) -> tuple[SegmentId, int] | None:
+        """The data segment behind this one; journals and checkpoints take numbers in between."""
+        for number in range(segment + 1, segment + 1 + _NUMBERS_BETWEEN_MAX):
+            row = self.rows.get(SegmentId(number))
+            if row is not None and row.kind is SegmentKind.DATA:
+                return SegmentId(number), self.stripes_elsewhere(SegmentId(number))
+        return None
+
+    def is_elsewhere(self, segment: SegmentId) -> bool:
+        """Whether all shards of it are placed."""
+        row = self.rows.get(segment)
+        return row is not None and row.state is SegmentState.OFFLOADED
 
     def figures(self) -> Figures:
         """Our part of CacheFacts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,28 +13,30 @@ import trio
 from qss.cache.admission import Admission, Limits, Pressure
 from qss.cache.change import Change
 from qss.cache.compaction import Compactor
+from qss.cache.damage import DamageBook
 from qss.cache.durability import Durability
 from qss.cache.eviction import Eviction
 from qss.cache.facts import CacheFacts
 from qss.cache.index import Index
+from qss.cache.index_rows import IndexRows
 from qss.cache.inventory import Inventory
-from qss.cache.ledger import Ledger, Observer
+from qss.cache.ledger import Ledger
 from qss.cache.options import CacheOptions
 from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
 from qss.cache.retention import EvictionReport
 from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
 from qss.cache.upkeep import Levers, Upkeep
 from qss.errors import CorruptData, Damaged, FsError, NoSpace, ObjectMissing
-from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
+from qss.formats.tables import ExtentRow, SegmentRow, SegmentState
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
 from qss.limits import STRIPE_BYTES
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
 
-_NUMBERS_BETWEEN_MAX: Final = 8  # segments of other kinds between two data segments, to look past
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
 _log = logging.getLogger("qss.cache")
@@ -46,7 +48,7 @@ def _id_of(path: Path) -> SegmentId:
     return SegmentId(int(path.stem, 16))
 
 
-class SegmentCache:
+class SegmentCache(IndexRows):
     """Logs, index and read cache of one file system. Sole writer. Lives on one trio thread.
 
     It is also the SegmentShelf of qss.segments.
@@ -65,8 +67,12 @@ class SegmentCache:
         self._ledger = Ledger(recovered.index, recovered.data, recovered.journal, self._reopened_index)
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
-        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._following)
-        self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability)
+        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
+        self._reads.may_drop = self._shelf.is_elsewhere
+        self.snapshots = Snapshots(
+            host.clock, self._ledger, self._shelf, self._durability, self._end_for_snapshot, self._mark_dirty
+        )
+        self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability, self.snapshots)
         self._eviction = Eviction(
             host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
         )
@@ -78,7 +84,9 @@ class SegmentCache:
         self._admission = Admission(lambda: host.disk.free_bytes(root)[0], self._upkeep.make_room, limits)
         self._upkeep.admission = self._admission
         self._reads.room = self._admission.room_for_fetch
-        inventory = Inventory(host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission)
+        inventory = Inventory(
+            host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission, self.snapshots
+        )
         self._compactor = Compactor(
             self, inventory, options.compact_bytes_per_s, options.compact_waste, options.compact_waste_bytes_min
         )
@@ -97,13 +105,21 @@ class SegmentCache:
     async def open(cls, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None) -> Self:
         """Open or create the cache in `root`: recover the logs, replay the journal's tail into the index.
 
-        Raises Damaged when a journal is damaged where an fsync has covered it.
+        Raises Damaged when a journal is damaged where an fsync has covered it, or the disk cannot be read or written.
         """
-        recovered = recover(root, host, options.index_map_bytes)
-        cache = cls(root, host, options, vault, recovered)
-        await cache._durability.settle()
-        await cache._durability.mark_opened()
-        return cache
+        cache: Self | None = None
+        try:
+            recovered = recover(root, host, options.index_map_bytes)
+            cache = cls(root, host, options, vault, recovered)
+            await cache._durability.settle()
+            await cache._durability.mark_opened()
+            return cache
+        except BaseException as error:
+            if cache is not None:
+                cache._let_go()
+            if isinstance(error, OSError):
+                raise Damaged(f"the cache in {root} cannot be used: {error}") from error
+            raise
 
     @classmethod
     async def rebuild(
@@ -120,7 +136,9 @@ class SegmentCache:
         if recovered.cut_bytes or recovered.local[SegmentKind.JOURNAL].keys() != {_id_of(path) for path in journals}:
             recovered.index.close()
             raise Damaged("the journals brought back do not make a whole")
-        recovered.numbers.next_segment = max(recovered.numbers.next_segment, SegmentId(next_segment + 1))
+        newest_live = max(recovered.index.live_all(), default=0)  # roots written before 2026-11-21 may name less
+        behind = SegmentId(max(next_segment, newest_live + 1) + 1)
+        recovered.numbers.next_segment = max(recovered.numbers.next_segment, behind)
         cache = cls(root, host, options, None, recovered)
         await cache._durability.settle()
         unplaced = {segment for segment, row in cache._shelf.rows.items() if row.state is SegmentState.SEALED}
@@ -149,36 +167,19 @@ class SegmentCache:
                     await self.cut()
                 await self._durability.sync_local()
                 with contextlib.suppress(NoSpace):
-                    await self._durability.checkpoint()
+                    await self._durability.mark_closed()
                 self._eviction.note_access()
             finally:
-                self._reads.close()
-                for file in [*self._data.closing, *self._journal.closing, self._data.open, self._journal.open]:
-                    if file is not None:
-                        self._host.disk.close(file.handle)
-                self._ledger.index.close()
+                self._let_go()
 
-    # -- the index: synchronous, memory-mapped, a few microseconds. Iterators must be used up before any await
+    def _let_go(self) -> None:
+        self._reads.close()
+        for file in [*self._data.closing, *self._journal.closing, self._data.open, self._journal.open]:
+            if file is not None:
+                self._host.disk.close(file.handle)
+        self._ledger.index.close()
 
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        return self._ledger.index.get(table, key)
-
-    def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Rows with start <= key < stop, in key order."""
-        return self._ledger.index.scan(table, start, stop)
-
-    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
-        """The row with the greatest key <= `key`, or None."""
-        return self._ledger.index.floor(table, key)
-
-    def count(self, table: Table) -> int:
-        """Number of rows of a table."""
-        return self._ledger.index.count(table)
-
-    @property
-    def live_bytes(self) -> int:
-        """Bytes that files point to, wherever they are."""
-        return self._ledger.index.live_total
+    # -- content and its places; rows are read through IndexRows
 
     def holds(self, segment: SegmentId, position: int) -> bool:
         """Whether the stripe with this byte of a segment can be read here without a fetch."""
@@ -191,10 +192,6 @@ class SegmentCache:
         """Changes with every commit."""
         return self._journal.reach
 
-    def live_all(self) -> dict[SegmentId, int]:
-        """Bytes of files that point into each segment. A copy."""
-        return self._ledger.index.live_all()
-
     def reach_of(self, segment: SegmentId) -> int | None:
         """Bytes of a data segment, sealed or not; None: there is no such."""
         row = self._shelf.rows.get(segment)
@@ -202,19 +199,6 @@ class SegmentCache:
             return row.length if row.kind is SegmentKind.DATA else None
         files = [*self._data.closing, self._data.open]
         return next((file.position for file in files if file is not None and file.segment == segment), None)
-
-    @contextlib.contextmanager
-    def observed_by(self, observer: Observer) -> Iterator[None]:
-        """`observer` hears of every row that changes, for as long as the context is open."""
-        observers = self._ledger.observers
-        observers.append(observer)
-        try:
-            yield
-        finally:
-            observers.remove(observer)
-
-    def begin(self) -> Change:
-        return Change(self._ledger.index)
 
     def commit(self, change: Change, *, quiet: bool = False) -> None:
         """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace.
@@ -227,7 +211,8 @@ class SegmentCache:
         if not quiet:
             self._mark_dirty()
         if self._journal.reach[1] >= self._options.journal_bytes or self._uncut_bytes >= self._options.seal_bytes:
-            self._close_logs()
+            with contextlib.suppress(OSError):  # the change is made; the journal grows until it can be closed
+                self._close_logs()
 
     # -- content
 
@@ -282,6 +267,11 @@ class SegmentCache:
             return self._reads.read_now(extent, start, stop)
         except CorruptData:
             return None  # `read` deals with it, and counts it
+
+    @property
+    def damage(self) -> DamageBook:
+        """What readers met that did not verify."""
+        return self._reads.damage
 
     # -- durability
 
@@ -416,6 +406,8 @@ class SegmentCache:
             unsealed_bytes=sum(file.position for file in logs),
             at_risk_age_s=max(ages, default=0.0),
             reclaimable_bytes=self._space.reclaimable_bytes(),
+            snapshots=len(self.snapshots.rows),
+            snapshot_bytes=self.snapshots.held_bytes(),
             moved_bytes=self._compactor.moved_bytes,
             live_bytes=self._ledger.index.live_total,
             disk_free_bytes=free,
@@ -443,11 +435,17 @@ class SegmentCache:
         if file is not None:
             file.needs_upto = self._data.last[0]
             for closed in self._data.closing:
-                if not closed.dead_from and not self._ledger.index.live_bytes(closed.segment):
+                live = self._ledger.index.live_bytes(closed.segment) or self.snapshots.holds(closed.segment)
+                if not live and not closed.dead_from:
                     closed.dead_from = file.segment
         self._dirty_since = None
         self._uncut_bytes = 0
         self._upkeep.wake()
+
+    def _end_for_snapshot(self) -> None:
+        self._condemn()  # what is dead belongs to no later snapshot
+        if self._dirty_since is not None:
+            self._close_logs()
 
     def _on_sealed(self, file: LogFile, row: SegmentRow) -> None:
         self._shelf.rows[file.segment] = row
@@ -480,14 +478,6 @@ class SegmentCache:
                 self._reads.add_segment(segment, path, length, used_s(path))
         self._reads.find_stripes(used_s)
         self._eviction.recall_access()
-
-    def _following(self, segment: SegmentId) -> tuple[SegmentId, int] | None:
-        """The data segment behind this one; journals and checkpoints take numbers in between."""
-        for number in range(segment + 1, segment + 1 + _NUMBERS_BETWEEN_MAX):
-            row = self._shelf.rows.get(SegmentId(number))
-            if row is not None and row.kind is SegmentKind.DATA:
-                return SegmentId(number), self._shelf.stripes_elsewhere(SegmentId(number))
-        return None
 
     def _reopened_index(self) -> Index:
         return catch_up(self._root, self._host, self._options.index_map_bytes, self._data, self._journal)

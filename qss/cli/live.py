@@ -28,7 +28,12 @@ def status(
         render.watch(lambda: call_mount(settings, "status"))
         return
     document = call_mount(settings, "status")
-    print_json(document) if as_json else render.status(document)
+    if as_json:
+        print_json(document)
+    elif "snapshot" in document:
+        say(f"The snapshot {document['snapshot']} is mounted on {document['mountpoint']}, to be read; nothing else.")
+    else:
+        render.status(document)
 
 
 def sync(context: typer.Context, as_json: Annotated[bool, JsonFlag] = False) -> None:

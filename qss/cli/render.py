@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, Group
@@ -76,6 +77,9 @@ def _status(document: Document) -> Group:
         ("code", f"any {document['k']} of {document['k'] + document['m']} shards give everything back"),
         ("offload", f"{process}, {document['queue']['segments']} segments wait"),
     ]
+    if cache["snapshots"]:
+        held = human_size(cache["snapshot_bytes"])
+        rows.append(("snapshots", f"{cache['snapshots']}, which keep {held} that would be free without them"))
     if pressure["state"] != "ok":
         waiting = f", {pressure['waiting_writers']} writers wait" if pressure["waiting_writers"] else ""
         text = f"[yellow]{PRESSURE[pressure['state']]}[/]{waiting}; {human_size(pressure['free_bytes'])} are free"
@@ -131,6 +135,22 @@ def sync_bar() -> Iterator[Callable[[Document], None]]:
             progress.update(task, total=total or None, completed=total - left)
 
         yield update
+
+
+def snapshots(document: Document) -> None:
+    table = table_of("name", "created (UTC)", "kept by it alone", "protected", "mounted on", "comment")
+    for each in document["snapshots"]:
+        protected = "yes" if each["protected"] else "[yellow]not yet[/]"
+        alone = human_size(each["alone_bytes"])
+        table.add_row(
+            each["name"], utc(each["created_ns"]), alone, protected, Text(each["mounted_on"]), Text(each["comment"])
+        )
+    console().print(table)
+
+
+def utc(at_ns: int) -> str:
+    """A moment, for people: 2026-11-21 09:00:00."""
+    return datetime.fromtimestamp(at_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def locations(rows: list[Document]) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from qss.cache.options import PathPolicy
+from qss.cache.schedule import Schedule
 from qss.config.units import parse_duration, parse_size
-from qss.errors import ConfigInvalid
+from qss.errors import ConfigInvalid, Refused
 from qss.limits import KIB, MIB, SEGMENT_BYTES_MAX, STRIPE_BYTES
 
 Parser = Callable[[Any], Any]
@@ -98,6 +99,14 @@ def counts(value: Any) -> dict[str, int]:
     return value
 
 
+def schedule(value: Any) -> str:
+    """As `qssctl snapshot schedule set` takes it."""
+    try:
+        return str(Schedule.parse(text(value)))
+    except Refused as error:
+        raise ValueError(f"does not hold: {error}") from error
+
+
 def one_of(*allowed: str) -> Parser:
     def parse(value: Any) -> str:
         if value not in allowed:
@@ -171,6 +180,7 @@ OFFLOAD: Final[Fields] = {
     "margin": Field("margin", whole(0, 255)),
     "compression_level": Field("compression_level", whole(0, 19)),
     "memory": Field("memory_bytes", size(24 * MIB)),
+    "nice": Field("nice", whole(0, 19)),
     "uploads_in_flight": Field("uploads_in_flight", whole(1, 64)),
     "fetches_in_flight": Field("fetches_in_flight", whole(1, 256)),
     "in_flight_per_location": Field("in_flight_per_location", whole(1, 256)),
@@ -207,6 +217,9 @@ MOUNT: Final[Fields] = {
 }
 
 CODE: Final[Fields] = {"k": Field("k", whole(1, 255)), "m": Field("m", whole(0, 255))}
+
+
+SNAPSHOTS: Final[Fields] = {"schedule": Field("schedule", schedule)}
 
 
 def filesystem(folder: Path) -> Fields:

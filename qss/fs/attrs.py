@@ -82,6 +82,15 @@ class SpaceFigures(NamedTuple):
     free_inodes: int
 
 
+class Held(NamedTuple):
+    """What is kept only because somebody still knows it. Counts."""
+
+    open: int  # handles
+    known: int  # inodes whose number is out
+    orphans: int  # unlinked, open or waiting to be collected
+    ghosts: int  # rows gone, number out
+
+
 def attributes(ino: int, row: InodeRow) -> Attributes:
     return Attributes(
         Ino(ino), row.mode, row.nlink, row.uid, row.gid, row.rdev, row.generation, row.size,

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 import trio
 
-from qss.cache.store import SegmentCache
 from qss.errors import FsError, NoSpace
 from qss.formats.tables import InodeRow
 from qss.fs import directories, locality
 from qss.fs.attrs import (
     Attributes,
     Caller,
+    Held,
     SetAttributes,
     SpaceFigures,
     attributes,
@@ -37,6 +37,7 @@ from qss.fs.inodes import Inodes, Transaction
 from qss.fs.namespace import Namespace, Place
 from qss.fs.orphans import Orphans
 from qss.fs.quota import UNLIMITED, Quota
+from qss.fs.store import Store
 from qss.fs.xattrs import VIRTUAL_PREFIX, Xattrs
 from qss.host.clock import Clock
 from qss.ids import Ino
@@ -47,16 +48,17 @@ class FsOptions:
     read_only: bool = False
     atime: str = "relatime"  # or "noatime"
     root_mode: int = 0o755  # of a new file system
+    root_owner: tuple[int, int] = (0, 0)  # likewise: user, group
     quota: Quota = UNLIMITED
 
 
 class FileSystem:
-    def __init__(self, cache: SegmentCache, clock: Clock, options: FsOptions = FsOptions()) -> None:
+    def __init__(self, cache: Store, clock: Clock, options: FsOptions = FsOptions()) -> None:
         """On an open cache. Makes the root directory of a new file system; queues what a crash left unlinked."""
         self._cache = cache
         self._clock = clock
         self._options = options
-        self._inodes = Inodes(cache, clock, root_mode=options.root_mode)
+        self._inodes = Inodes(cache, clock, root_mode=options.root_mode, root_owner=options.root_owner)
         self._handles = Handles()
         self._orphans = Orphans(self._inodes, self._handles)
         self._names = Namespace(self._inodes, self._orphans, options.quota)
@@ -112,6 +114,8 @@ class FileSystem:
         self._check_writable()
         if change.size is not None:
             await self._files.truncate(ino, change.size)
+            if change == SetAttributes(size=change.size):  # done, and in one transaction
+                return self.getattr(ino)
         with Transaction(self._inodes) as tx:
             row = tx.inode(ino)
             now = self._clock.now_ns()
@@ -331,6 +335,11 @@ class FileSystem:
     def statfs(self) -> SpaceFigures:
         """Used: what files hold, wherever it is. Free: what the cache disk can still take."""
         return self._options.quota.shown(locality.space(self._cache))
+
+    def held(self) -> Held:
+        """What handles and the kernel's memory still keep."""
+        handles = self._handles
+        return Held(handles.open_count, handles.known_count, self._orphans.count, len(self._inodes.ghosts))
 
     def invalidate(self, inos: Iterable[int]) -> None:
         """Rows of these files' extents were moved by the cache itself (compaction)."""

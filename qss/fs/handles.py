@@ -71,6 +71,14 @@ class Handles:
         """Open, or its number is out."""
         return ino in self._opens or ino in self._lookups
 
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    @property
+    def known_count(self) -> int:
+        return len(self._lookups)
+
     def clear(self) -> None:
         """Nobody is left: the mount has ended."""
         self._open.clear()

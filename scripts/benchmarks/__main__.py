@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import filesystem, latency, locations, million, node, overwrite, trees
+from benchmarks import cache, filesystem, latency, locations, million, node, overwrite, trees
 from benchmarks.figures import Figure, show
 from benchmarks.files import MIB
 from benchmarks.measure import Interrupted
@@ -45,8 +45,9 @@ def beside(
 
     def start(rig: Rig, options: Options) -> tuple[list[Figure], dict[str, str]]:
         with lineup(rig, options.systems, variants) as there:
-            fsyncs = {system.name: system.fsync for system in there.systems}
-            return run(there, rig.root, options), fsyncs
+            said = {each.name: each.fsync for each in there.systems}
+            said |= {name: f"{said[name]} ({version})" for name, version in there.versions.items()}
+            return run(there, rig.root, options), said
 
     return Benchmark(about, start)
 
@@ -94,6 +95,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         lambda rig, options: million.many(rig, options.files or 1_000_000),
         by_name_only=True,
     ),
+    "cache": alone("the cache alone: append, overwrite, group commit", lambda rig, options: cache.scenario(rig)),
     "offload": alone("plaintext written until all is safe at the nodes", lambda rig, options: locations.offload(rig)),
     "fetch": alone("evicted data read back: throughput, first bytes", lambda rig, options: locations.fetch(rig)),
     "trove": alone("requests a second and CPU of one node", lambda rig, options: node.requests(rig)),
@@ -124,7 +126,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="scratch space on the disk to measure [/tmp]")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of each fs-* scenario, in turns [3]")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="of each fs-* scenario, in turns [2]")
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of a large file [1024]")
     parser.add_argument("--files", type=int, metavar="N", help="small files or operations, instead of each one's own")
     parser.add_argument("--systems", default=",".join(KEYS), metavar="KEY,…", help="only these, and native [all]")

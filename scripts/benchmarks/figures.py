@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,9 +56,10 @@ def show(figures: list[Figure], json_file: Path | None, fsyncs: dict[str, str] |
     table = Table("benchmark", "system", "value", "unit", "native", "ratio", "CPU µs/op", "caller", "target", "note")
     for column in (2, 4, 5, 6, 7):
         table.columns[column].justify = "right"
+    many = Counter(figure.name for figure in figures)
     before = ""
     for figure in figures:
-        if before and figure.name != before:
+        if figure.name != before and (many[figure.name] > 1 or many[before] > 1):
             table.add_section()
         table.add_row("" if figure.name == before else figure.name, *_cells(figure))
         before = figure.name

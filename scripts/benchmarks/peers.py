@@ -33,6 +33,7 @@ class Peer:
     key = ""  # for --systems
     name = ""
     fsync = ""  # what an fsync means there, and how we know
+    asks_version: tuple[str, ...] = ()  # program and word that make it say its version
 
     def __init__(self, scratch: Path) -> None:
         scratch.mkdir()
@@ -44,6 +45,12 @@ class Peer:
     def prepare(self) -> None:
         """Mount. Raises NotMeasured, after which `stop` still has to be called."""
         raise NotImplementedError
+
+    def version(self) -> str:
+        """What it says of itself in its first line."""
+        name, word = self.asks_version
+        said = subprocess.run([program(name), word], check=False, capture_output=True, text=True, timeout=30)
+        return (said.stdout or said.stderr).strip().splitlines()[0]
 
     def parts(self) -> dict[str, list[int]]:
         """Its processes under the names that the notes of the table use."""
@@ -84,6 +91,7 @@ class Bindfs(Peer):
     key = "bindfs"
     name = "bindfs (C, passes through)"
     fsync = "fsync of the file below: durable"
+    asks_version = ("bindfs", "--version")
 
     def prepare(self) -> None:
         options = "kernel_cache,attr_timeout=3600,entry_timeout=3600,negative_timeout=3600"
@@ -97,6 +105,7 @@ class Gocryptfs(Peer):
     key = "gocryptfs"
     name = "gocryptfs"
     fsync = "fsync of the encrypted file below: durable"
+    asks_version = ("gocryptfs", "-version")
 
     def prepare(self) -> None:
         data, secret = self._folder("data"), self._secret()
@@ -112,6 +121,7 @@ class JuiceFs(Peer):
     key = "juicefs"
     name = "JuiceFS (SQLite, files)"
     fsync = "uploads the blocks (files written without fsync) and commits to SQLite in WAL mode: not synced"
+    asks_version = ("juicefs", "version")
 
     def prepare(self) -> None:
         meta = f"sqlite3://{self.scratch / 'meta.db'}"
@@ -134,6 +144,7 @@ class Rclone(Peer):
     key = "rclone"
     name = "rclone mount (crypt, full cache)"
     fsync = "nothing; the upload starts 5 s after close: not synced"
+    asks_version = ("rclone", "version")
 
     def prepare(self) -> None:
         binary, data, settings = program("rclone"), self._folder("data"), self.scratch / "rclone.conf"
@@ -173,6 +184,7 @@ class WeedMount(Peer):
     key = "weed"
     name = "weed mount (SeaweedFS)"
     fsync = "flushes to the volume server, which does not sync: not synced"
+    asks_version = ("weed", "version")
 
     def prepare(self) -> None:
         binary, here = program("weed"), "127.0.0.1"

@@ -151,12 +151,12 @@ def cpu_s(pids: list[int]) -> float:
     return total / _TICKS_PER_S
 
 
-def resident_mib(pids: list[int]) -> float:
-    """Resident memory of these processes together, MiB."""
+def resident_mib(pids: list[int], kind: str = "VmRSS") -> float:
+    """Resident memory of these processes together, MiB. `kind` as in /proc/PID/status: RssAnon has no mapped files."""
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{kind}:"):
                 total += int(line.split()[1])
     return total / 1024
 

@@ -79,6 +79,7 @@ class Lineup:
     """What runs, native first, and what does not, with the reason."""
 
     systems: list[System]
+    versions: dict[str, str] = field(default_factory=dict)  # of the peers
     missing: dict[str, str] = field(default_factory=dict)  # name: reason
 
     def drop(self, system: System, reason: str) -> None:
@@ -113,6 +114,7 @@ def lineup(rig: Rig, wanted: Sequence[str], variants: Sequence[str] = ()) -> Ite
                 peer.stop()
             else:
                 there.systems.append(peer)
+                there.versions[kind.name] = peer.version()
         yield there
 
 

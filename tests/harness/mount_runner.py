@@ -6,6 +6,7 @@ Prints `ready` when it can be used. SIGTERM ends it in an orderly way. Options b
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import shutil
@@ -15,12 +16,12 @@ from typing import NoReturn
 
 import trio
 
-from qss.app.mount import mount_options
+from qss.app.mount_choices import fs_options, mount_options
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
 from qss.config import MountSettings, with_options
-from qss.fs.filesystem import FileSystem, FsOptions
-from qss.fs.quota import Quota
+from qss.formats.tables import Table
+from qss.fs.filesystem import FileSystem
 from qss.fuse.mount import MountOptions, serve
 from qss.host import Host
 from qss.ids import LocationId, SegmentId, StripeNo, segment_text
@@ -75,20 +76,30 @@ async def evict_on_signal(cache: SegmentCache, attic: Attic | None) -> None:
             print("evicted", flush=True)
 
 
+async def tell_on_signal(fs: FileSystem, cache: SegmentCache) -> None:
+    """At SIGUSR2: what is held for others, how many inodes there are, and bytes of content; a line of JSON."""
+    with trio.open_signal_receiver(signal.SIGUSR2) as signals:
+        async for _ in signals:
+            facts = fs.held()._asdict() | {
+                "inodes": cache.count(Table.INODES),
+                "live_bytes": cache.facts().live_bytes,
+            }
+            print(json.dumps(facts), flush=True)
+
+
 async def run(args: argparse.Namespace) -> None:
     host = Host()
     attic = Attic(args.attic) if args.attic else None
     vault = DeadVault() if args.dead_vault else attic
-    cache = await SegmentCache.open(args.state, host, CacheOptions(fetch_deadline_s=args.deadline), vault)
+    cache = await SegmentCache.open(args.state, host, cache_options(args), vault)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
             nursery.start_soon(evict_on_signal, cache, attic)
-            mount = settings_of(args)
-            quota = Quota(mount.quota_bytes, mount.quota_inodes)
-            fs = FileSystem(cache, host.clock, FsOptions(mount.read_only, mount.atime, quota=quota))
+            fs = FileSystem(cache, host.clock, fs_options(settings_of(args)))
             for name in filter(None, args.broken.split(",")):
                 setattr(fs, name, lambda *_, name=name: broken(name))
+            nursery.start_soon(tell_on_signal, fs, cache)
             nursery.start_soon(_until_signal, nursery.cancel_scope)
             nursery.start_soon(_serve, fs, args, nursery.cancel_scope)
     finally:
@@ -102,6 +113,10 @@ async def _serve(fs: FileSystem, args: argparse.Namespace, scope: trio.CancelSco
         await nursery.start(_start, fs, args.mountpoint, options)
         print("ready", flush=True)
     scope.cancel()
+
+
+def cache_options(args: argparse.Namespace) -> CacheOptions:
+    return CacheOptions(fetch_deadline_s=args.deadline, admit_deadline_s=args.patience, seal_after_s=args.seal_after)
 
 
 def settings_of(args: argparse.Namespace) -> MountSettings:
@@ -131,6 +146,8 @@ def main() -> None:
     parser.add_argument("--attic", type=Path, default=None, help="locations: an empty folder, see Attic")
     parser.add_argument("--broken", default="", help="methods of FileSystem that raise what nobody expects, by comma")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds until a read miss gets EIO")
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds until a writer gets ENOSPC")
+    parser.add_argument("--seal-after", type=float, default=30.0, help="seconds until a dirty log is cut")
     logging.basicConfig(level=logging.INFO)
     trio.run(run, parser.parse_args())
 

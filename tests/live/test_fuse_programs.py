@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
+import mmap
 import os
 import shutil
 import socket
@@ -156,6 +158,50 @@ def test_tar_round_trip_of_all_types(mnt, tree, tmp_path):
     run("tar", "-C", mnt, "--compare", "-f", tmp_path / "back.tar")
     run("rm", "-r", mnt / "tree")
     assert os.listdir(mnt) == ["t.tar"]
+
+
+@pytest.mark.skipif(not shutil.which("restic"), reason="no restic")
+def test_restic_restores_everything_and_sees_no_change_after_a_remount(mounted, tree, tmp_path):
+    mnt = mounted.path
+    run("cp", "-a", tree, mnt / "tree")
+    known = {"RESTIC_PASSWORD": "x", "RESTIC_REPOSITORY": str(tmp_path / "repo"), "XDG_CACHE_HOME": str(tmp_path)}
+    run("restic", "init", **known)
+
+    def backup() -> dict[str, int]:
+        said = run("restic", "backup", "--json", mnt / "tree", **known)
+        return json.loads(said.splitlines()[-1])
+
+    assert backup()["files_new"] > 100
+    assert mounted.stop() == 0
+    mounted.start()
+    again = backup()
+    assert (again["files_new"], again["files_changed"], again["data_blobs"]) == (0, 0, 0)
+    run("restic", "check", "--read-data", **known)
+    run("restic", "restore", "latest", "--target", mnt / "restored", **known)
+    run("cp", "-a", "--sparse=always", mnt / "restored" / mnt.relative_to("/") / "tree", mnt / "found")
+    assert_same(mnt / "found", tree, "socket", "dangling", "dangling too")  # no sockets, no hard links of links
+
+
+@pytest.mark.skipif(not shutil.which("rclone"), reason="no rclone")
+def test_rclone_sync_the_second_time_transfers_nothing(mnt, tmp_path):
+    shutil.copytree(STDLIB / "email", tmp_path / "source")
+    source, copy, log = tmp_path / "source", mnt / "copy", tmp_path / "log"
+    rclone = ("rclone", "--config", tmp_path / "none")
+
+    def sync(origin: Path, target: Path) -> tuple[int, int]:
+        """Files transferred, files deleted."""
+        log.unlink(missing_ok=True)
+        run(*rclone, "--log-file", log, "--use-json-log", "-v", "sync", origin, target)
+        figures = json.loads(log.read_text().splitlines()[-1])["stats"]
+        return figures["transfers"], figures["deletes"]
+
+    assert sync(source, copy) == (sum(path.is_file() for path in source.rglob("*")), 0)
+    run(*rclone, "check", "--download", source, copy)
+    (copy / "stray").write_text("stray")
+    (source / "new").write_text("new")
+    assert sync(source, copy) == (1, 1)
+    assert sync(source, copy) == (0, 0)
+    assert sync(copy, source) == (0, 0)
 
 
 def test_fifo_and_socket_work(mnt):
@@ -327,6 +373,19 @@ def test_what_an_editor_has_saved_survives_kill_9(mounted):
     mounted.start()
     assert os.listdir(mnt) == ["doc"]
     assert (mnt / "doc").read_text() == "version 19\n" * 1000
+
+
+def test_what_msync_has_written_survives_kill_9(mounted):
+    file = mounted.path / "file"
+    file.write_bytes(bytes(3 * MIB))
+    with open(file, "r+b") as opened, mmap.mmap(opened.fileno(), 0) as mapped:
+        for offset in range(0, 3 * MIB, 70_000):
+            mapped[offset : offset + 5] = b"%05d" % (offset // 70_000)
+        mapped.flush()
+        mounted.kill()
+    mounted.start()
+    content = file.read_bytes()
+    assert [content[at : at + 5] for at in range(0, 3 * MIB, 70_000)] == [b"%05d" % number for number in range(45)]
 
 
 # -- what is not there

@@ -5,6 +5,7 @@ import sys
 import pytest
 import trio
 
+from qss.app.priority import step_back
 from qss.app.running import is_alive, is_locked, pid_file, pid_in, state_lock, write_whole
 from qss.app.supervise import PAUSE_FIRST_S, PAUSE_MAX_S, STEADY_S, Supervisor, next_pause
 from qss.errors import Refused
@@ -90,3 +91,21 @@ async def test_a_child_that_dies_is_started_again_and_stops_when_told(tmp_path, 
         await ended.wait()
     assert not is_alive(second)
     assert not (tmp_path / "child.pid").exists()
+
+
+async def test_a_child_can_run_at_a_lower_priority_in_a_session_of_its_own(tmp_path, nursery):
+    trace = tmp_path / "trace"
+    os.mkfifo(trace)
+    code = f"import sys; open({str(trace)!r}, 'w').write('x'); sys.stdin.read()"
+    supervisor = Supervisor("child", [sys.executable, "-c", code], tmp_path / "child.pid", nice=7)
+    nursery.start_soon(supervisor.run)
+    with trio.fail_after(20):
+        assert await trio.to_thread.run_sync(trace.read_text) == "x"
+        pid = supervisor.pid
+        assert os.getpriority(os.PRIO_PROCESS, pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + 7, 19)
+        assert os.getsid(pid) == pid
+        await supervisor.stop()
+
+
+def test_a_process_that_is_gone_cannot_step_back_and_nobody_minds():
+    step_back(2**22 + 1, 5)  # above the highest process id there can be

@@ -18,12 +18,15 @@ from qss.formats.tables import (
     PinRow,
     SegmentRow,
     SegmentState,
+    SnapshotRow,
     is_only_atime,
     name_key,
+    pack_number,
     pair_key,
     pair_of_key,
     u64_key,
     u64_of_key,
+    unpack_number,
 )
 from qss.ids import Ino, SegmentId
 from qss.segments import SegmentKind
@@ -34,6 +37,9 @@ ROWS = {
     "entry": EntryRow(Ino(9), 3, 8),
     "order": OrderRow(Ino(9), 8, b"name"),
     "extent": ExtentRow(SegmentId(3), 4096, 100, 10, 90),
+    "snapshot": SnapshotRow(
+        3, 5, SegmentId(20), SegmentId(2), SegmentId(19), SegmentId(21), True, (SegmentId(7), SegmentId(8)), "früher"
+    ),
     "segment": SegmentRow(SegmentKind.DATA, SegmentState.OFFLOADED, 4, 2, 6, 100, 5, SegmentId(1), 150, b"s" * 16),
     "pin": PinRow(1_700_000_000_000_000_000, b"/videos/\xff"),
 }
@@ -48,9 +54,16 @@ def test_frozen_vectors(name: str) -> None:
 
 @given(st.binary(max_size=120))
 def test_rows_raise_only_corrupt_data(untrusted: bytes) -> None:
-    for kind in (InodeRow, EntryRow, OrderRow, ExtentRow, SegmentRow, PinRow):
+    for kind in (InodeRow, EntryRow, OrderRow, ExtentRow, SegmentRow, PinRow, SnapshotRow):
         with contextlib.suppress(CorruptData):
             kind.unpack(untrusted)
+
+
+def test_numbers() -> None:
+    assert pack_number(258) == b"\x02\x01" + bytes(6)
+    assert unpack_number(pack_number(2**64 - 1)) == 2**64 - 1
+    with pytest.raises(CorruptData):
+        unpack_number(b"1234567")
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
