@@ -259,7 +259,10 @@ class SegmentCache(IndexRows):
         if self.read_now(extent, start, stop) is None and self._shelf.stripes_elsewhere(extent.segment):
             with contextlib.suppress(FsError):
                 await self._reads.bring((extent.segment, StripeNo(extent.record_position // STRIPE_BYTES)))
-        return self.read_now(extent, start, stop) is not None
+        if self.read_now(extent, start, stop) is None:
+            return False
+        self._reads.damage.healed(extent)
+        return True
 
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
         """As `read`, if the bytes are cached and verify; None otherwise. Never waits."""

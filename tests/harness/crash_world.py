@@ -303,7 +303,7 @@ async def compact(world: World) -> None:
 
 
 async def set_retention(world: World) -> None:
-    world.cache.set_retention(RetentionOptions(size_bytes_max=world.rng.randrange(1 << 20, 1 << 30)))
+    world.cache.eviction.set_retention(RetentionOptions(size_bytes_max=world.rng.randrange(1 << 20, 1 << 30)))
 
 
 async def reopen(world: World) -> None:
