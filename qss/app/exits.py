@@ -16,6 +16,7 @@ class Exit(enum.IntEnum):
     DATA = 5  # data at risk, damaged or lost
     CORRECTED = 10  # fsck: everything found was repaired
     FOUND = 11  # fsck: something was found and is left; nothing is lost
+    DIFFERENT = 12  # snapshot diff: something has changed
 
 
 _TABLE = ((Refused, Exit.REFUSED), (FsError, Exit.REFUSED), (Retryable, Exit.UNREACHABLE), (Damaged, Exit.DATA))

@@ -56,8 +56,8 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     async with open_nodes(settings, host) as nodes:
         parts = _put_together(settings, keys, nodes, host, mount)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_leave_with_parent, nursery.cancel_scope)
-            nursery.start_soon(_leave_on_signal, nursery.cancel_scope)
+            nursery.start_soon(leave_with_parent, nursery.cancel_scope)
+            nursery.start_soon(leave_on_signal, nursery.cancel_scope)
             nursery.start_soon(_wake_on_seal, mount, parts)
             await nursery.start(serve_control, settings.offload_socket, _methods(*parts))
             await parts[1].run()
@@ -107,7 +107,7 @@ def _put_together(
     return vault, courier
 
 
-async def _leave_with_parent(scope: trio.CancelScope) -> None:
+async def leave_with_parent(scope: trio.CancelScope) -> None:
     """Standard input is a pipe that the mount process holds; its end, however it came, is ours."""
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
         while await stream.receive_some(1024):
@@ -116,7 +116,8 @@ async def _leave_with_parent(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _leave_on_signal(scope: trio.CancelScope) -> None:
+async def leave_on_signal(scope: trio.CancelScope) -> None:
+    """SIGTERM and SIGINT end everything in the scope."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
             scope.cancel()

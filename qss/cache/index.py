@@ -11,7 +11,7 @@ LIVE (bytes of files that point into each segment) is not journaled: it follows 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from qss.ids import SegmentId
 
 _LIVE: Final = struct.Struct("<Q")
 _EXTENT_PART: Final = struct.Struct("<Q12xI")  # ExtentRow: segment … length
+_EXTENTS: Final = Table.EXTENTS
 _APPLIED: Final = b"index.applied"  # in META, the one row that is not journaled
 
 
@@ -108,18 +109,18 @@ class Index:
         """Number of rows."""
         return int(self._txn.stat(self._dbs[table])["entries"])
 
-    def apply(self, ops: Iterable[Op]) -> None:
+    def apply(self, ops: Sequence[Op]) -> None:
         """Make the rows what the ops say. Raises Damaged when LMDB fails; then the transaction is lost (`reset`)."""
         put, delete, dbs = self._txn.put, self._txn.delete, self._dbs
         try:
             for table, key, before, after in ops:
-                if table is Table.EXTENTS:
+                if table is _EXTENTS:
                     self._count(before, after)
-                if after is None:
-                    delete(key, b"", dbs[table])
-                else:
+                if after is not None:
                     put(key, after, True, True, False, dbs[table])
-                self.changes += 1
+                else:
+                    delete(key, b"", dbs[table])
+            self.changes += len(ops)
         except lmdb.Error as error:
             raise Damaged(f"the index cannot be written: {error}") from error
 

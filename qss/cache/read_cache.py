@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypedDict
 
 import trio
 
+from qss.cache.access import AGAIN, WHOLE, CachedFile, FileKey, Ghosts
 from qss.cache.damage import DamageBook
 from qss.cache.scan import file_length
-from qss.errors import CorruptData, Damaged, FsError, QssError, Retryable
+from qss.errors import CorruptData, Damaged, FsError, NoSpace, QssError, Retryable
 from qss.formats.record import decode_head, head_bytes, verify_blocks
 from qss.formats.tables import ExtentRow
 from qss.host import Disk
@@ -39,19 +39,8 @@ FETCH_WAIT_S_FIRST: Final = 0.25
 FETCH_WAIT_S_MAX: Final = 2.0
 
 StripeKey = tuple[SegmentId, StripeNo]
-FileKey = tuple[SegmentId, int]  # stripe number, or WHOLE
-WHOLE: Final = -1
 Following = Callable[[SegmentId], tuple[SegmentId, int] | None]
 """The data segment written after this one and its number of stripes elsewhere, if it is known."""
-
-
-@dataclass(slots=True)
-class CachedFile:
-    """One file with bytes of a segment: the whole of it, or one stripe."""
-
-    path: Path
-    length: int  # bytes; of the open segment only what it had when first seen
-    used_s: float  # our access clock
 
 
 class Figures(TypedDict):
@@ -86,8 +75,10 @@ class ReadCache:
         self._slots = trio.CapacityLimiter(FETCHES_IN_FLIGHT_MAX)
         self._missed: OrderedDict[StripeKey, None] = OrderedDict()
         self._ahead: OrderedDict[FileKey, int] = OrderedDict()  # fetched ahead, untouched: stripes of its segment
+        self.room: Callable[[int], Awaitable[None]] | None = None  # for so many bytes; raises NoSpace
         self.nursery: trio.Nursery | None = None  # background fetches; without one only what is asked for is fetched
         self.files: dict[FileKey, CachedFile] = {}
+        self.ghosts = Ghosts()
         self.bad_local: set[FileKey] = set()  # whole segments with a damaged block: read through stripes instead
         self.damage = DamageBook()
         self.may_drop: Callable[[SegmentId], bool] = lambda _: False
@@ -105,7 +96,9 @@ class ReadCache:
         stale = self._handles.pop(key, None)
         if stale is not None:
             self._disk.close(stale)
-        self.files[key] = CachedFile(self.stripe_path(key), length, used_s)
+        file = self.files[key] = CachedFile(self.stripe_path(key), length, used_s)
+        if self.ghosts.came_back(key):
+            file.visits = AGAIN
 
     def stripe_path(self, key: StripeKey) -> Path:
         return self._stripes_path / f"{segment_text(key[0])}-{key[1]}{STRIPE_SUFFIX}"
@@ -126,6 +119,12 @@ class ReadCache:
         with contextlib.suppress(FileNotFoundError):
             self._disk.remove(file.path)
         return file.length
+
+    def let_go(self) -> None:
+        """Close what somebody else has unlinked: an open file keeps its space. For files that are not ours."""
+        for key in [key for key in self._handles if key in self.files and not self._disk.exists(self.files[key].path)]:
+            self._disk.close(self._handles.pop(key))
+            del self.files[key]
 
     def close(self) -> None:
         for handle in self._handles.values():
@@ -174,7 +173,7 @@ class ReadCache:
 
     def _read_here(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
         segment, position, record_length, skip, _ = extent
-        handle, base = self._locate(segment, position)
+        handle, base = self._locate(segment, position, position + skip + start)
         if handle is None:
             return None
         start += skip
@@ -201,8 +200,9 @@ class ReadCache:
             return data
         return memoryview(data)[start - block_start : stop - block_start]
 
-    def _locate(self, segment: SegmentId, position: int) -> tuple[Handle | None, int]:
-        """Open file with this place of a segment, and the place in the segment where that file begins."""
+    def _locate(self, segment: SegmentId, position: int, touched: int) -> tuple[Handle | None, int]:
+        """Open file with this place of a segment, and the place in the segment where that file begins. `touched`:
+        where exactly it is read."""
         key: FileKey = (segment, WHOLE)
         base = 0
         file = self.files.get(key)
@@ -215,7 +215,7 @@ class ReadCache:
                     self._touch(segment, StripeNo(stripe))
             elif file is None:
                 return None, 0
-        file.used_s = trio.current_time()
+        file.touch(trio.current_time(), touched)
         handles = self._handles
         handle = handles.get(key)
         if handle is not None:
@@ -375,9 +375,11 @@ class ReadCache:
                 with trio.move_on_after(self._deadline_s):
                     while True:
                         try:
+                            if self.room is not None:
+                                await self.room(STRIPE_BYTES)
                             await self._vault.fetch(*key, path)
                             break
-                        except (Damaged, Retryable):
+                        except (Damaged, Retryable, NoSpace):
                             self.fetch_failures += 1
                         await trio.sleep(wait_s)
                         wait_s = min(wait_s * 2, FETCH_WAIT_S_MAX)

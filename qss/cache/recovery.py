@@ -28,7 +28,7 @@ from qss.cache.index_file import DATA_FILE, digest_of, last_txnid, verify_tree
 from qss.cache.marker import Marker, read_marker
 from qss.cache.scan import any_op, file_length, frames_of, header_of, segments_in, verified_length
 from qss.cache.segment_log import LogFile, Numbers, SegmentLog
-from qss.cache.shelf import is_receipt
+from qss.cache.shelf import is_quiet
 from qss.errors import CorruptData, Damaged
 from qss.formats.journal import Batch, Op, PackedOp, ops_of
 from qss.formats.record import SEGMENT_HEADER_BYTES
@@ -149,13 +149,15 @@ def catch_up(root: Path, host: Host, map_bytes: int, data: SegmentLog, journal: 
     return index
 
 
-def replay_into(index: Index, root: Path, host: Host, applied: Applied, *, same_boot: bool) -> Applied:
+def replay_into(
+    index: Index, root: Path, host: Host, applied: Applied, *, same_boot: bool, data_elsewhere: bool = False
+) -> Applied:
     """Bring an index to the end of the journal and touch nothing else, neither logs nor LMDB's file (nothing is
-    committed): for qss.fsck. Raises CorruptData (it does not fit the journal) and Damaged."""
+    committed): for qss.fsck and snapshots. Raises CorruptData (it does not fit the journal) and Damaged."""
     numbers = Numbers(SegmentId(1))
     data = SegmentLog(host.disk, root / "data", SegmentKind.DATA, numbers)
     journal = SegmentLog(host.disk, root / "journal", SegmentKind.JOURNAL, numbers)
-    recovery = _Recovery(host, index, data, journal, same_boot, marker=read_marker(host, root))
+    recovery = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker=read_marker(host, root))
     reached, _ = recovery.replay(applied)
     recovery.to_cut(reached)
     return reached
@@ -244,9 +246,7 @@ class _Recovery:
         recovered.rebuilt = applied == NOTHING_APPLIED and bool(self._journal_ids)
         recovered.cut_bytes = self._cut
         left = self._journal.open
-        recovered.unsealed = left is not None and any_op(
-            self._disk, left.handle, lambda table, key: not is_receipt(table, key)
-        )
+        recovered.unsealed = left is not None and any_op(self._disk, left.handle, lambda op: not is_quiet(op))
         for log in (self._data, self._journal):
             ids = segments_in(self._disk, log.directory)
             recovered.local[log.kind] = {segment: file_length(self._disk, log.path_of(segment)) for segment in ids}
@@ -296,7 +296,8 @@ class _Recovery:
                     if self._disk.size(handle) < position:
                         raise CorruptData("the index is ahead of the journal")
                 elif header is None or (header.previous, header.previous_length) != before:
-                    if header is not None and before == _NO_SEGMENT:
+                    # The first journal of all may be lost with the power before anything was synced; no row names it.
+                    if header is not None and before == _NO_SEGMENT and header.previous in self._sealed_ahead():
                         raise Damaged(f"journal segment {header.previous:016x} is missing")
                     return
                 for end, batch in frames_of(self._disk, handle, position):

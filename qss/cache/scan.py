@@ -9,9 +9,8 @@ from typing import Final
 
 from qss.cache.segment_log import LOG_SUFFIX
 from qss.errors import CorruptData
-from qss.formats.journal import Batch, ops_of, scan_frames
+from qss.formats.journal import Batch, PackedOp, ops_of, scan_frames
 from qss.formats.record import SEGMENT_HEADER_BYTES, SegmentHeader, head_bytes, scan_stripe
-from qss.formats.tables import Table
 from qss.host import Disk
 from qss.host.disk import Handle
 from qss.ids import SegmentId
@@ -85,11 +84,9 @@ def _readings(disk: Disk, handle: Handle, base: int) -> Iterator[bytes]:
         yield stripe
 
 
-def any_op(disk: Disk, handle: Handle, wanted: Callable[[Table, bytes], bool]) -> bool:
-    """Whether a journal file changes a row that is wanted: (table, key)."""
-    return any(
-        wanted(op.table, op.key) for _, batch in frames_of(disk, handle, SEGMENT_HEADER_BYTES) for op in ops_of(batch)
-    )
+def any_op(disk: Disk, handle: Handle, wanted: Callable[[PackedOp], bool]) -> bool:
+    """Whether a journal file has a change that is wanted."""
+    return any(wanted(op) for _, batch in frames_of(disk, handle, SEGMENT_HEADER_BYTES) for op in ops_of(batch))
 
 
 def verified_length(disk: Disk, path: Path) -> int:

@@ -81,11 +81,6 @@ class SegmentLog:
         """How far the log reaches: (segment, bytes)."""
         return (self.open.segment, self.open.position) if self.open else self.last
 
-    @property
-    def next_number(self) -> int:
-        """Number of the next frame in its segment."""
-        return self.open.count if self.open else 0
-
     def take_over(self, segment: SegmentId, length: int, count: int) -> LogFile:
         """A segment found on the disk that has no row yet, as one just closed. The caller queues or reopens it."""
         path = self.path_of(segment)
@@ -126,9 +121,10 @@ class SegmentLog:
         """
         file = self.open or self._create()
         length = len(payload)
-        end = file.position + head_bytes(length) + length
-        if end <= segment_bytes_max and file.position // STRIPE_BYTES == (end - 1) // STRIPE_BYTES:
-            return [(offset, self._write_record(file, file.position, ino, offset, payload))]  # nearly always
+        position = file.position
+        end = position + head_bytes(length) + length
+        if end <= segment_bytes_max and position // STRIPE_BYTES == (end - 1) // STRIPE_BYTES:
+            return [(offset, self._write_record(file, position, ino, offset, payload))]  # nearly always
         view = memoryview(payload)
         extents = []
         while view:
@@ -165,10 +161,11 @@ class SegmentLog:
         file = self.open or self._create()
         start = file.position
         try:
-            for frame in frames:
-                at = frame_position(file.position, len(frame))
+            for frame in frames:  # nearly always one
+                length = len(frame)
+                at = frame_position(file.position, length)
                 self._disk.pwrite(file.handle, [frame], at)
-                file.position = at + len(frame)
+                file.position = at + length
         except (FsError, OSError):
             self._cut_back(file, start)
             raise
@@ -177,16 +174,17 @@ class SegmentLog:
     def _write_record(
         self, file: LogFile, position: int, ino: int, offset: int, payload: bytes | memoryview
     ) -> ExtentRow:
-        head = encode_head(ino, offset, sequence_of(file.segment, file.count), payload)
+        segment = file.segment
+        head = encode_head(ino, offset, sequence_of(segment, file.count), payload)
         length = len(payload)
         try:
-            self._disk.pwrite(file.handle, [head, payload], position)
+            written = self._disk.pwrite(file.handle, [head, payload], position)
         except (FsError, OSError):
             self._cut_back(file, file.position)
             raise
         file.count += 1
-        file.position = position + len(head) + length
-        return ExtentRow(file.segment, position, length, 0, length)
+        file.position = position + written
+        return ExtentRow(segment, position, length, 0, length)
 
     def _create(self) -> LogFile:
         if self._stump is not None:  # must not lie between two segments when the log is read again

@@ -1,6 +1,6 @@
 """Giving space back: which dead segments may go, and how far each has gone. docs/adr/0004.
 
-    no live byte ─ 1 marked CONDEMNED in the journal ─ 2 mark synced, local copy unlinked
+    no live byte, no snapshot needs it ─ 1 marked CONDEMNED in the journal ─ 2 mark synced, local copy unlinked
                  ─ 3 the newest root and the one before it include the mark ─ offload deletes the shards
                  ─ 4 row finished; removed as soon as a newer data segment has a row
 
@@ -15,10 +15,12 @@ from typing import Final
 
 import trio
 
+from qss.cache.access import WHOLE
 from qss.cache.durability import Durability
 from qss.cache.ledger import Ledger
-from qss.cache.read_cache import WHOLE, ReadCache
+from qss.cache.read_cache import ReadCache
 from qss.cache.shelf import Shelf
+from qss.cache.snapshots import Snapshots
 from qss.errors import NoSpace
 from qss.formats.journal import Op
 from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
@@ -47,6 +49,15 @@ def dead(rows: Rows, live: Mapping[SegmentId, int], *, never_stored: bool) -> li
     return sorted(found)
 
 
+def lifeless(rows: Rows, live: Mapping[SegmentId, int]) -> list[SegmentId]:
+    """Data segments without a live byte that are not condemned, settled or not. Pure."""
+    return [
+        segment
+        for segment, row in rows.items()
+        if row.kind is SegmentKind.DATA and row.state is not SegmentState.CONDEMNED and segment not in live
+    ]
+
+
 def deletable(rows: Rows, fallback: SegmentId) -> list[SegmentId]:
     """Condemned segments whose mark is in both newest roots. `fallback`: newest journal of the older one. Pure."""
     return sorted(
@@ -69,12 +80,15 @@ def finished(rows: Rows) -> list[SegmentId]:
 class Space:
     """Dead segments of one cache. Lives on its trio thread."""
 
-    def __init__(self, host: Host, ledger: Ledger, shelf: Shelf, reads: ReadCache, durability: Durability) -> None:
+    def __init__(
+        self, host: Host, ledger: Ledger, shelf: Shelf, reads: ReadCache, durability: Durability, snapshots: Snapshots
+    ) -> None:
         self._host = host
         self._ledger = ledger
         self._shelf = shelf
         self._reads = reads
         self._durability = durability
+        self._snapshots = snapshots
         self._stored_s = trio.current_time()  # when the last receipt came
 
     def receipt_came(self) -> None:
@@ -91,14 +105,16 @@ class Space:
         The marks must get into a root: the caller sees to a cut. On a full disk nothing is marked; eviction comes
         first.
         """
-        live = self._ledger.index.live_all()
-        segments = dead(self._shelf.rows, live, never_stored=at_once or self._may_skip_storing())
-        if segments:
-            try:
+        live, rows = self._ledger.index.live_all(), self._shelf.rows
+        segments = dead(rows, live, never_stored=at_once or self._may_skip_storing())
+        try:
+            self._snapshots.note_dead(lifeless(rows, live))
+            segments = [segment for segment in segments if not self._snapshots.holds(segment)]
+            if segments:
                 mark = self._ledger.journal.ensure_open().segment  # where the ops below go
                 self._put({s: self._condemned(s)._replace(needs_upto=mark) for s in segments})
-            except NoSpace:
-                return 0
+        except NoSpace:
+            return 0
         return len(segments)
 
     async def unlink(self) -> int:
@@ -143,13 +159,15 @@ class Space:
         self._put(dict.fromkeys(finished(self._shelf.rows)))
 
     def reclaimable_bytes(self) -> int:
-        """Dead bytes in segments that still hold live ones."""
+        """Dead bytes in segments that still hold live ones, and that no snapshot needs."""
         live = self._ledger.index.live_all()
         rows = self._shelf.rows.items()
         return sum(
             max(row.length - live.get(segment, 0), 0)
             for segment, row in rows
-            if row.kind is SegmentKind.DATA and row.state is not SegmentState.CONDEMNED
+            if row.kind is SegmentKind.DATA
+            and row.state is not SegmentState.CONDEMNED
+            and not self._snapshots.holds(segment)
         )
 
     # -- inside
@@ -175,10 +193,12 @@ class Space:
             ops.append(
                 Op(Table.SEGMENTS, u64_key(segment), before.pack() if before else None, row.pack() if row else None)
             )
-        ops = [op for op in ops if op.before != op.after]
+        gone = [segment for segment, row in after.items() if row is None]
+        ops = [op for op in ops if op.before != op.after] + self._snapshots.forget_ops(gone)
         if not ops:
             return
         self._ledger.write(ops)
+        self._snapshots.forgotten(gone)
         for segment, row in after.items():
             if row is None:
                 rows.pop(segment, None)

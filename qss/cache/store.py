@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import trio
 
-from qss.cache.admission import Admission
+from qss.cache.admission import Admission, Limits, Pressure
 from qss.cache.change import Change
 from qss.cache.compaction import Compactor
 from qss.cache.damage import DamageBook
@@ -21,24 +21,22 @@ from qss.cache.index import Index
 from qss.cache.index_rows import IndexRows
 from qss.cache.inventory import Inventory
 from qss.cache.ledger import Ledger
-from qss.cache.options import CacheOptions, RetentionOptions
+from qss.cache.options import CacheOptions
 from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
-from qss.cache.retention import EvictionReport, Victim
+from qss.cache.retention import EvictionReport
 from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
-from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
+from qss.cache.upkeep import Levers, Upkeep
+from qss.errors import CorruptData, Damaged, FsError, NoSpace, ObjectMissing
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
-from qss.limits import MIB, STRIPE_BYTES
+from qss.limits import STRIPE_BYTES
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
 
-_TICK_S: Final = 1.0
-_EVICT_EVERY_S: Final = 5.0
-_ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
-_NUMBERS_BETWEEN_MAX: Final = 8  # segments of other kinds between two data segments, to look past
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
 _log = logging.getLogger("qss.cache")
@@ -69,25 +67,36 @@ class SegmentCache(IndexRows):
         self._ledger = Ledger(recovered.index, recovered.data, recovered.journal, self._reopened_index)
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
-        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._following)
+        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
         self._reads.may_drop = self._shelf.is_elsewhere
-        self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability)
-        self._admission = Admission(
-            lambda: host.disk.free_bytes(root)[0], self._make_room,
-            options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
+        self.snapshots = Snapshots(
+            host.clock, self._ledger, self._shelf, self._durability, self._end_for_snapshot, self._mark_dirty
+        )
+        self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability, self.snapshots)
+        self._eviction = Eviction(
+            host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
+        )
+        levers = Levers(lambda: self._dirty_since, self._try_to_close_logs, self._condemn)
+        self._upkeep = Upkeep(
+            levers, root, host, options, self._ledger, self._durability, self._space, self._eviction
         )  # fmt: skip
-        inventory = Inventory(host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission)
+        limits = Limits(options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s)
+        self._admission = Admission(lambda: host.disk.free_bytes(root)[0], self._upkeep.make_room, limits)
+        self._upkeep.admission = self._admission
+        self._reads.room = self._admission.room_for_fetch
+        inventory = Inventory(
+            host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission, self.snapshots
+        )
         self._compactor = Compactor(
             self, inventory, options.compact_bytes_per_s, options.compact_waste, options.compact_waste_bytes_min
         )
-        self._eviction = Eviction(
-            host.disk, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
-        )
         self._dirty_since: float | None = None  # trio's clock; None: nothing to cut
+        self._uncut_bytes = 0  # content since the last cut
         self._news = False  # of sealed segments
         self._news_event = trio.Event()
         self._published_event = trio.Event()
-        self._wake = trio.Event()
+        self.on_sealed: Callable[[SegmentId, int], None] = lambda _segment, _length: None
+        self.on_unreadable: Callable[[ExtentRow, int, int, str], None] = lambda *_what: None
         self._note_local(recovered)
         if recovered.unsealed or self._space.waiting:
             self._mark_dirty()
@@ -127,7 +136,9 @@ class SegmentCache(IndexRows):
         if recovered.cut_bytes or recovered.local[SegmentKind.JOURNAL].keys() != {_id_of(path) for path in journals}:
             recovered.index.close()
             raise Damaged("the journals brought back do not make a whole")
-        recovered.numbers.next_segment = max(recovered.numbers.next_segment, SegmentId(next_segment + 1))
+        newest_live = max(recovered.index.live_all(), default=0)  # roots written before 2026-11-21 may name less
+        behind = SegmentId(max(next_segment, newest_live + 1) + 1)
+        recovered.numbers.next_segment = max(recovered.numbers.next_segment, behind)
         cache = cls(root, host, options, None, recovered)
         await cache._durability.settle()
         unplaced = {segment for segment, row in cache._shelf.rows.items() if row.state is SegmentState.SEALED}
@@ -142,8 +153,9 @@ class SegmentCache(IndexRows):
         async with trio.open_nursery() as nursery:
             self._reads.nursery = nursery
             nursery.start_soon(self._compactor.run)
+            nursery.start_soon(self._eviction.run)
             try:
-                await self._maintain()
+                await self._upkeep.run()
             finally:
                 self._reads.nursery = None
 
@@ -151,9 +163,12 @@ class SegmentCache(IndexRows):
         """Seal what is open, checkpoint, close."""
         with trio.CancelScope(shield=True):
             try:
-                await self.cut()
+                with contextlib.suppress(NoSpace):  # what the logs have is sealed after the next start
+                    await self.cut()
                 await self._durability.sync_local()
-                await self._durability.mark_closed()
+                with contextlib.suppress(NoSpace):
+                    await self._durability.mark_closed()
+                self._eviction.note_access()
             finally:
                 self._let_go()
 
@@ -172,6 +187,11 @@ class SegmentCache(IndexRows):
             return True
         return (segment, StripeNo(position // STRIPE_BYTES)) in self._reads.files
 
+    @property
+    def revision(self) -> tuple[SegmentId, int]:
+        """Changes with every commit."""
+        return self._journal.reach
+
     def reach_of(self, segment: SegmentId) -> int | None:
         """Bytes of a data segment, sealed or not; None: there is no such."""
         row = self._shelf.rows.get(segment)
@@ -180,23 +200,34 @@ class SegmentCache(IndexRows):
         files = [*self._data.closing, self._data.open]
         return next((file.position for file in files if file is not None and file.segment == segment), None)
 
-    def commit(self, change: Change) -> None:
-        """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace."""
+    def commit(self, change: Change, *, quiet: bool = False) -> None:
+        """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace.
+
+        `quiet`: it is not worth a cut, and rides with the next one (qss.cache.shelf.is_quiet must say so too)."""
         ops = change.ops()
         if not ops:
             return
         self._ledger.write(ops)
-        self._mark_dirty()
-        if self._journal.reach[1] >= self._options.journal_bytes:
-            with contextlib.suppress(OSError):  # the change is made; the journal grows until it can be closed
-                self._close_logs()
+        if not quiet:
+            self._mark_dirty()
+        if self._journal.reach[1] >= self._options.journal_bytes or self._uncut_bytes >= self._options.seal_bytes:
+            self._try_to_close_logs()
 
     # -- content
 
     async def admit(self, count: int) -> None:
         """Wait until `count` more bytes may be written (back-pressure). Returns at once while there is room.
         Raises NoSpace after the deadline."""
-        await self._admission.admit(count)
+        await self._admission.admit(count + _LOG_OVERHEAD_BYTES)
+
+    def check_names(self) -> None:
+        """Before something is made that takes room for good. Raises NoSpace when the rest is kept for deleting."""
+        self._admission.check_names()
+
+    @property
+    def pressure(self) -> Pressure:
+        """What writers meet at the moment."""
+        return self._admission.pressure
 
     def append(self, ino: Ino, offset: int, payload: bytes | memoryview) -> list[tuple[int, ExtentRow]]:
         """Append file content to the data log: (file offset, extent) for each record written, in order.
@@ -204,10 +235,11 @@ class SegmentCache(IndexRows):
 
         Raises NoSpace at the hard limit of the disk."""
         self._admission.spend(len(payload) + _LOG_OVERHEAD_BYTES)
+        self._uncut_bytes += len(payload)
         extents = self._data.append_record(ino, offset, payload, self._options.segment_bytes)
         file = self._reads.segment_file(extents[-1][1].segment)
         if file is None:  # a new segment has begun
-            self._wake.set()
+            self._upkeep.wake()
             for _, extent in extents:
                 self._reads.add_segment(extent.segment, self._data.path_of(extent.segment), 0, trio.current_time())
         return extents
@@ -215,7 +247,18 @@ class SegmentCache(IndexRows):
     async def read(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview:
         """Verified bytes [start, stop) relative to the extent. Fetches through the vault on a miss.
         Raises FsError(EIO) when they cannot be had within the deadline, or do not verify anywhere."""
-        return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
+        try:
+            return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
+        except FsError as error:
+            self.on_unreadable(extent, start, stop, error.detail)
+            raise
+
+    async def readable(self, extent: ExtentRow, start: int, stop: int) -> bool:
+        """Whether `read` would give these bytes now; fetches if it must."""
+        if self.read_now(extent, start, stop) is None and self._shelf.stripes_elsewhere(extent.segment):
+            with contextlib.suppress(FsError):
+                await self._reads.bring((extent.segment, StripeNo(extent.record_position // STRIPE_BYTES)))
+        return self.read_now(extent, start, stop) is not None
 
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
         """As `read`, if the bytes are cached and verify; None otherwise. Never waits."""
@@ -326,8 +369,7 @@ class SegmentCache(IndexRows):
 
     async def reclaim(self) -> int:
         """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
-        self._condemn()
-        return await self._space.unlink()
+        return await self._upkeep.reclaim()
 
     async def compact_one(self) -> bool:
         """Empty the segment that is worth it most, or look at it first; False: none is. The loop of `run` does this."""
@@ -339,20 +381,14 @@ class SegmentCache(IndexRows):
 
     # -- retention
 
-    def set_retention(self, retention: RetentionOptions) -> None:
-        """From now on, and after a restart, in place of what was configured. Raises NoSpace."""
-        self._eviction.set_retention(retention)
-
     @property
-    def retention(self) -> RetentionOptions:
-        return self._eviction.retention
-
-    def plan_eviction(self, *, all_: bool = False) -> list[Victim]:
-        """What `evict` would free now, and why."""
-        return self._eviction.plan(all_=all_)
+    def eviction(self) -> Eviction:
+        """The retention in force, what it would do, and what is pinned."""
+        return self._eviction
 
     async def evict(self, *, all_: bool = False) -> EvictionReport:
-        """Unlink local copies that are safe elsewhere, as the policy says, or all of them."""
+        """Unlink local copies that are safe elsewhere, as the policy says, or all that are not pinned."""
+        await self._eviction.refresh()
         return await self._eviction.evict(self._eviction.plan(all_=all_))
 
     def facts(self) -> CacheFacts:
@@ -369,11 +405,14 @@ class SegmentCache(IndexRows):
             unsealed_bytes=sum(file.position for file in logs),
             at_risk_age_s=max(ages, default=0.0),
             reclaimable_bytes=self._space.reclaimable_bytes(),
+            snapshots=len(self.snapshots.rows),
+            snapshot_bytes=self.snapshots.held_bytes(),
             moved_bytes=self._compactor.moved_bytes,
             live_bytes=self._ledger.index.live_total,
             disk_free_bytes=free,
             disk_total_bytes=total,
             writers_waiting=self._admission.waiting,
+            writers_refused=self._admission.refused,
             replayed_batches=self._replayed,
             **shelf.figures(),
             **reads.figures({s for s, row in shelf.rows.items() if row.kind is SegmentKind.JOURNAL}),
@@ -385,30 +424,43 @@ class SegmentCache(IndexRows):
         if self._dirty_since is None:
             self._dirty_since = trio.current_time()
         if self._ledger.index.changes >= self._options.checkpoint_changes_max:
-            self._wake.set()
+            self._upkeep.wake()
+
+    def _try_to_close_logs(self) -> None:
+        """Where nobody waits for it: when the disk fails they grow on until they can be closed."""
+        with contextlib.suppress(OSError):
+            self._close_logs()
 
     def _close_logs(self) -> None:
-        """The cut itself, at one moment: both logs end here together. `settle` does the slow part."""
+        """The cut itself, at one moment: both logs end here together. `settle` does the slow part. Raises OSError."""
         if self._data.open is not None and self._data.open.count:
             self._data.close_open()
         file = self._journal.close_open()
         if file is not None:
             file.needs_upto = self._data.last[0]
             for closed in self._data.closing:
-                if not closed.dead_from and not self._ledger.index.live_bytes(closed.segment):
+                live = self._ledger.index.live_bytes(closed.segment) or self.snapshots.holds(closed.segment)
+                if not live and not closed.dead_from:
                     closed.dead_from = file.segment
         self._dirty_since = None
-        self._wake.set()
+        self._uncut_bytes = 0
+        self._upkeep.wake()
+
+    def _end_for_snapshot(self) -> None:
+        self._condemn()  # what is dead belongs to no later snapshot
+        if self._dirty_since is not None:
+            self._close_logs()
 
     def _on_sealed(self, file: LogFile, row: SegmentRow) -> None:
         self._shelf.rows[file.segment] = row
         known = self._reads.segment_file(file.segment)
         self._reads.add_segment(file.segment, file.path, row.length, known.used_s if known else trio.current_time())
+        self.on_sealed(file.segment, row.length)
         self._news = True
         self._news_event.set()
         self._news_event = trio.Event()
 
-    def _condemn(self, *, at_once: bool = False) -> None:
+    def _condemn(self, at_once: bool = False) -> None:
         if self._space.condemn(at_once=at_once):
             self._mark_dirty()
 
@@ -417,37 +469,6 @@ class SegmentCache(IndexRows):
         if op.before != op.after:
             self._ledger.write([op])
             self._shelf.rows[segment] = row
-
-    async def _maintain(self) -> None:
-        checkpoint_s = evicted_s = trio.current_time()
-        while True:
-            with trio.move_on_after(_TICK_S):
-                await self._wake.wait()
-            self._wake = trio.Event()
-            now = trio.current_time()
-            try:
-                if self._dirty_since is not None and now - self._dirty_since >= self._options.seal_after_s:
-                    self._close_logs()
-                await self._durability.settle()
-                await self.reclaim()
-                many = self._ledger.index.changes >= self._options.checkpoint_changes_max
-                if many or now - checkpoint_s >= self._options.checkpoint_every_s:
-                    await self._durability.checkpoint()
-                    checkpoint_s = now
-                if now - evicted_s >= _EVICT_EVERY_S:
-                    await self.evict()
-                    evicted_s = now
-            except (QssError, OSError):
-                _log.exception("the cache could not be maintained; trying again")
-                await trio.sleep(_TICK_S)
-
-    async def _make_room(self) -> None:
-        """Writers are waiting: free what is dead, then what is safe, least recently used first."""
-        self._condemn(at_once=True)
-        await self._space.unlink()
-        await self.evict()
-        more = self._eviction.plan(free_bytes_min=self._options.free_bytes_soft + _ROOM_BYTES)
-        await self._eviction.evict(more)
 
     def _note_local(self, recovered: Recovered) -> None:
         disk, now, wall_ns = self._host.disk, trio.current_time(), self._host.clock.now_ns()
@@ -460,14 +481,7 @@ class SegmentCache(IndexRows):
                 path = log.path_of(segment)
                 self._reads.add_segment(segment, path, length, used_s(path))
         self._reads.find_stripes(used_s)
-
-    def _following(self, segment: SegmentId) -> tuple[SegmentId, int] | None:
-        """The data segment behind this one; journals and checkpoints take numbers in between."""
-        for number in range(segment + 1, segment + 1 + _NUMBERS_BETWEEN_MAX):
-            row = self._shelf.rows.get(SegmentId(number))
-            if row is not None and row.kind is SegmentKind.DATA:
-                return SegmentId(number), self._shelf.stripes_elsewhere(SegmentId(number))
-        return None
+        self._eviction.recall_access()
 
     def _reopened_index(self) -> Index:
         return catch_up(self._root, self._host, self._options.index_map_bytes, self._data, self._journal)
