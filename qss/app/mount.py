@@ -20,8 +20,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -32,7 +31,7 @@ from qss.app import mountpoint as places
 from qss.app import snapshot_mount
 from qss.app.carriers import RemoteVault
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
-from qss.app.exits import exit_of
+from qss.app.exits import exit_of, ungrouped
 from qss.app.hooks import UserHooks
 from qss.app.identity import check_key, read_identity
 from qss.app.logs import start_logging
@@ -88,7 +87,8 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)
             nursery.start_soon(process.relay_seals)
-            nursery.start_soon(_timetable(cache, settings, host).run)
+            if not mount.read_only:
+                nursery.start_soon(_timetable(cache, settings, host).run)
             nursery.start_soon(process.unreadable.run)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             await nursery.start(process.supervisor.run)
@@ -162,20 +162,6 @@ async def _wind_down(process: MountProcess) -> None:
 def _offload_command(settings: Settings, log_file: Path | None) -> list[str]:
     command = [sys.executable, "-m", "qss.app.offload", "--config", str(settings.source)]
     return [*command, "--log-file", str(log_file)] if log_file else command
-
-
-@contextmanager
-def ungrouped() -> Iterator[None]:
-    """Of several tasks that ended together, the one error that says what the user can do."""
-    try:
-        yield
-    except ExceptionGroup as group:
-        reasons = group.subgroup(QssError)
-        while isinstance(reasons, ExceptionGroup):
-            reasons = reasons.exceptions[0]  # type: ignore[assignment]
-        if reasons is None:
-            raise
-        raise reasons from group
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -62,14 +62,19 @@ class MountProcess:
     calls: Calls = field(default_factory=Calls)
 
     unreadable: Unreadable = field(init=False)
+    sealed_ns: int = 0  # when the last seal was durable, wall clock
     sealed: list[tuple[SegmentId, int]] = field(default_factory=list)  # and their bytes, since the last hook
 
     def __post_init__(self) -> None:
         self.drain_s = self.settings.mount.drain_s
-        self.cache.on_sealed = lambda segment, count: self.sealed.append((segment, count))
+        self.cache.on_sealed = self._note_sealed
         self.cache.eviction.on_evicted = self._tell_evicted
         self.unreadable = Unreadable(self.cache, self.clock, self._tell_missing)
         self.cache.on_unreadable = self.unreadable.note
+
+    def _note_sealed(self, segment: SegmentId, count: int) -> None:
+        self.sealed.append((segment, count))
+        self.sealed_ns = self.clock.now_ns()
 
     def _tell_missing(self, place: Place) -> None:
         facts = {"segment": place.segment, "stripe": place.stripe, "paths": list(place.paths or ())}
@@ -124,11 +129,11 @@ def methods(process: MountProcess) -> Mapping[str, Method]:
 
 
 async def _wait_sealed(process: MountProcess, call: Call) -> Json:
-    """Return the count of seals as soon as it is not `seen` any more."""
+    """Return the count of seals, and when the last was, as soon as the count is not `seen` any more."""
     seen = call.params.get("seen")
     while process.seals == seen:
         await process.news.wait()
-    return process.seals
+    return {"seals": process.seals, "sealed_ns": process.sealed_ns}
 
 
 async def _where(process: MountProcess) -> Json:

@@ -28,7 +28,7 @@ import trio
 
 from qss.app import fetching, mountpoint
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
-from qss.app.exits import exit_of
+from qss.app.exits import exit_of, ungrouped
 from qss.app.identity import check_key, read_identity
 from qss.app.logs import start_logging
 from qss.app.mount_choices import mount_options
@@ -195,7 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
             held.enter_context(_scratch(folder, cut.name))
             mountpoint.prepare(given.mountpoint)
             socket = settings.mount_socket if recovered else folder / SOCKET
-            trio.run(run, Place(settings, cut, given.mountpoint, folder, socket), readiness, given.log_file)
+            with ungrouped():
+                trio.run(run, Place(settings, cut, given.mountpoint, folder, socket), readiness, given.log_file)
     except QssError as error:
         readiness.failed(error)
         log.error("%s", error)

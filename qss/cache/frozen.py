@@ -57,6 +57,8 @@ def replayed(root: Path, host: Host, map_bytes: int, point: RestorePoint) -> Ind
 
     Raises Damaged when they are not all there or do not verify to their ends.
     """
+    if not point.journals:
+        raise Damaged("a restore point without a journal")
     for folder in ("data", "journal", "index", "stripes"):
         host.disk.makedirs(root / folder)
     index = Index(root / "index", map_bytes)

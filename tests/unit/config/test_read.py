@@ -136,6 +136,7 @@ def test_any_value_of_any_key_is_read_or_refused(section, data):
     tables = {
         "filesystem": schema.filesystem(Path("/x")), "code": schema.CODE, "cache": schema.CACHE,
         "retention": schema.RETENTION, "offload": schema.OFFLOAD, "mount": schema.MOUNT,
+        "snapshots": schema.SNAPSHOTS,
         "hooks": schema.hooks(Path("/x")), "log": schema.logs(Path("/x")), "location": schema.location(Path("/x")),
     }  # fmt: skip
     key = data.draw(st.sampled_from(sorted(tables[section])))

@@ -234,3 +234,23 @@ async def test_a_cache_that_was_killed_is_sound(cache) -> None:
     assert offline_findings(killed, cache.scratch, OPTIONS) == []
     (killed / MARKER).write_text(json.dumps({"boot_id": "another", "txnid": 1}))
     assert offline_findings(killed, cache.scratch, OPTIONS) == []
+
+
+async def test_a_segment_that_only_a_snapshot_needs_has_lost_its_row(cache) -> None:
+    opened = await SegmentCache.open(cache.root, Host(), OPTIONS, None)
+    await opened.snapshots.create("kept")
+    fs = FileSystem(opened, Host().clock)
+    for number in range(30):
+        fs.unlink(ROOT_INO, b"file %d" % number)
+    await opened.reclaim()
+    fs.detach()
+    await opened.close()
+    assert cache.look().clean
+    opened = await SegmentCache.open(cache.root, Host(), OPTIONS, None)
+    change = opened.begin()
+    change.delete(Table.SEGMENTS, u64_key(cache.data[0]))
+    opened.commit(change)
+    await opened.close()
+    found = [each for each in cache.look().findings if each.kind is Kind.SNAPSHOT_LOST]
+    assert [each.subject for each in found] == ["snapshot kept"]
+    assert f"{cache.data[0]:016x}" in found[0].sentence
