@@ -26,6 +26,7 @@ class LocationOptions:
     secret_file: Path | None = None  # a file, mode 0600, with the secret in its first line
     labels: Mapping[str, str] = field(default_factory=dict)  # region, dc, rack, disk, provider …
     weight: float = 1.0  # relative to the others; scales the free space
+    draining: bool = False  # takes no new shard; those it has are moved elsewhere
 
 
 @dataclass(frozen=True, slots=True)

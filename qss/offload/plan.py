@@ -83,10 +83,10 @@ def choose_homes(
     try:
         homes = place(segment, count, locations, policy)
     except TooFewShards:
-        everyone = [LocationFacts(one.location, one.weight, one.labels) for one in locations]
+        everyone = [LocationFacts(one.location, one.weight, one.labels, leaving=one.leaving) for one in locations]
         homes = place(segment, count, everyone, policy)
     taken = set(homes)
-    spares = [one.location for one in locations if one.usable and one.location not in taken]
+    spares = [one.location for one in locations if one.takes and one.location not in taken]
     return {ShardNo(number): home for number, home in enumerate(homes)}, spares
 
 

@@ -71,6 +71,32 @@ class Vault:
         self._repairer = Repairer(nodes, keys, self._policy, self._fetcher, self._uploader, self.buffers)
         self._locating = trio.Lock()
 
+    @property
+    def policy(self) -> PlacementPolicy:
+        """How many shards of a segment may share a domain."""
+        return self._policy
+
+    @property
+    def fetcher(self) -> Fetcher:
+        """For whoever moves shards."""
+        return self._fetcher
+
+    @property
+    def uploader(self) -> Uploader:
+        """For whoever moves shards."""
+        return self._uploader
+
+    @property
+    def repairer(self) -> Repairer:
+        """For whoever moves shards."""
+        return self._repairer
+
+    def adopt(self, manifest: Manifest) -> Receipt:
+        """From now on the shards are where this manifest says: somebody has moved one and read it back."""
+        box = self.manifests.save(manifest)
+        self.damage.settle(manifest.segment.id, manifest.placed)
+        return manifest.receipt(object_length(manifest, len(box)))
+
     async def store(self, sealed: SealedSegment, path: Path) -> Receipt:
         """Put a segment's shards at k+m locations, or complete what an earlier call began.
 
