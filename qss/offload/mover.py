@@ -21,13 +21,13 @@ from typing import Final
 
 import trio
 
-from qss.errors import Damaged, QssError
+from qss.errors import Damaged, QssError, TooFewShards
 from qss.formats.manifest import Manifest
 from qss.formats.shard import HEADER_BYTES, ShardHeader
 from qss.ids import LocationId, SegmentId, StripeNo, segment_text
 from qss.offload.bandwidth import TokenBucket
 from qss.offload.census import GENERATION
-from qss.offload.moves import Loss, Move, Why, due, loss_of, target_of, unbalanced
+from qss.offload.moves import Loss, Move, Why, due, loss_of, shard_bytes, target_of, unbalanced
 from qss.offload.plan import Source
 from qss.offload.repair import rebuild_stripe
 from qss.offload.vault import Vault
@@ -134,6 +134,17 @@ class Mover:
         manifests = [manifest async for manifest in self._manifests()]
         return loss_of(location, manifests, [name for name, node in nodes.items() if node.up])
 
+    async def held(self) -> dict[LocationId, tuple[int, int]]:
+        """Shards and bytes of their blocks at each location, as the manifests say."""
+        found = dict.fromkeys(self._vault.nodes, (0, 0))
+        async for manifest in self._manifests():
+            size = shard_bytes(manifest)
+            for home in manifest.placed:
+                if home is not None:
+                    count, total = found.get(home, (0, 0))
+                    found[home] = count + 1, total + size
+        return found
+
     # -- looking
     async def _manifests(self) -> AsyncIterator[Manifest]:
         for sealed in await self._shelf.stored_segments():
@@ -212,11 +223,14 @@ class Mover:
                     return False
             else:
                 manifest = await self._vault.manifest_of(move.segment)
-                if manifest.placed[move.shard] != move.source:
-                    return True  # somebody was faster
+                node = self._vault.nodes.get(move.source)
+                if manifest.placed[move.shard] != move.source or (
+                    move.why is Why.DRAINING and node and not node.draining
+                ):
+                    return True  # somebody was faster, or it is drained no more
                 target = target_of(move, manifest, self._vault.nodes.placement(), self._vault.policy)
                 if target is None:
-                    return False
+                    raise TooFewShards("no other location may take it now")
                 await self._carry(move, manifest, target)
             self.facts.moved_shards += 1
             self.facts.moved_bytes += move.size

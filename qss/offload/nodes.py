@@ -38,6 +38,7 @@ class NodeFacts:
     location: LocationId
     up: bool
     denied: bool  # it refused the newest PUT
+    draining: bool
     health: HealthFacts
     labels: Mapping[str, str]
     bytes_up: int
@@ -99,6 +100,7 @@ class Node:
             location=self.location,
             up=self.up,
             denied=self._denied,
+            draining=self.draining,
             health=self._health.facts,
             labels=self.labels,
             bytes_up=self._bytes_up,

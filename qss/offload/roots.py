@@ -311,14 +311,17 @@ class Roots:
 
     async def spread(self) -> None:
         """Give the last root to locations that missed it and may be back."""
-        if self.last is None or not self._box:
+        root, box = self.last, self._box
+        if root is None or not box:
             return
         self.behind = {location for location in self.behind if self._book.knows(location)}
         for location in sorted(self.behind):
             try:
-                await self._book.put_both(location, self.last, self._box)
+                await self._book.put_both(location, root, box)
             except QssError:
                 continue
+            if self.last is not root:
+                return  # a newer one was published meanwhile, and knows by itself who misses it
             self.behind.discard(location)
 
     async def _commit(self, root: Root, box: bytes) -> Root:
