@@ -150,6 +150,7 @@ class Eviction:
             stripes += victim.copy.stripe is not None and count > 0
         reasons: tuple[Reason, ...] = tuple(dict.fromkeys(victim.reason for victim in victims))
         report = EvictionReport(segments, stripes, freed, reasons)
+        await self._reads.free_dropped()
         if freed:
             self.on_evicted(report)
         return report
