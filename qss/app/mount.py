@@ -45,7 +45,7 @@ from qss.cache.store import SegmentCache
 from qss.config import Settings, environment, load, with_options
 from qss.control.client import ControlClient
 from qss.control.server import serve as serve_control
-from qss.errors import QssError
+from qss.errors import NoSpace, QssError
 from qss.fs.filesystem import FileSystem
 from qss.fs.keeping import Keeping
 from qss.fuse.mount import serve
@@ -98,7 +98,10 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
     finally:
         vault_client.close()
         with trio.CancelScope(shield=True):
-            await cache.close()
+            try:
+                await cache.close()
+            except NoSpace as error:
+                log.warning("the cache is closed without its last seal: %s", error)
 
 
 def _timetable(cache: SegmentCache, settings: Settings, host: Host) -> Timetable:

@@ -30,7 +30,7 @@ from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receip
 from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
 from qss.cache.upkeep import Levers, Upkeep
-from qss.errors import CorruptData, Damaged, FsError, NoSpace, ObjectMissing
+from qss.errors import CorruptData, Damaged, FsError, ObjectMissing
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
@@ -160,14 +160,13 @@ class SegmentCache(IndexRows):
                 self._reads.nursery = None
 
     async def close(self) -> None:
-        """Seal what is open, checkpoint, close."""
+        """Seal what is open, checkpoint, close. Raises NoSpace and FsError; closed it is all the same, and what
+        the logs have is sealed after the next start."""
         with trio.CancelScope(shield=True):
             try:
-                with contextlib.suppress(NoSpace):  # what the logs have is sealed after the next start
-                    await self.cut()
+                await self.cut()
                 await self._durability.sync_local()
-                with contextlib.suppress(NoSpace):
-                    await self._durability.mark_closed()
+                await self._durability.mark_closed()
                 self._eviction.note_access()
             finally:
                 self._let_go()
