@@ -10,7 +10,7 @@ records just appended, and a segment is closed before it gets its row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import trio
@@ -19,12 +19,13 @@ from qss.cache.durability import Durability
 from qss.cache.ledger import Ledger
 from qss.cache.read_cache import WHOLE, ReadCache
 from qss.cache.shelf import Shelf
+from qss.cache.trimming import superfluous
 from qss.errors import NoSpace
 from qss.formats.journal import Op
 from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
 from qss.host import Host
 from qss.ids import SEGMENT_ID_NONE, SegmentId
-from qss.segments import SegmentKind
+from qss.segments import RestorePoint, SegmentKind
 
 UNPUBLISHED_S_MAX: Final = 60.0
 """While the newest root is older than this and shards are being placed, dead segments are stored too: skipping them
@@ -62,7 +63,9 @@ def finished(rows: Rows) -> list[SegmentId]:
     return sorted(
         segment
         for segment, row in rows.items()
-        if row.state is SegmentState.CONDEMNED and row.needs_upto == SEGMENT_ID_NONE and segment < newest
+        if row.state is SegmentState.CONDEMNED
+        and row.needs_upto == SEGMENT_ID_NONE
+        and (segment < newest or row.kind is not SegmentKind.DATA)
     )
 
 
@@ -76,6 +79,9 @@ class Space:
         self._reads = reads
         self._durability = durability
         self._stored_s = trio.current_time()  # when the last receipt came
+        self._published: RestorePoint | None = None  # by the newest root, as far as this run knows
+        self.pinned: Callable[[], Collection[SegmentId]] = lambda: ()
+        """Journals and checkpoint parts that something other than the roots needs."""
 
     def receipt_came(self) -> None:
         self._stored_s = trio.current_time()
@@ -99,6 +105,25 @@ class Space:
                 self._put({s: self._condemned(s)._replace(needs_upto=mark) for s in segments})
             except NoSpace:
                 return 0
+        return len(segments)
+
+    def published(self, point: RestorePoint) -> None:
+        """The newest root names this point; offload says so again after every start."""
+        self._published = point
+
+    def trim(self) -> int:
+        """Mark journals and checkpoints that are not needed any more (step 1, as for data); the number of marks."""
+        point, shelf = self._published, self._shelf
+        segments = superfluous(shelf.rows, point, self.pinned())
+        try:
+            if point is not None and point.checkpoint and (ops := shelf.trim(point)):
+                self._ledger.write(ops)  # first: without this row nothing may be missed
+                shelf.trimmed = SegmentId(point.journals[0] - 1)
+            if segments:
+                mark = self._ledger.journal.ensure_open().segment
+                self._put({s: self._condemned(s)._replace(needs_upto=mark) for s in segments})
+        except NoSpace:
+            return 0
         return len(segments)
 
     async def unlink(self) -> int:
@@ -138,7 +163,7 @@ class Space:
             return
         await self.unlink()
         # A file that came back after a power cut and found no row would be taken for a new segment.
-        await trio.to_thread.run_sync(self._host.disk.sync_dir, self._ledger.data.directory)
+        await trio.to_thread.run_sync(self._host.disk.sync_dir, self._ledger.log_of(row.kind).directory)
         self._put({segment: self._condemned(segment)._replace(needs_upto=SEGMENT_ID_NONE, stored_bytes=0)})
         self._put(dict.fromkeys(finished(self._shelf.rows)))
 

@@ -12,6 +12,7 @@ import trio
 
 from qss.cache.admission import Admission
 from qss.cache.change import Change
+from qss.cache.checkpoints import Checkpoints, Maker
 from qss.cache.compaction import Compactor
 from qss.cache.durability import Durability
 from qss.cache.eviction import Eviction
@@ -36,7 +37,6 @@ from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, Segm
 _TICK_S: Final = 1.0
 _EVICT_EVERY_S: Final = 5.0
 _ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
-_NUMBERS_BETWEEN_MAX: Final = 8  # segments of other kinds between two data segments, to look past
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
 _log = logging.getLogger("qss.cache")
@@ -55,8 +55,9 @@ class SegmentCache:
     """
 
     def __init__(
-        self, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None, recovered: Recovered
-    ) -> None:
+        self, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None, recovered: Recovered,
+        maker: Maker | None = None,
+    ) -> None:  # fmt: skip
         """Use `open`."""
         self._root = root
         self._host = host
@@ -64,11 +65,14 @@ class SegmentCache:
         self._data = recovered.data
         self._journal = recovered.journal
         self._replayed = recovered.replayed
-        self._ledger = Ledger(recovered.index, recovered.data, recovered.journal, self._reopened_index)
+        self._ledger = Ledger(
+            recovered.index, recovered.data, recovered.journal, recovered.checkpoints, self._reopened_index
+        )
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
-        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._following)
+        self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
         self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability)
+        self._checkpoints = Checkpoints(root, host, self._ledger, self._shelf, self._durability, maker)
         self._admission = Admission(
             lambda: host.disk.free_bytes(root)[0], self._make_room,
             options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
@@ -90,13 +94,17 @@ class SegmentCache:
             self._mark_dirty()
 
     @classmethod
-    async def open(cls, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None) -> Self:
+    async def open(
+        cls, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None, maker: Maker | None = None
+    ) -> Self:
         """Open or create the cache in `root`: recover the logs, replay the journal's tail into the index.
+
+        `maker` writes journal checkpoints in a process of its own; without one this thread does.
 
         Raises Damaged when a journal is damaged where an fsync has covered it.
         """
         recovered = recover(root, host, options.index_map_bytes)
-        cache = cls(root, host, options, vault, recovered)
+        cache = cls(root, host, options, vault, recovered, maker)
         await cache._durability.settle()
         await cache._durability.mark_opened()
         return cache
@@ -105,15 +113,16 @@ class SegmentCache:
     async def rebuild(
         cls, root: Path, host: Host, options: CacheOptions, journals: list[Path], next_segment: SegmentId
     ) -> RebuildReport:
-        """On a new machine: make a cache of journals brought back from the locations.
+        """On a new machine: make a cache of a restore point brought back from the locations.
 
-        `journals`: all of the restore point, oldest first, already at `root`/journal/<segment>.log. No content is
+        `journals`: its segments, checkpoint first, where `log_path` puts them. No content is
         here afterwards; `adopt` the segments the report names before the first use of their content.
         `next_segment`: of the restore point. Raises Damaged when a journal does not verify to its end.
         """
         drop_index(root, host)
         recovered = recover(root, host, options.index_map_bytes, data_elsewhere=True)
-        if recovered.cut_bytes or recovered.local[SegmentKind.JOURNAL].keys() != {_id_of(path) for path in journals}:
+        here = recovered.local[SegmentKind.JOURNAL].keys() | recovered.local[SegmentKind.CHECKPOINT].keys()
+        if recovered.cut_bytes or here != {_id_of(path) for path in journals}:
             recovered.index.close()
             raise Damaged("the journals brought back do not make a whole")
         recovered.numbers.next_segment = max(recovered.numbers.next_segment, SegmentId(next_segment + 1))
@@ -131,6 +140,7 @@ class SegmentCache:
         async with trio.open_nursery() as nursery:
             self._reads.nursery = nursery
             nursery.start_soon(self._compactor.run)
+            nursery.start_soon(self._checkpoints.run, self._options.trim_after_bytes, self._options.segment_bytes)
             try:
                 await self._maintain()
             finally:
@@ -145,7 +155,7 @@ class SegmentCache:
                 await self._durability.checkpoint()
             finally:
                 self._reads.close()
-                for file in [*self._data.closing, *self._journal.closing, self._data.open, self._journal.open]:
+                for file in [*self._ledger.closing, self._data.open, self._journal.open]:
                     if file is not None:
                         self._host.disk.close(file.handle)
                 self._ledger.index.close()
@@ -265,6 +275,10 @@ class SegmentCache:
         """Make the index durable as it is; afterwards a start has less to replay."""
         await self._durability.checkpoint()
 
+    async def checkpoint_journal(self) -> tuple[SegmentId, ...]:
+        """Make a checkpoint of the journal now, so that journals before it can be trimmed once it is published."""
+        return await self._checkpoints.make(self._options.segment_bytes)
+
     async def wait_published(self, journal: SegmentId) -> None:
         """Return when a root names a restore point that includes this journal segment."""
         while self._shelf.published < journal:
@@ -306,7 +320,7 @@ class SegmentCache:
         """The newest restore point all of whose segments are safe; None before the first."""
         point = restore_point(
             self._shelf.rows, self._ledger.index.live_all(), self._data.numbers.next_segment,
-            self._options.safe_missing_max,
+            self._options.safe_missing_max, self._shelf.trimmed,
         )  # fmt: skip
         if point is not None and point.journals[-1] < self._shelf.published:
             return None  # never back: what the newest root does not need may be deleted
@@ -319,7 +333,8 @@ class SegmentCache:
             self._ledger.write(ops)
         await self._durability.sync_local()
         self._shelf.note_published(point)
-        if self._space.waiting:
+        self._space.published(point)
+        if self._space.trim() or self._space.waiting:
             self._mark_dirty()  # one more root, and they may go
         self._published_event.set()
         self._published_event = trio.Event()
@@ -344,6 +359,8 @@ class SegmentCache:
     async def reclaim(self) -> int:
         """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
         self._condemn()
+        if self._space.trim():
+            self._mark_dirty()
         return await self._space.unlink()
 
     async def compact_one(self) -> bool:
@@ -393,7 +410,7 @@ class SegmentCache:
             writers_waiting=self._admission.waiting,
             replayed_batches=self._replayed,
             **shelf.figures(),
-            **reads.figures({s for s, row in shelf.rows.items() if row.kind is SegmentKind.JOURNAL}),
+            **reads.figures({s for s, row in shelf.rows.items() if row.kind is not SegmentKind.DATA}),
         )
 
     # -- inside
@@ -472,19 +489,11 @@ class SegmentCache:
         def used_s(path: Path) -> float:
             return now - max(wall_ns - disk.mtime_ns(path), 0) / 1e9
 
-        for log in (self._data, self._journal):
+        for log in (self._data, self._journal, self._ledger.checkpoints):
             for segment, length in recovered.local[log.kind].items():
                 path = log.path_of(segment)
                 self._reads.add_segment(segment, path, length, used_s(path))
         self._reads.find_stripes(used_s)
-
-    def _following(self, segment: SegmentId) -> tuple[SegmentId, int] | None:
-        """The data segment behind this one; journals and checkpoints take numbers in between."""
-        for number in range(segment + 1, segment + 1 + _NUMBERS_BETWEEN_MAX):
-            row = self._shelf.rows.get(SegmentId(number))
-            if row is not None and row.kind is SegmentKind.DATA:
-                return SegmentId(number), self._shelf.stripes_elsewhere(SegmentId(number))
-        return None
 
     def _reopened_index(self) -> Index:
         return catch_up(self._root, self._host, self._options.index_map_bytes, self._data, self._journal)
