@@ -18,7 +18,8 @@ import logging
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -44,6 +45,7 @@ from qss.errors import QssError
 from qss.fs.filesystem import FileSystem, FsOptions
 from qss.fs.quota import Quota
 from qss.fuse.mount import MountOptions, serve
+from qss.fuse.operations import Operations
 from qss.host import Host
 from qss.limits import KIB
 
@@ -73,8 +75,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             started_ns=host.clock.now_ns(),
         )
         mount = settings.mount
-        quota = Quota(mount.quota_bytes, mount.quota_inodes)
-        filesystem = FileSystem(cache, host.clock, FsOptions(mount.read_only, mount.atime, quota=quota))
+        filesystem = FileSystem(cache, host.clock, fs_options(mount))
         cache.tell_moved(filesystem.invalidate)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
@@ -104,14 +105,24 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
         await process.asked_to_end.wait()
         scope.cancel()
 
+    async def until_unmounted(*, task_status: trio.TaskStatus[Operations]) -> None:
+        await serve(filesystem, process.mountpoint, options, task_status=task_status)
+        nursery.cancel_scope.cancel()
+
     options = mount_options(process.settings.mount)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end_on_signal, nursery.cancel_scope)
         nursery.start_soon(end_on_request, nursery.cancel_scope)
-        await nursery.start(serve, filesystem, process.mountpoint, options)
+        await nursery.start(until_unmounted)
         log.info("mounted on %s", process.mountpoint)
         readiness.ready()
         process.hooks.post("ready", {"mountpoint": str(process.mountpoint)})
+
+
+def fs_options(mount: MountSettings) -> FsOptions:
+    """What the file system is told of the settings. Who makes a file system owns its root directory."""
+    quota = Quota(mount.quota_bytes, mount.quota_inodes)
+    return FsOptions(mount.read_only, mount.atime, root_owner=(os.geteuid(), os.getegid()), quota=quota)
 
 
 def mount_options(mount: MountSettings) -> MountOptions:
@@ -126,9 +137,10 @@ def mount_options(mount: MountSettings) -> MountOptions:
 
 async def _wind_down(process: MountProcess) -> None:
     """Bring away what can be in the time there is, and say what is still at risk."""
-    journal = await process.cache.cut()
-    with trio.move_on_after(process.drain_s):
-        await process.cache.wait_published(journal)
+    if not process.settings.mount.read_only:  # nothing came in: nothing to wait for
+        journal = await process.cache.cut()
+        with trio.move_on_after(process.drain_s):
+            await process.cache.wait_published(journal)
     process.left_bytes = process.at_risk_bytes
     if process.left_bytes:
         log.warning("%d bytes are only on this machine; they are offloaded after the next mount", process.left_bytes)
@@ -145,6 +157,20 @@ async def _wind_down(process: MountProcess) -> None:
 def _offload_command(settings: Settings, log_file: Path | None) -> list[str]:
     command = [sys.executable, "-m", "qss.app.offload", "--config", str(settings.source)]
     return [*command, "--log-file", str(log_file)] if log_file else command
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Of several tasks that ended together, the one error that says what the user can do."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        reasons = group.subgroup(QssError)
+        while isinstance(reasons, ExceptionGroup):
+            reasons = reasons.exceptions[0]  # type: ignore[assignment]
+        if reasons is None:
+            raise
+        raise reasons from group
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -168,7 +194,8 @@ def main(arguments: list[str] | None = None) -> int:
             held.enter_context(state_lock(settings.state))
             places.prepare(given.mountpoint)
             held.enter_context(pid_file(settings.run_dir / "mount.pid"))
-            trio.run(run_mount, settings, given.mountpoint, readiness, given.log_file)
+            with ungrouped():
+                trio.run(run_mount, settings, given.mountpoint, readiness, given.log_file)
     except QssError as error:
         readiness.failed(error)
         log.error("%s", error)

@@ -29,6 +29,8 @@ class Caller(Protocol):
     def uid(self) -> int: ...
     @property
     def gid(self) -> int: ...
+    @property
+    def umask(self) -> int: ...
 
 
 class User(NamedTuple):
@@ -36,6 +38,7 @@ class User(NamedTuple):
 
     uid: int = 0
     gid: int = 0
+    umask: int = 0
 
 
 class Attributes(NamedTuple):
@@ -66,6 +69,7 @@ class SetAttributes:
     atime_ns: int | None = None
     mtime_ns: int | None = None
     ctime_ns: int | None = None  # only for a kernel that keeps times itself (writeback cache)
+    unprivileged: bool = False  # a change of size takes setuid and setgid away
 
 
 class SpaceFigures(NamedTuple):
@@ -76,6 +80,15 @@ class SpaceFigures(NamedTuple):
     available_bytes: int
     inodes: int
     free_inodes: int
+
+
+class Held(NamedTuple):
+    """What is kept only because somebody still knows it. Counts."""
+
+    open: int  # handles
+    known: int  # inodes whose number is out
+    orphans: int  # unlinked, open or waiting to be collected
+    ghosts: int  # rows gone, number out
 
 
 def attributes(ino: int, row: InodeRow) -> Attributes:
@@ -109,7 +122,7 @@ def entry_type(mode: int) -> int:
 
 def without_privileges(mode: int) -> int:
     """The mode after a change of owner or an unprivileged write: no setuid, no setgid where the group may execute."""
-    if not stat.S_ISREG(mode):
+    if stat.S_ISDIR(mode):
         return mode
     if mode & stat.S_IXGRP:
         mode &= ~stat.S_ISGID

@@ -22,6 +22,7 @@ from qss.fs import directories, locality
 from qss.fs.attrs import (
     Attributes,
     Caller,
+    Held,
     SetAttributes,
     SpaceFigures,
     attributes,
@@ -47,6 +48,7 @@ class FsOptions:
     read_only: bool = False
     atime: str = "relatime"  # or "noatime"
     root_mode: int = 0o755  # of a new file system
+    root_owner: tuple[int, int] = (0, 0)  # likewise: user, group
     quota: Quota = UNLIMITED
 
 
@@ -56,7 +58,7 @@ class FileSystem:
         self._cache = cache
         self._clock = clock
         self._options = options
-        self._inodes = Inodes(cache, clock, root_mode=options.root_mode)
+        self._inodes = Inodes(cache, clock, root_mode=options.root_mode, root_owner=options.root_owner)
         self._handles = Handles()
         self._orphans = Orphans(self._inodes, self._handles)
         self._names = Namespace(self._inodes, self._orphans, options.quota)
@@ -66,12 +68,12 @@ class FileSystem:
         """find(parent, name) -> Ino | None. Raises FsError: ENOENT (no such directory), ENOTDIR, ENAMETOOLONG."""
         self.lookup = self._names.lookup
         """lookup(parent, name) -> Ino. Raises FsError: ENOENT, ENOTDIR, ENAMETOOLONG."""
-        self.readlink = self._names.readlink
-        """readlink(ino) -> bytes. Raises FsError(EINVAL)."""
         self.remember = self._handles.remember
         """remember(ino): its number was given out once more; `forget` takes it back."""
         self.without_capability = self._xattrs.without_capability
         """Inodes known to have no security.capability. Read only."""
+        self.stale: set[int] = set()
+        """Inodes whose mode has changed and nobody was told; whoever keeps copies empties it."""
         self._relatime = options.atime == "relatime" and not options.read_only
         if not options.read_only:
             self._orphans.adopt()
@@ -127,6 +129,8 @@ class FileSystem:
             row.gid = row.gid if change.gid is None else change.gid
             if change.mode is None:
                 row.mode = without_privileges(row.mode)
+        elif change.size is not None and change.unprivileged:
+            row.mode = without_privileges(row.mode)
         if change.mode is not None:
             row.mode = stat.S_IFMT(row.mode) | stat.S_IMODE(change.mode)
             self._xattrs.chmod(tx, ino, row.mode)
@@ -186,12 +190,23 @@ class FileSystem:
 
     def readdir(self, ino: int, after: int = 0) -> Iterator[Entry]:
         """Entries whose cookies are above `after`, `.` and `..` first. To be used up before any await."""
+        if self._relatime and not after:
+            self._accessed(ino)
         return directories.entries(self._inodes, ino, after)
+
+    def readlink(self, ino: int) -> bytes:
+        """Raises FsError(EINVAL)."""
+        target = self._names.readlink(ino)
+        if self._relatime:
+            self._accessed(ino)
+        return target
 
     # -- open files
 
-    async def open(self, ino: int, flags: int) -> int:
+    async def open(self, ino: int, flags: int, *, unprivileged: bool = False) -> int:
         """A handle, with the access mode, O_APPEND and O_TRUNC of `flags`.
+
+        `unprivileged`: truncating and writing take setuid and setgid away; then the inode is in `stale`.
 
         Raises FsError: ENOENT, EISDIR (writing a directory), EROFS, EINVAL.
         """
@@ -199,16 +214,19 @@ class FileSystem:
         access = flags & os.O_ACCMODE
         if is_dir(row) and access != os.O_RDONLY:
             raise FsError(errno.EISDIR)
-        if row.nlink == 0 and not self._handles.is_open(ino) and ino in self._inodes.ghosts:
+        if not is_dir(row) and row.nlink == 0 and not self._handles.is_open(ino) and ino in self._inodes.ghosts:
             raise FsError(errno.ENOENT)
         if access != os.O_RDONLY or flags & os.O_TRUNC:
             self._check_writable()
         handle = Handle(
-            ino, access != os.O_WRONLY, access != os.O_RDONLY, bool(flags & os.O_APPEND) and access != os.O_RDONLY
-        )
+            ino, access != os.O_WRONLY, access != os.O_RDONLY, bool(flags & os.O_APPEND) and access != os.O_RDONLY,
+            unprivileged,
+        )  # fmt: skip
         number = self._handles.open(handle)
         if flags & os.O_TRUNC and is_file(row):
             try:
+                if unprivileged:
+                    self._drop_privileges(ino)
                 await self._files.truncate(ino, 0)
             except BaseException:
                 self.release(number)
@@ -264,7 +282,21 @@ class FileSystem:
         if not opened.writable or offset < 0:
             raise FsError(errno.EBADF if offset >= 0 else errno.EINVAL)
         await self._cache.admit(len(data))
+        if opened.unprivileged:
+            self._drop_privileges(opened.ino)
         return self._files.write(opened.ino, None if opened.append else offset, data)
+
+    def _drop_privileges(self, ino: int) -> None:
+        """Somebody unprivileged is about to change the content."""
+        mode = self._inodes.get(ino).mode
+        if mode == without_privileges(mode):
+            return
+        with Transaction(self._inodes) as tx:
+            row = tx.inode(ino)
+            row.mode = without_privileges(mode)
+            row.ctime_ns = self._clock.now_ns()
+            tx.put_inode(ino, row)
+        self.stale.add(ino)
 
     async def fsync(self) -> None:
         """Return when everything done before the call survives a power cut: every file, every directory."""
@@ -283,16 +315,16 @@ class FileSystem:
         """Stored names only: copying programs must not copy what describes this place. Raises FsError(ENOENT)."""
         return self._xattrs.names(ino)
 
-    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        """`flags`: XATTR_CREATE, XATTR_REPLACE.
+    def setxattr(self, ino: int, name: bytes, value: bytes, flags: int = 0, *, in_group: bool = True) -> None:
+        """`flags`: XATTR_CREATE, XATTR_REPLACE. `in_group`: setgid survives a new access list.
 
         Raises FsError: EEXIST, ENODATA, E2BIG, ERANGE, ENOSPC, EOPNOTSUPP, EPERM, EINVAL, EROFS.
         """
         self._check_writable()
-        self._xattrs.set(ino, name, value, flags)
+        self._xattrs.set(ino, name, value, flags, in_group=in_group)
 
     def removexattr(self, ino: int, name: bytes) -> None:
-        """Raises FsError: ENODATA, ENOENT, EPERM, EROFS."""
+        """Raises FsError: ENODATA, ENOENT, EPERM, EROFS, EOPNOTSUPP, EINVAL."""
         self._check_writable()
         self._xattrs.remove(ino, name)
 
@@ -301,6 +333,11 @@ class FileSystem:
     def statfs(self) -> SpaceFigures:
         """Used: what files hold, wherever it is. Free: what the cache disk can still take."""
         return self._options.quota.shown(locality.space(self._cache))
+
+    def held(self) -> Held:
+        """What handles and the kernel's memory still keep."""
+        handles = self._handles
+        return Held(handles.open_count, handles.known_count, self._orphans.count, len(self._inodes.ghosts))
 
     def invalidate(self, inos: Iterable[int]) -> None:
         """Rows of these files' extents were moved by the cache itself (compaction)."""

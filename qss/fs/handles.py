@@ -16,6 +16,7 @@ class Handle:
     readable: bool
     writable: bool
     append: bool
+    unprivileged: bool = False  # writing takes setuid and setgid away
 
 
 class Handles:
@@ -69,6 +70,14 @@ class Handles:
     def is_known(self, ino: int) -> bool:
         """Open, or its number is out."""
         return ino in self._opens or ino in self._lookups
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    @property
+    def known_count(self) -> int:
+        return len(self._lookups)
 
     def clear(self) -> None:
         """Nobody is left: the mount has ended."""

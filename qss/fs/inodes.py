@@ -26,7 +26,9 @@ _DIRECTORY_COOKIE_FIRST: Final = 3  # 1 and 2 are . and ..
 
 
 class Inodes:
-    def __init__(self, cache: SegmentCache, clock: Clock, *, root_mode: int = 0o755) -> None:
+    def __init__(
+        self, cache: SegmentCache, clock: Clock, *, root_mode: int = 0o755, root_owner: tuple[int, int] = (0, 0)
+    ) -> None:
         """Reads the next inode number; makes the root directory when there is none."""
         self.cache = cache
         self.clock = clock
@@ -40,13 +42,13 @@ class Inodes:
         if stored is not None:
             self._next_ino = self._reserved = int.from_bytes(stored, "big")
         if cache.get(Table.INODES, u64_key(ROOT_INO)) is None:
-            self._make_root(root_mode)
+            self._make_root(root_mode, *root_owner)
 
-    def _make_root(self, mode: int) -> None:
+    def _make_root(self, mode: int, uid: int, gid: int) -> None:
         now = self.clock.now_ns()
         with Transaction(self) as tx:
             root = InodeRow(
-                0o040000 | mode, 2, 0, 0, 0, 0, 4096, 0, ROOT_INO, _DIRECTORY_COOKIE_FIRST, now, now, now
+                0o040000 | mode, 2, uid, gid, 0, 0, 4096, 0, ROOT_INO, _DIRECTORY_COOKIE_FIRST, now, now, now
             )  # fmt: skip
             tx.add_inode(ROOT_INO, root)
 

@@ -85,7 +85,7 @@ class Namespace:
                 gid = directory.gid
                 if folder:
                     mode |= stat.S_ISGID
-            mode = self._inherit(tx, parent, ino, mode)
+            mode = self._inherit(tx, parent, ino, mode, caller.umask)
             size = len(target) if target is not None else DIRECTORY_BYTES if folder else 0
             row = InodeRow(
                 mode, 2 if folder else 1, caller.uid, gid, rdev, 0, size, 0,
@@ -230,13 +230,13 @@ class Namespace:
             ino = self._inodes.get(ino).parent
         raise FsError(errno.EINVAL)
 
-    def _inherit(self, tx: Transaction, parent: int, ino: int, mode: int) -> int:
-        """Access lists of a new inode from its directory's default list; the mode they give."""
+    def _inherit(self, tx: Transaction, parent: int, ino: int, mode: int, umask: int) -> int:
+        """The mode of a new inode; access lists from its directory's default list, which stands above the umask."""
         if stat.S_ISLNK(mode):
             return mode
         default = tx.change.get(Table.XATTRS, name_key(parent, acl.DEFAULT))
         if default is None:
-            return mode
+            return mode & ~umask
         entries, mode = acl.inherited(acl.decode(default), mode)
         if not acl.minimal(entries):
             tx.put(Table.XATTRS, name_key(ino, acl.ACCESS), acl.encode(entries))

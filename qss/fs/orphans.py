@@ -70,6 +70,11 @@ class Orphans:
         self._waiting.clear()
         self._wake.set()
 
+    @property
+    def count(self) -> int:
+        """Waiting for the last close, or to be collected."""
+        return len(self._waiting) + len(self._queue)
+
     def collect(self, rows_max: int = COLLECT_ROWS_MAX) -> bool:
         """Remove up to about `rows_max` rows of queued inodes in one transaction; False: nothing is left to do."""
         if not self._queue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import Final
 
 from qss.errors import CorruptData, FsError
@@ -15,10 +16,24 @@ from qss.limits import NAME_BYTES_MAX, XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_M
 
 CAPABILITY: Final = b"security.capability"
 VIRTUAL_PREFIX: Final = b"user.qss."
+TRUSTED_PREFIX: Final = b"trusted."
+"""Names shown to the privileged only (xattr(7))."""
 NO_CAPABILITY_MAX: Final = 65_536  # inodes remembered to have no capability
 
 _KEY_BYTES: Final = 8  # inode number before the name
-_PREFIXES: Final = (b"user.", b"trusted.", b"security.", b"system.posix_acl_")
+_LISTS: Final = frozenset({acl.ACCESS, acl.DEFAULT})
+_PREFIXES: Final = (b"user.", TRUSTED_PREFIX, b"security.")
+
+
+def check_name(name: bytes) -> None:
+    """Raises FsError: ERANGE (length), EOPNOTSUPP (a name space there is not), EINVAL (nothing after the prefix)."""
+    if not 0 < len(name) <= NAME_BYTES_MAX:
+        raise FsError(errno.ERANGE)
+    if name not in _LISTS:
+        if not name.startswith(_PREFIXES):
+            raise FsError(errno.EOPNOTSUPP)
+        if name in _PREFIXES:
+            raise FsError(errno.EINVAL)
 
 
 class Xattrs:
@@ -28,12 +43,13 @@ class Xattrs:
         """Inodes known to have no `security.capability`: the kernel asks before every write."""
 
     def get(self, ino: int, name: bytes) -> bytes:
-        """Raises FsError: ENODATA, ENOENT, EOPNOTSUPP."""
+        """Raises FsError: ENODATA, ENOENT, EOPNOTSUPP, EINVAL, ERANGE."""
         if not 0 < len(name) <= NAME_BYTES_MAX:
             raise FsError(errno.ERANGE)
         value = self._inodes.cache.get(Table.XATTRS, name_key(ino, name))
         if value is not None:
             return value
+        check_name(name)
         self._inodes.get(ino)
         if name == CAPABILITY:
             self.note_without_capability(ino)
@@ -51,12 +67,12 @@ class Xattrs:
         rows = self._inodes.cache.scan(Table.XATTRS, u64_key(ino), u64_key(ino + 1))
         return [key[_KEY_BYTES:] for key, _ in rows]
 
-    def set(self, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
-        """Raises FsError: ERANGE (name), E2BIG (value), ENOSPC (list), EEXIST, ENODATA, EOPNOTSUPP, EPERM, EINVAL."""
-        if not 0 < len(name) <= NAME_BYTES_MAX:
-            raise FsError(errno.ERANGE)
-        if not name.startswith(_PREFIXES):
-            raise FsError(errno.EOPNOTSUPP)
+    def set(self, ino: int, name: bytes, value: bytes, flags: int = 0, *, in_group: bool = True) -> None:
+        """`in_group`: who asks is privileged or of the file's group, so that setgid survives a new access list.
+
+        Raises FsError: ERANGE (name), E2BIG (value), ENOSPC (list), EEXIST, ENODATA, EOPNOTSUPP, EPERM, EINVAL.
+        """
+        check_name(name)
         if name.startswith(VIRTUAL_PREFIX):
             raise FsError(errno.EPERM)
         if len(value) > XATTR_VALUE_BYTES_MAX:
@@ -71,7 +87,9 @@ class Xattrs:
                 raise FsError(errno.ENODATA)
             if before is None and sum(len(n) + 1 for n in self.names(ino)) + len(name) >= XATTR_LIST_BYTES_MAX:
                 raise FsError(errno.ENOSPC)
-            stored = self._set_acl(row, name, value) if name in {acl.ACCESS, acl.DEFAULT} else value
+            stored = self._set_acl(row, name, value) if name in _LISTS else value
+            if name == acl.ACCESS and not in_group:
+                row.mode &= ~stat.S_ISGID
             if stored is None:
                 tx.delete(Table.XATTRS, key)
             else:
@@ -79,9 +97,11 @@ class Xattrs:
             self._changed(tx, ino, row, name)
 
     def remove(self, ino: int, name: bytes) -> None:
-        """Raises FsError: ENODATA, ENOENT, EPERM."""
-        if not 0 < len(name) <= NAME_BYTES_MAX:
-            raise FsError(errno.ERANGE)
+        """Removing an access list that is not there succeeds, and none changes the mode (as ext4).
+
+        Raises FsError: ENODATA, ENOENT, EPERM, EOPNOTSUPP, EINVAL, ERANGE.
+        """
+        check_name(name)
         if name.startswith(VIRTUAL_PREFIX):
             raise FsError(errno.EPERM)
         with Transaction(self._inodes) as tx:
@@ -89,11 +109,9 @@ class Xattrs:
             key = name_key(ino, name)
             before = tx.change.get(Table.XATTRS, key)
             if before is None:
+                if name in _LISTS:
+                    return
                 raise FsError(errno.ENODATA)
-            if name == acl.ACCESS:
-                # The owning group's own entry takes the place of the mask in the mode.
-                entries = [entry for entry in acl.decode(before) if entry.tag != acl.MASK]
-                row.mode = acl.mode_of(entries, row.mode)
             tx.delete(Table.XATTRS, key)
             self._changed(tx, ino, row, name)
 

@@ -49,7 +49,7 @@ def negative_entry() -> pyfuse3.EntryAttributes:
 
 
 def change_of(
-    entry: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, *, kernel_keeps_times: bool
+    entry: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, *, kernel_keeps_times: bool, unprivileged: bool
 ) -> SetAttributes:
     return SetAttributes(
         mode=entry.st_mode if fields.update_mode else None,
@@ -59,6 +59,7 @@ def change_of(
         atime_ns=entry.st_atime_ns if fields.update_atime else None,
         mtime_ns=entry.st_mtime_ns if fields.update_mtime else None,
         ctime_ns=entry.st_ctime_ns if fields.update_ctime and kernel_keeps_times else None,
+        unprivileged=unprivileged,
     )
 
 

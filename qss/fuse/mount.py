@@ -16,7 +16,9 @@ import trio
 
 from qss.errors import Refused
 from qss.fs.filesystem import FileSystem
+from qss.fuse import touch
 from qss.fuse.buffers import keep_buffers
+from qss.fuse.handshake import Handshake
 from qss.fuse.operations import Operations
 from qss.fuse.turns import Turns
 
@@ -24,8 +26,6 @@ log = logging.getLogger(__name__)
 
 REQUEST_TASKS_MAX: Final = 1_000
 READ_AHEAD_KIB: Final = 1024  # one request of the largest size
-BACKGROUND_REQUESTS_MAX: Final = 512
-"""Reads ahead the kernel sends at the same time. Reads stuck on dead locations count too, hence so many."""
 _UNMOUNT_WAIT_S: Final = 10.0
 _LEAVE_WAIT_S: Final = 20.0  # to write back what the kernel holds, and unmount
 _BUSY_WAIT_S: Final = 1.0  # after that somebody still has files open
@@ -84,7 +84,8 @@ async def serve(
     shown = None if options.uid is None and options.gid is None else (options.uid, options.gid)
     operations = Operations(fs, writeback=options.writeback, acl=options.acl, owner=shown)
     keep_buffers()
-    Turns().install()
+    Turns(Handshake()).install()
+    touch.install()
     _init(operations, mountpoint, options)
     ended = trio.Event()
     # Shielded: while we unmount, the kernel still wants answers (it writes back what it holds).
@@ -146,18 +147,13 @@ async def _tell_ready(
 
 
 def tune(mountpoint: Path, read_ahead_kib: int) -> None:
-    """Larger reads ahead and more of them, where we may. Called from a thread: stat asks our own mount."""
+    """Larger reads ahead, where we may. Called from a thread: stat asks our own mount."""
     device = os.stat(mountpoint).st_dev
-    major, minor = os.major(device), os.minor(device)
-    for path, value in (
-        (Path(f"/sys/class/bdi/{major}:{minor}/read_ahead_kb"), read_ahead_kib),
-        (Path(f"/sys/fs/fuse/connections/{minor}/max_background"), BACKGROUND_REQUESTS_MAX),
-        (Path(f"/sys/fs/fuse/connections/{minor}/congestion_threshold"), BACKGROUND_REQUESTS_MAX * 3 // 4),
-    ):
-        try:
-            path.write_text(str(value), encoding="ascii")
-        except OSError as error:
-            log.debug("%s stays as it is: %s", path, error)
+    path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    try:
+        path.write_text(str(read_ahead_kib), encoding="ascii")
+    except OSError as error:
+        log.debug("%s stays as it is: %s", path, error)
 
 
 def clean_mountpoint(mountpoint: Path) -> None:

@@ -6,10 +6,12 @@ errno, and what nobody expected is logged and counted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import logging
 import os
+import stat
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -18,10 +20,11 @@ import trio
 from pyfuse3 import FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext, XAttrNameT
 
 from qss.errors import FsError, QssError
+from qss.fs import acl
 from qss.fs.attrs import Attributes
 from qss.fs.filesystem import FileSystem
 from qss.fs.namespace import COOKIE_FIRST
-from qss.fs.xattrs import CAPABILITY
+from qss.fs.xattrs import CAPABILITY, TRUSTED_PREFIX
 from qss.fuse.attrs import change_of, entry_of, negative_entry, owned_by, statvfs_of
 from qss.fuse.errnos import errno_of
 
@@ -188,7 +191,8 @@ class Operations(pyfuse3.Operations):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> pyfuse3.EntryAttributes:
-        change = change_of(attr, fields, kernel_keeps_times=self.enable_writeback_cache)
+        writeback = self.enable_writeback_cache
+        change = change_of(attr, fields, kernel_keeps_times=writeback, unprivileged=ctx.uid != 0)
         return self._shown(await self._fs.setattr(inode, change))
 
     @answered
@@ -215,11 +219,15 @@ class Operations(pyfuse3.Operations):
 
     @answered
     def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return [XAttrNameT(name) for name in self._fs.listxattr(inode)]
+        names = self._fs.listxattr(inode)
+        if ctx.uid != 0:  # the kernel guards the values of trusted ones, and leaves hiding their names to us
+            names = [name for name in names if not name.startswith(TRUSTED_PREFIX)]
+        return [XAttrNameT(name) for name in names]
 
     @answered
     def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext) -> None:
-        self._fs.setxattr(inode, name, value)  # pyfuse3 has dealt with the flags
+        # pyfuse3 has dealt with the flags.
+        self._fs.setxattr(inode, name, value, in_group=name != acl.ACCESS or self._in_group(inode, ctx))
 
     @answered
     def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
@@ -232,12 +240,15 @@ class Operations(pyfuse3.Operations):
         self, parent: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
     ) -> tuple[FileInfo, pyfuse3.EntryAttributes]:
         attributes = self._fs.create(parent, name, mode, ctx)
-        handle = await self._fs.open(attributes.ino, self._flags(flags) & ~os.O_TRUNC)
+        opening = self._flags(flags) & ~os.O_TRUNC
+        handle = await self._fs.open(attributes.ino, opening, unprivileged=ctx.uid != 0)
         return FileInfo(fh=FileHandleT(handle)), self._entry(attributes)
 
     @awaited
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        return FileInfo(fh=FileHandleT(await self._fs.open(inode, self._flags(flags))))
+        handle = await self._fs.open(inode, self._flags(flags), unprivileged=ctx.uid != 0)
+        self._tell_stale()
+        return FileInfo(fh=FileHandleT(handle))
 
     @awaited
     async def read(  # type: ignore[override]  # pyfuse3 takes any buffer
@@ -251,7 +262,9 @@ class Operations(pyfuse3.Operations):
 
     @awaited
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        return await self._fs.write(fh, off, buf)
+        done = await self._fs.write(fh, off, buf)
+        self._tell_stale()
+        return done
 
     @answered
     def flush(self, fh: FileHandleT) -> NoReturn:
@@ -289,6 +302,23 @@ class Operations(pyfuse3.Operations):
         await self._fs.fsync()
 
     # --
+
+    def _tell_stale(self) -> None:
+        """The kernel keeps modes that are not so any more. Telling it takes no lock of the inode's: attributes only."""
+        stale = self._fs.stale
+        while stale:
+            with contextlib.suppress(OSError):  # ENOENT: it has forgotten the inode
+                pyfuse3.invalidate_inode(InodeT(stale.pop()), attr_only=True)
+
+    def _in_group(self, inode: InodeT, ctx: RequestContext) -> bool:
+        """Whether who asks is privileged or of the file's group."""
+        row = self._fs.getattr(inode)
+        if not row.mode & stat.S_ISGID or ctx.uid == 0 or ctx.gid == row.gid:
+            return True
+        try:
+            return row.gid in pyfuse3.get_sup_groups(ctx.pid)
+        except OSError:  # it is gone, or in another process name space
+            return False
 
     def _entry(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
         """An answer that gives the inode's number to the kernel."""

@@ -15,6 +15,8 @@ from typing import Any, Final
 import pyfuse3
 import trio
 
+from qss.fuse.handshake import Handshake
+
 LINGER_S: Final = 50e-6
 """How long the thread sleeps for the next request. The kernel's timers add up to as much again."""
 TURN_S_MAX: Final = 2e-3
@@ -25,8 +27,9 @@ _SELECT_FD_MAX: Final = 1023  # select(2) takes no higher ones
 class Turns:
     """What the session loop sees as `trio`."""
 
-    def __init__(self) -> None:
-        self.lowlevel = _LowLevel()
+    def __init__(self, handshake: Handshake | None = None) -> None:
+        """`handshake`: the way the first request takes."""
+        self.lowlevel = _LowLevel(handshake)
         self.Lock = ReadingLock
 
     def __getattr__(self, name: str) -> Any:
@@ -38,14 +41,22 @@ class Turns:
 
 
 class _LowLevel:
-    def __init__(self) -> None:
+    def __init__(self, handshake: Handshake | None) -> None:
         self._turn_ends = 0.0  # trio's clock
+        self._handshake = handshake
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
 
     async def wait_readable(self, fd: int) -> None:
         """Return when there is a request. Not always a checkpoint."""
+        if self._handshake is not None:
+            if not self._handshake.begun:
+                await trio.lowlevel.wait_readable(fd)
+                self._handshake.begin(fd)
+                return
+            self._handshake.end(fd)  # libfuse has answered the first request
+            self._handshake = None
         if trio.current_time() < self._turn_ends and fd <= _SELECT_FD_MAX and select.select([fd], [], [], LINGER_S)[0]:
             return
         await trio.lowlevel.wait_readable(fd)

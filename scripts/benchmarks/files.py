@@ -89,3 +89,19 @@ def unlink_small(directory: Path, count: int) -> float:
         directory.rmdir()
 
     return timed(work)
+
+
+def append_synced(path: Path, count: int, size: int = 4096) -> float:
+    """Append and fsync `count` times; wall seconds."""
+    payload = _PATTERN[:size]
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def work() -> None:
+        for _ in range(count):
+            os.write(handle, payload)
+            os.fsync(handle)
+
+    try:
+        return timed(work)
+    finally:
+        os.close(handle)

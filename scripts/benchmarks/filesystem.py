@@ -1,79 +1,134 @@
-"""fs-seq and fs-small: the mount beside the native file system of the same disk, and beside a FUSE file system in C."""
+"""fs-seq, fs-small and fs-fsync: one large file, many small ones, and what an fsync costs and does."""
 
 from __future__ import annotations
 
-import itertools
+import shutil
+import signal
+import subprocess
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import files, peers
+from benchmarks import files
 from benchmarks.figures import Figure
-from benchmarks.rig import Rig, best, cpu_s, drop_caches
-
-_serial = itertools.count()
-
-
-def sequential(rig: Rig, size: int = 1024 * files.MIB, rounds: int = 3) -> list[Figure]:
-    """Write and fsync, read back warm, read back after dropping caches; offload runs meanwhile, as it would."""
-    with peers.bindfs(rig) as peer:
-        places = [rig.native, rig.mnt] + ([peer] if peer is not None else [])
-        figures = _beside("write+fsync", size, _written(rig, places, size, rounds), "ratio ≥ 0.5", "offload running")
-        paths = [place / f"read-{number}" for number, place in enumerate(places)]
-        for path in paths:
-            files.write_file(path, size)
-        before = cpu_s([rig.pid("mount")])
-        cold = best(rounds, *(lambda path=path: _cold(path) for path in paths))  # type: ignore[misc]
-        note = f"mount {(cpu_s([rig.pid('mount')]) - before) / rounds / (size / files.MIB / 1024):.2f} CPU s/GiB"
-        figures += _beside("read, caches dropped", size, cold, "", note)
-        for path in paths:
-            files.read_file(path)
-        warm = best(rounds, *(lambda path=path: files.read_file(path) for path in paths))  # type: ignore[misc]
-        figures += _beside("read, warm", size, warm, "ratio ≥ 0.8", "no request reaches us; see docs/performance.md")
-        for path in paths:
-            path.unlink()
-    return figures
+from benchmarks.measure import Step, not_measured, say, side_by_side
+from benchmarks.rig import drop_caches
+from benchmarks.systems import Lineup, System
 
 
-def _written(rig: Rig, places: list[Path], size: int, rounds: int) -> list[float]:
-    def write(directory: Path) -> float:
-        path = directory / f"seq-{next(_serial)}"
-        try:
-            return files.write_file(path, size)
-        finally:
-            path.unlink()
+def sequential(lineup: Lineup, size: int, rounds: int) -> list[Figure]:
+    """Write and fsync, read after dropping caches, read again. An operation is 1 MiB."""
+    operations = size / files.MIB
 
-    return best(rounds, *(lambda place=place: write(place) for place in places))  # type: ignore[misc]
+    def path(system: System) -> Path:
+        return system.place / "sequential"
 
+    def forget(system: System, number: int) -> None:
+        path(system).unlink(missing_ok=True)
 
-def _beside(name: str, size: int, seconds: list[float], target: str, note: str) -> list[Figure]:
-    """`seconds`: native, mount and, where there is one, the peer."""
-    native, mount, *peer = [size / files.MIB / each for each in seconds]
-    figures = [Figure(f"fs-seq {name}", mount, "MiB/s", native, target, note)]
-    return figures + [Figure(f"fs-seq {name}", value, "MiB/s", native, "", peers.NAME) for value in peer]
-
-
-def _cold(path: Path) -> float:
-    drop_caches()
-    return files.read_file(path)
-
-
-def small(rig: Rig, count: int = 10_000) -> list[Figure]:
-    """10,000 files of 4 KiB: create, stat (cold and warm), read, unlink."""
-    with peers.bindfs(rig) as peer:
-        directories = [rig.native / "small", rig.mnt / "small"] + ([peer / "peer"] if peer is not None else [])
-        before = cpu_s([rig.pid("mount")])
-        create = [files.create_small(directory, count) for directory in directories]
-        note = f"mount {(cpu_s([rig.pid('mount')]) - before) / count * 1e6:.0f} CPU µs/file"
-        rows = [("create+write+close 4 KiB", create, "≥ 2,500/s", note)]
+    def cold(system: System, number: int) -> float:
         drop_caches()
-        rows.append(("stat, caches dropped", [files.stat_small(d, count) for d in directories], "≥ 15,000/s", ""))
-        rows.append(("stat, warm", [files.stat_small(d, count) for d in directories], "", ""))
-        rows.append(("open+read+close", [files.read_small(d, count) for d in directories], "", ""))
-        rows.append(("unlink", [files.unlink_small(d, count) for d in directories], "", ""))
-    figures = []
-    for name, (native_s, mount_s, *peer_s), target, note in rows:
-        figures.append(Figure(f"fs-small {name}", count / mount_s, "files/s", count / native_s, target, note))
-        figures += [
-            Figure(f"fs-small {name}", count / seconds, "files/s", count / native_s, "", peers.NAME)
-            for seconds in peer_s
-        ]
-    return figures
+        return files.read_file(path(system))
+
+    def warm_up(system: System, number: int) -> None:
+        files.read_file(path(system))
+
+    def read(system: System, number: int) -> float:
+        return files.read_file(path(system))
+
+    def write(system: System, number: int) -> float:
+        return files.write_file(path(system), size)
+
+    steps = [
+        Step("fs-seq write+fsync", operations, write, "MiB/s", forget, "ratio ≥ 0.8"),
+        Step("fs-seq read, caches dropped", operations, cold, "MiB/s", target="ratio ≥ 0.7"),
+        Step("fs-seq read, warm", operations, read, "MiB/s", warm_up, "ratio ≥ 0.95"),
+    ]
+    return side_by_side(lineup, steps, rounds)
+
+
+def small(lineup: Lineup, count: int, rounds: int) -> list[Figure]:
+    """Files of 4 KiB in one directory: create, stat and read (cold and warm), unlink."""
+
+    def directory(system: System, number: int) -> Path:
+        return system.place / f"small-{number}"
+
+    def forget(system: System, number: int) -> None:
+        drop_caches()
+
+    def create(system: System, number: int) -> float:
+        return files.create_small(directory(system, number), count)
+
+    def stat(system: System, number: int) -> float:
+        return files.stat_small(directory(system, number), count)
+
+    def stat_once(system: System, number: int) -> None:
+        stat(system, number)
+
+    def read(system: System, number: int) -> float:
+        return files.read_small(directory(system, number), count)
+
+    def read_once(system: System, number: int) -> None:
+        read(system, number)
+
+    def unlink(system: System, number: int) -> float:
+        return files.unlink_small(directory(system, number), count)
+
+    steps = [
+        Step("fs-small create+write+close 4 KiB", count, create, target="≥ 2,500/s"),
+        Step("fs-small stat, caches dropped", count, stat, prepare=forget, target="≥ 15,000/s"),
+        Step("fs-small stat, warm", count, stat, prepare=stat_once),
+        Step("fs-small open+read+close, caches dropped", count, read, prepare=forget),
+        Step("fs-small open+read+close, warm", count, read, prepare=read_once),
+        Step("fs-small unlink", count, unlink),
+    ]
+    return side_by_side(lineup, steps, rounds)
+
+
+def fsync(lineup: Lineup, count: int, rounds: int) -> list[Figure]:
+    """Append 4 KiB and fsync, again and again; and, where strace is, how many syncs that was for the disk."""
+
+    def append(system: System, number: int) -> float:
+        return files.append_synced(system.place / "synced", count)
+
+    systems = list(lineup.systems)
+    figures = side_by_side(lineup, [Step("fs-fsync append 4 KiB + fsync", count, append, "fsyncs/s")], rounds)
+    if shutil.which("strace") is None:
+        return figures
+    say("fs-fsync: counting syncs with strace")
+    counts = {system.name: _syncs_each(system) for system in systems if system in lineup.systems}
+    shown = [
+        replace(figure, note=_joined(figure.note, f"{counts[figure.system]:.1f} syncs of its processes for each"))
+        if counts.get(figure.system) is not None
+        else figure
+        for figure in figures
+    ]
+    return shown + not_measured("fs-fsync append 4 KiB + fsync", lineup, {figure.system for figure in shown})
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
+
+
+def _syncs_each(system: System, count: int = 50) -> float | None:
+    """How many fsync, fdatasync and the like its processes call for each fsync of a program; None: it has none."""
+    pids = [pid for part in system.parts().values() for pid in part]
+    if not pids:
+        return None
+    with tempfile.NamedTemporaryFile() as trace:
+        tracer = subprocess.Popen(
+            ["strace", "-f", "-o", trace.name, "-e", "trace=fsync,fdatasync,syncfs,sync_file_range,msync"]
+            + [word for pid in pids for word in ("-p", str(pid))],
+            stderr=subprocess.PIPE,
+        )
+        try:
+            assert tracer.stderr is not None
+            attached: set[bytes] = set()
+            while len(attached) < len(pids) and (line := tracer.stderr.readline()):
+                attached |= {word for word in line.split() if word.isdigit() and int(word) in pids}
+            files.append_synced(system.place / "synced", count)
+        finally:
+            tracer.send_signal(signal.SIGINT)
+            tracer.communicate()
+        calls = [line for line in Path(trace.name).read_text().splitlines() if "sync" in line and "resumed" not in line]
+    return len(calls) / count

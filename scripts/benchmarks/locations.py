@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 import time
+from functools import partial
 
 from benchmarks import files
 from benchmarks.figures import Figure
@@ -63,7 +64,7 @@ def fetch(rig: Rig, size: int = 1024 * files.MIB, probes: int = 10) -> list[Figu
         drop_caches()
         handle = os.open(probe, os.O_RDONLY)
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)
-        first_bytes.append(timed(lambda handle=handle: os.pread(handle, 4096, 0)))
+        first_bytes.append(timed(partial(os.pread, handle, 4096, 0)))
         os.close(handle)
     rig.qssctl("retention", "run", "--all")
     drop_caches()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,9 +51,9 @@ def _one_size(server: TroveServer, native: Path, label: str, size: int, count: i
     figures = []
     for verb in ("PUT", "GET"):
         before = cpu_s([server.pid])
-        wall_s = timed(lambda verb=verb: _all(connection, verb, urls[verb], body if verb == "PUT" else None, size))
+        wall_s = timed(partial(_all, connection, verb, urls[verb], body if verb == "PUT" else None, size))
         used_us = (cpu_s([server.pid]) - before) / count * 1e6
-        native_s = timed(lambda verb=verb: _native(native, verb, body, count))
+        native_s = timed(partial(_native, native, verb, body, count))
         note = f"node {used_us:.0f} CPU µs/request; native: file{' + fdatasync' if verb == 'PUT' else ''}"
         figures.append(Figure(f"trove {verb} {label}", count / wall_s, "requests/s", count / native_s, "", note))
     connection.close()
