@@ -29,6 +29,7 @@ import trio
 from qss.app import mountpoint as places
 from qss.app import snapshot_mount
 from qss.app.carriers import RemoteVault
+from qss.app.checkpoint import maker
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
 from qss.app.exits import exit_of, ungrouped
 from qss.app.hooks import UserHooks
@@ -61,7 +62,9 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
     """Serve the file system until it is unmounted or a signal asks for the end. The caller holds the lock."""
     host = Host()
     vault_client = ControlClient(settings.offload_socket)
-    cache = await SegmentCache.open(settings.cache_dir, host, settings.cache, RemoteVault(vault_client))
+    cache = await SegmentCache.open(
+        settings.cache_dir, host, settings.cache, RemoteVault(vault_client), maker(settings.cache.index_map_bytes)
+    )
     try:
         cache.set_retention(settings.cache.retention)  # what is configured holds, whatever was set before
         process = MountProcess(

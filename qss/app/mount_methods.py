@@ -87,6 +87,7 @@ def methods(process: MountProcess) -> Mapping[str, Method]:
         "status": lambda _call: _status(process),
         "sync": lambda call: _sync(process, call),
         "cut": lambda _call: _cut(process),
+        "checkpoint": lambda _call: _checkpoint(process),
         "retention.show": lambda _call: _retention_show(process),
         "retention.set": lambda call: _retention_set(process, call),
         "retention.run": lambda call: _retention_run(process, call),
@@ -111,6 +112,11 @@ async def _where(process: MountProcess) -> Json:
 
 async def _cut(process: MountProcess) -> Json:
     return {"journal": await process.cache.cut()}
+
+
+async def _checkpoint(process: MountProcess) -> Json:
+    """Make a checkpoint of the journal now."""
+    return {"segments": list(await process.cache.checkpoint_journal())}
 
 
 async def _sync(process: MountProcess, call: Call) -> Json:

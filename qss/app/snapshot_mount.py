@@ -74,8 +74,8 @@ async def run(place: Place, readiness: Readiness, log_file: Path | None) -> None
     async with trio.open_nursery() as nursery:
         await nursery.start(supervisor.run)
         index = await lay_out(settings, host, place.cut.point, folder / "view", patient(fetcher.fetch_segment))
-        lent, deadline_s = settings.cache_dir / "data", settings.cache.fetch_deadline_s
-        cache = FrozenCache(host, folder / "view", index, lent, fetcher, fetcher, deadline_s)
+        deadline_s = settings.cache.fetch_deadline_s
+        cache = FrozenCache(host, folder / "view", index, settings.cache_dir, fetcher, fetcher, deadline_s)
         try:
             nursery.start_soon(cache.run)
             await nursery.start(serve_control, place.socket, _methods(place), place.calls)

@@ -30,6 +30,7 @@ from qss.fsck.segments import (
     STRIPE_SUFFIX,
     SegmentRows,
     Shelves,
+    check_checkpoints,
     check_data,
     check_files,
     check_journals,
@@ -50,7 +51,9 @@ OnStage = Callable[[str, int], None]
 """(stage, looked at in it)."""
 
 _REBUILT: Final = {Kind.INDEX_DIFFERS, Kind.LIVE_WRONG}
-_LOGS_NOT_WHOLE: Final = {Kind.JOURNAL_DAMAGED, Kind.JOURNAL_MISSING, Kind.JOURNAL_CHAIN}
+_LOGS_NOT_WHOLE: Final = {
+    Kind.JOURNAL_DAMAGED, Kind.JOURNAL_MISSING, Kind.JOURNAL_CHAIN, Kind.CHECKPOINT_DAMAGED, Kind.CHECKPOINT_MISSING,
+}  # fmt: skip
 _FETCHED_AGAIN: Final = {Kind.SEGMENT_FILE, Kind.DATA_DAMAGED}
 
 
@@ -115,6 +118,7 @@ def look_at_files(shelves: Shelves, rows: SegmentRows, report: Report, *, data: 
     """The checks of sealed files, which need no index but these rows."""
     _do("files", check_files(shelves, rows), report, on_stage)
     _do("journals", check_journals(shelves, rows), report, on_stage)
+    _do("checkpoints", check_checkpoints(shelves, rows), report, on_stage)
     if data:
         _do("data", check_data(shelves, rows), report, on_stage)
         _do("fetched stripes", check_stripes(shelves, rows), report, on_stage)

@@ -91,7 +91,7 @@ async def run(args: argparse.Namespace) -> None:
     host = Host()
     attic = Attic(args.attic) if args.attic else None
     vault = DeadVault() if args.dead_vault else attic
-    cache = await SegmentCache.open(args.state, host, CacheOptions(fetch_deadline_s=args.deadline), vault)
+    cache = await SegmentCache.open(args.state, host, cache_options(args), vault)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
@@ -113,6 +113,10 @@ async def _serve(fs: FileSystem, args: argparse.Namespace, scope: trio.CancelSco
         await nursery.start(_start, fs, args.mountpoint, options)
         print("ready", flush=True)
     scope.cancel()
+
+
+def cache_options(args: argparse.Namespace) -> CacheOptions:
+    return CacheOptions(fetch_deadline_s=args.deadline, admit_deadline_s=args.patience, seal_after_s=args.seal_after)
 
 
 def settings_of(args: argparse.Namespace) -> MountSettings:
@@ -142,6 +146,8 @@ def main() -> None:
     parser.add_argument("--attic", type=Path, default=None, help="locations: an empty folder, see Attic")
     parser.add_argument("--broken", default="", help="methods of FileSystem that raise what nobody expects, by comma")
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds until a read miss gets EIO")
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds until a writer gets ENOSPC")
+    parser.add_argument("--seal-after", type=float, default=30.0, help="seconds until a dirty log is cut")
     logging.basicConfig(level=logging.INFO)
     trio.run(run, parser.parse_args())
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -96,3 +99,51 @@ def test_one_slow_read_miss_stalls_nobody_else(mount, tmp_path):
     assert [len(content) for content in found] == [3_000_000]
     assert found[0][:2_999_990] == contents["slow"][:2_999_990]
     assert (mnt / "folder" / "renamed").read_bytes()[-10:-7] == b"new"
+
+
+@pytest.mark.skipif(not os.access(DROP_CACHES, os.W_OK), reason="the kernel's memory of the contents cannot be dropped")
+def test_programs_do_not_notice_that_their_data_goes_and_comes_back(mount, tmp_path):
+    """Again and again, everything is evicted while they write, read and map it."""
+    (tmp_path / "attic").mkdir()
+    mount.start("--attic", str(tmp_path / "attic"))
+    fio = (
+        "fio",
+        f"--directory={mount.path}",
+        "--bs=4k",
+        "--verify=crc32c",
+        "--verify_fatal=1",
+        "--verify_state_save=0",
+    )
+    commands = [
+        (*fio, "--name=mixed", "--rw=randrw", "--verify_backlog=64", "--size=16m", "--numjobs=2", "--loops=2"),
+        (*fio, "--name=mapped", "--rw=randwrite", "--ioengine=mmap", "--size=8m", "--loops=2"),
+        (sys.executable, "-c", DATABASE, mount.path / "db"),
+    ]
+    jobs = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) for command in commands]
+    evictions = 0
+    try:
+        for job in jobs:
+            while job.poll() is None:
+                mount.evict()
+                DROP_CACHES.write_text("1")
+                evictions += 1
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    job.wait(0.2)
+    finally:
+        for job in jobs:
+            job.kill()
+    assert [job.wait(10) for job in jobs] == [0, 0, 0]
+    assert evictions > 3
+
+
+DATABASE = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("create table t (n, x)")
+for number in range(200):
+    with db:
+        db.execute("insert into t values (?, ?)", (number, "x" * 1000))
+    if number % 20 == 0:
+        assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+assert db.execute("select count(*), sum(n) from t").fetchone() == (200, 19900)
+"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import socket
@@ -372,6 +373,19 @@ def test_what_an_editor_has_saved_survives_kill_9(mounted):
     mounted.start()
     assert os.listdir(mnt) == ["doc"]
     assert (mnt / "doc").read_text() == "version 19\n" * 1000
+
+
+def test_what_msync_has_written_survives_kill_9(mounted):
+    file = mounted.path / "file"
+    file.write_bytes(bytes(3 * MIB))
+    with open(file, "r+b") as opened, mmap.mmap(opened.fileno(), 0) as mapped:
+        for offset in range(0, 3 * MIB, 70_000):
+            mapped[offset : offset + 5] = b"%05d" % (offset // 70_000)
+        mapped.flush()
+        mounted.kill()
+    mounted.start()
+    content = file.read_bytes()
+    assert [content[at : at + 5] for at in range(0, 3 * MIB, 70_000)] == [b"%05d" % number for number in range(45)]
 
 
 # -- what is not there
