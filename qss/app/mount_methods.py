@@ -14,7 +14,7 @@ import trio
 from qss.app import mountpoint as places
 from qss.app import wire
 from qss.app.carriers import shelf_methods
-from qss.app.fsck import fsck_methods
+from qss.app.fsck_methods import fsck_methods
 from qss.app.hooks import EVENTS, UserHooks
 from qss.app.identity import read_identity
 from qss.app.snapshots import snapshot_methods

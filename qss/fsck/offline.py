@@ -19,13 +19,11 @@ from qss.cache.change import Change
 from qss.cache.options import CacheOptions
 from qss.cache.recovery import drop_index
 from qss.cache.store import SegmentCache
-from qss.errors import CorruptData
-from qss.formats.tables import SegmentRow, Table, u64_of_key
-from qss.fsck.check import check_index, index_checks
+from qss.formats.tables import SegmentRow, u64_of_key
+from qss.fsck.check import check_index, index_checks, segment_rows
 from qss.fsck.findings import Check, Finding, Kind, Report, run
 from qss.fsck.repair import repair_rows
 from qss.fsck.replay import OfflineReach, Opened, check_replay, open_both
-from qss.fsck.rows import Rows
 from qss.fsck.segments import (
     STRIPE_SUFFIX,
     SegmentRows,
@@ -63,15 +61,6 @@ class Looked:
 
     report: Report
     rows: dict[SegmentId, SegmentRow] = field(default_factory=dict)
-
-
-def segment_rows(rows: Rows) -> dict[SegmentId, SegmentRow]:
-    """The rows of SEGMENTS that can be read."""
-    found = {}
-    for key, packed in rows.scan(Table.SEGMENTS, b""):
-        with contextlib.suppress(CorruptData):
-            found[SegmentId(u64_of_key(key))] = SegmentRow.unpack(packed)
-    return found
 
 
 @contextlib.contextmanager

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
-from qss.fsck.check import check_index
+from qss.fsck.check import check_index, segment_rows
 from qss.fsck.findings import Finding, Kind, Report, run
-from qss.fsck.offline import look, segment_rows
+from qss.fsck.offline import look
 from qss.fsck.segments import Shelves, check_checkpoints, check_files, check_journals
 from qss.host import Disk, Host
 

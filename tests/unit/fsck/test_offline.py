@@ -16,8 +16,9 @@ from qss.formats.journal import Op
 from qss.formats.tables import ExtentRow, Table, pair_key, u64_key
 from qss.fs.attrs import User
 from qss.fs.filesystem import FileSystem
+from qss.fsck.check import segment_rows
 from qss.fsck.findings import Kind, Report, Severity
-from qss.fsck.offline import look, plan_repair, repair, segment_rows
+from qss.fsck.offline import look, plan_repair, repair
 from qss.host import Host
 from qss.ids import ROOT_INO, LocationId, SegmentId
 from qss.limits import KIB
