@@ -3,8 +3,9 @@
     main ── run_mount ─┬─ cache.run            checkpoints, seals, eviction
                        ├─ relay_seals          tells offload and the hooks of new sealed segments
                        ├─ control server       run/mount.sock
-                       ├─ hooks.run            user hooks, one at a time
+                       ├─ hooks.run            user hooks, a few at a time
                        ├─ timetable.run        snapshots by schedule
+                       ├─ unreadable.run       what readers got EIO for: whose it is, and is it back?
                        ├─ supervisor.run       the offload process
                        └─ FUSE and fs.run      until it is unmounted or a signal comes
 
@@ -27,7 +28,6 @@ from typing import Final
 import trio
 
 from qss.app import mountpoint as places
-from qss.app import snapshot_mount
 from qss.app.carriers import RemoteVault
 from qss.app.checkpoint import maker
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
@@ -38,7 +38,7 @@ from qss.app.logs import start_logging
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
 from qss.app.running import is_held, pid_file, state_lock
-from qss.app.snapshots import LOCK, folder_of, schedule_of
+from qss.app.snapshots import LOCK, folder_of, schedule_of, sweep
 from qss.app.supervise import Supervisor
 from qss.app.timetable import Timetable
 from qss.cache.store import SegmentCache
@@ -47,6 +47,7 @@ from qss.control.client import ControlClient
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
 from qss.fs.filesystem import FileSystem
+from qss.fs.keeping import Keeping
 from qss.fuse.mount import serve
 from qss.fuse.operations import Operations
 from qss.host import Host
@@ -66,14 +67,19 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
         settings.cache_dir, host, settings.cache, RemoteVault(vault_client), maker(settings.cache.index_map_bytes)
     )
     try:
-        cache.set_retention(settings.cache.retention)  # what is configured holds, whatever was set before
+        cache.eviction.set_retention(settings.cache.retention)  # what is configured holds, whatever was set before
+        keeping = cache.eviction.guard = Keeping(cache, host.clock)
         process = MountProcess(
             settings=settings,
             mountpoint=mountpoint,
             cache=cache,
             offload=vault_client,
-            supervisor=Supervisor("offload", _offload_command(settings, log_file), settings.run_dir / "offload.pid"),
+            supervisor=Supervisor(
+                "offload", _offload_command(settings, log_file), settings.run_dir / "offload.pid", settings.offload.nice
+            ),
             hooks=UserHooks(settings.hooks, host.clock),
+            keeping=keeping,
+            clock=host.clock,
             started_ns=host.clock.now_ns(),
         )
         mount = settings.mount
@@ -85,6 +91,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             nursery.start_soon(process.relay_seals)
             if not mount.read_only:
                 nursery.start_soon(_timetable(cache, settings, host).run)
+            nursery.start_soon(process.unreadable.run)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             await nursery.start(process.supervisor.run)
             await _serve_fuse(filesystem, process, readiness)
@@ -134,10 +141,13 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
 
 async def _wind_down(process: MountProcess) -> None:
     """Bring away what can be in the time there is, and say what is still at risk."""
-    if not process.settings.mount.read_only:  # nothing came in: nothing to wait for
-        journal = await process.cache.cut()
-        with trio.move_on_after(process.drain_s):
-            await process.cache.wait_published(journal)
+    if not process.settings.mount.read_only:  # else nothing came in: nothing to wait for
+        try:
+            journal = await process.cache.cut()
+            with trio.move_on_after(process.drain_s):
+                await process.cache.wait_published(journal)
+        except (QssError, OSError) as error:  # a full disk, a disk that fails: what is in the logs stays there
+            log.warning("what was written last could not be sealed: %s", error)
     process.left_bytes = process.at_risk_bytes
     if process.left_bytes:
         log.warning("%d bytes are only on this machine; they are offloaded after the next mount", process.left_bytes)
@@ -173,12 +183,14 @@ def main(arguments: list[str] | None = None) -> int:
         settings = replace(settings, mount=with_options(settings.mount, given.options))
         identity = read_identity(settings.state)
         if identity is not None and identity.snapshot:  # nothing else was recovered here
+            from qss.app import snapshot_mount  # needs a client of the locations, which this process is not
+
             return snapshot_mount.main(arguments)
         start_logging(settings.log, "mount", given.log_file)
         with ExitStack() as held:
             check_key(settings)
             held.enter_context(state_lock(settings.state))
-            snapshot_mount.sweep(settings)
+            sweep(settings)
             places.prepare(given.mountpoint)
             held.enter_context(pid_file(settings.run_dir / "mount.pid"))
             with ungrouped():

@@ -1,4 +1,4 @@
-"""What the kernel and the file system are told of the settings."""
+"""What file system and kernel are told of the settings."""
 
 from __future__ import annotations
 

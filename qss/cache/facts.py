@@ -37,8 +37,11 @@ class CacheFacts:
     fetches: int  # since the start
     fetch_bytes: int
     fetch_failures: int
-    damaged_reads: int
+    damaged_reads: int  # since the start
+    damage_healed: int  # of them, places that were made good from the locations
+    damage_open: int  # places that nothing has given back: EIO (SegmentCache.damage)
     writers_waiting: int
+    writers_refused: int  # writes that got ENOSPC, since the start
     replayed_batches: int  # at the start
 
     @property

@@ -16,10 +16,11 @@ from typing import Final, Protocol
 
 import trio
 
+from qss.cache.access import WHOLE
 from qss.cache.applied import NOTHING_APPLIED
 from qss.cache.change import Change
 from qss.cache.index import Index
-from qss.cache.read_cache import WHOLE, ReadCache
+from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import INDEX_DIR, load_newest, replay_into
 from qss.cache.scan import file_length
 from qss.cache.segment_log import FOLDERS, log_path
@@ -203,10 +204,14 @@ class FrozenCache:
     def begin(self) -> Change:
         return Change(self._index)
 
-    def commit(self, change: Change) -> None:
+    def commit(self, change: Change, *, quiet: bool = False) -> None:
         """Raises FsError(EROFS) unless nothing changes."""
         if change.ops():
             raise FsError(errno.EROFS)
+
+    def check_names(self) -> None:
+        """Raises FsError(EROFS)."""
+        raise FsError(errno.EROFS)
 
     async def admit(self, count: int) -> None:
         """Raises FsError(EROFS)."""

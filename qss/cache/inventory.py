@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import trio
 
+from qss.cache.access import WHOLE
 from qss.cache.admission import Admission
 from qss.cache.compaction import Candidate
 from qss.cache.ledger import Ledger
-from qss.cache.read_cache import WHOLE, ReadCache
+from qss.cache.read_cache import ReadCache
 from qss.cache.shelf import Shelf, sealed_of
 from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space

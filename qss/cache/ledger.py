@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qss.cache.applied import Applied
@@ -47,9 +46,8 @@ class Ledger:
     def write(self, ops: Sequence[Op]) -> None:
         """Append one batch to the journal, then apply it. Raises NoSpace and OSError; then nothing has changed."""
         segment, count = self.data.reach
-        # The number depends on the segment, so the segment must be there first.
-        self.journal.ensure_open()
-        self.journal.append_frames(encode_batch(ops, self.journal.next_number, segment, count))
+        file = self.journal.ensure_open()  # first, for the number depends on the segment
+        self.journal.append_frames(encode_batch(ops, file.count, segment, count))
         try:
             self.index.apply(ops)  # 2. a crash in between is made up for by replay
         except Damaged:
@@ -57,15 +55,6 @@ class Ledger:
         for observer in self.observers:
             for op in ops:
                 observer.changed(op)
-
-    @contextmanager
-    def observed_by(self, observer: Observer) -> Iterator[None]:
-        """`observer` hears of every row that changes, for as long as the context is open."""
-        self.observers.append(observer)
-        try:
-            yield
-        finally:
-            self.observers.remove(observer)
 
     def applied(self) -> Applied:
         """The mark of the index as it is now."""

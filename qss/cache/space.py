@@ -15,9 +15,10 @@ from typing import Final
 
 import trio
 
+from qss.cache.access import WHOLE
 from qss.cache.durability import Durability
 from qss.cache.ledger import Ledger
-from qss.cache.read_cache import WHOLE, ReadCache
+from qss.cache.read_cache import ReadCache
 from qss.cache.shelf import Shelf
 from qss.cache.snapshots import Snapshots
 from qss.cache.trimming import superfluous

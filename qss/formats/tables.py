@@ -33,7 +33,7 @@ class Table(enum.IntEnum):
     ORPHANS = 7  # ino → empty: link count 0, still open or not yet collected
     SEGMENTS = 8  # segment → SegmentRow
     SNAPSHOTS = 9  # name → SnapshotRow
-    PINS = 10  # path → reserved
+    PINS = 10  # ino → PinRow
     LIVE = 11  # segment → live bytes; derived from EXTENTS, never journaled
     DEATHS = 12  # data segment without live bytes that a snapshot may need → number of the newest snapshot by then
 
@@ -43,7 +43,7 @@ _U64U64 = struct.Struct(">QQ")
 
 
 def u64_key(number: int) -> bytes:
-    """Key of INODES, SYMLINKS, ORPHANS, SEGMENTS, LIVE, DEATHS."""
+    """Key of INODES, SYMLINKS, ORPHANS, SEGMENTS, PINS, LIVE, DEATHS."""
     return _U64.pack(number)
 
 
@@ -68,6 +68,22 @@ def name_key(ino: int, name: bytes) -> bytes:
 
 
 _INODE = struct.Struct("<IIIIIIQQQQqqqIII")
+
+
+INODE_BYTES: Final = _INODE.size
+_ATIME_BYTES: Final = frozenset(
+    (
+        *range(struct.calcsize("<IIIIIIQQQQ"), struct.calcsize("<IIIIIIQQQQq")),
+        *range(struct.calcsize("<IIIIIIQQQQqqq"), struct.calcsize("<IIIIIIQQQQqqqI")),
+    )
+)
+
+
+def is_only_atime(first: bytes, second: bytes) -> bool:
+    """Whether two packed inode rows differ in nothing but the access time."""
+    return len(first) == len(second) == _INODE.size and _ATIME_BYTES.issuperset(
+        at for at in range(_INODE.size) if first[at] != second[at]
+    )
 
 
 @dataclass(slots=True)
@@ -213,6 +229,27 @@ class SegmentRow(NamedTuple):
             return cls(SegmentKind(kind), SegmentState(state), k, m, placed, length, sealed_ns, needs, stored, seal)
         except (struct.error, ValueError) as error:
             raise CorruptData("a segment row does not hold") from error
+
+
+_PIN = struct.Struct("<q")
+
+
+class PinRow(NamedTuple):
+    """A file or directory whose content, with all below it, stays on this machine. The key is its inode number: the
+    pin follows it wherever it is renamed to."""
+
+    created_ns: int  # wall clock
+    path: bytes  # when it was pinned, from the root of the file system, "/" first
+
+    def pack(self) -> bytes:
+        return _PIN.pack(self.created_ns) + self.path
+
+    @classmethod
+    def unpack(cls, untrusted: bytes) -> PinRow:
+        """Raises CorruptData."""
+        if len(untrusted) <= _PIN.size:
+            raise CorruptData("a pin is cut short")
+        return cls(_PIN.unpack_from(untrusted)[0], bytes(untrusted[_PIN.size :]))
 
 
 _NUMBER = struct.Struct("<Q")

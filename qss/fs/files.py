@@ -173,6 +173,12 @@ class Files:
 
     def _splice(self, tx: Transaction, ino: int, start: int, stop: int, new: list[Placed]) -> int:
         """Returns the bytes of content that lost their name."""
+        if len(new) == 1:
+            key = pair_key(ino, start)
+            packed = tx.change.get(Table.EXTENTS, key)
+            if packed is not None and ExtentRow.unpack(packed).length == stop - start:
+                tx.put(Table.EXTENTS, key, new[0][1].pack())  # a page of a database, written once more
+                return stop - start
         done = splice(self._meeting(ino, start, stop), start, stop, new)
         for at in done.deletes:
             tx.delete(Table.EXTENTS, pair_key(ino, at))

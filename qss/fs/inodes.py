@@ -106,6 +106,7 @@ class Inodes:
             return
         try:
             with Transaction(self) as tx:
+                tx.quiet = True
                 for ino in list(self.atimes):
                     tx.put_inode(ino, tx.inode(ino))
         except NoSpace:
@@ -115,7 +116,7 @@ class Inodes:
 class Transaction:
     """One change of the file system, all or nothing: `with Transaction(inodes) as tx`. No await inside."""
 
-    __slots__ = ("_dirty", "_gone", "_inodes", "_touched", "change", "delete", "on_failure_reserve", "put")
+    __slots__ = ("_dirty", "_gone", "_inodes", "_touched", "change", "delete", "on_failure_reserve", "put", "quiet")
 
     def __init__(self, inodes: Inodes) -> None:
         self._inodes = inodes
@@ -126,6 +127,7 @@ class Transaction:
         self.put = self.change.put
         self.delete = self.change.delete
         self.on_failure_reserve: int | None = None
+        self.quiet = False  # not worth an upload by itself
 
     def inode(self, ino: int) -> InodeRow:
         """A row that may be changed; say so with `put_inode`. Raises FsError(ENOENT)."""
@@ -157,7 +159,7 @@ class Transaction:
             try:
                 for ino, row in self._dirty.items():
                     self.put(Table.INODES, u64_key(ino), row.pack())
-                inodes.cache.commit(self.change)
+                inodes.cache.commit(self.change, quiet=self.quiet)
             except BaseException:
                 self._forget()
                 raise
