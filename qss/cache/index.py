@@ -20,7 +20,7 @@ from typing import Final, Self, cast
 import lmdb
 
 from qss.errors import CorruptData, Damaged, NoSpace
-from qss.formats.journal import Op
+from qss.formats.journal import Op, PackedOp
 from qss.formats.tables import Table, u64_key, u64_of_key
 from qss.ids import SegmentId
 
@@ -112,6 +112,24 @@ class Index:
                     delete(key, b"", dbs[table])
                 else:
                     put(key, after, True, True, False, dbs[table])
+                self.changes += 1
+        except lmdb.Error as error:
+            raise Damaged(f"the index cannot be written: {error}") from error
+
+    def replay(self, ops: Iterable[PackedOp]) -> None:
+        """As `apply`, of changes as they stand in the journal. Raises CorruptData for one that does not fit its row."""
+        txn, delete, dbs = self._txn, b"", self._dbs
+        try:
+            for op in ops:
+                table, key = op.table, op.key
+                before = txn.get(key, None, dbs[table]) if op.needs_before or table is Table.EXTENTS else None
+                after = op.after(before)
+                if table is Table.EXTENTS:
+                    self._count(before, after)
+                if after is None:
+                    txn.delete(key, delete, dbs[table])
+                else:
+                    txn.put(key, after, True, True, False, dbs[table])
                 self.changes += 1
         except lmdb.Error as error:
             raise Damaged(f"the index cannot be written: {error}") from error

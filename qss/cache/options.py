@@ -23,7 +23,7 @@ class CacheOptions:
     seal_after_s: float = 30.0  # a dirty log is cut after this long
     checkpoint_every_s: float = 5.0
     checkpoint_changes_max: int = 50_000  # rows changed, whichever comes first
-    trim_after_bytes: int = 64 * MIB  # of journal behind the last journal checkpoint, and as many as that one is large
+    trim_after_bytes: int = 32 * MIB  # of journal behind the last journal checkpoint, and as many as that one is large
     index_map_bytes: int = 64 * GIB  # address space, not memory
     fetch_deadline_s: float = 60.0  # a read miss gets EIO after this long
     safe_missing_max: int = 0  # shards that may still be missing when a root names a segment

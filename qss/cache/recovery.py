@@ -26,7 +26,7 @@ from qss.cache.scan import any_op, file_length, frames_of, header_of, segments_i
 from qss.cache.segment_log import FOLDERS, LogFile, Numbers, SegmentLog, log_path
 from qss.cache.shelf import is_receipt
 from qss.errors import CorruptData, Damaged
-from qss.formats.journal import Batch, Op, PackedOp, ops_of
+from qss.formats.journal import Batch, ops_of
 from qss.formats.record import SEGMENT_HEADER_BYTES, SegmentHeader
 from qss.formats.tables import Table, u64_key, u64_of_key
 from qss.host import Disk, Host
@@ -276,18 +276,13 @@ class _Recovery:
             if batch.more_follows:
                 continue
             for part in waiting:
-                for packed in ops_of(part):
-                    self._apply(packed)
+                self._index.replay(ops_of(part))
             waiting.clear()
             replayed += 1
             reached = Applied(
                 frame.journal, frame.end, batch.number + 1, batch.data_segment, batch.data_bytes, reached.next_segment
             )
         return reached, replayed
-
-    def _apply(self, packed: PackedOp) -> None:
-        before = self._index.get(packed.table, packed.key)
-        self._index.apply([Op(packed.table, packed.key, before, packed.after(before))])
 
     def _frames(self, start: Applied) -> Iterator[Frame]:
         """Frames from `start` on, as long as they verify and follow each other."""

@@ -39,6 +39,8 @@ _COMPACT_BYTES_MAX: Final = 256  # longer values (link targets, xattrs) are writ
 _RUN: Final = re.compile(rb"[^\0]+(?:\0{1,2}[^\0]+)*", re.DOTALL)
 _ZEROS: Final = bytes(_COMPACT_BYTES_MAX)
 _NO_KEY: Final = bytes(16)
+_TABLES: Final = tuple(Table)
+assert all(table == place for place, table in enumerate(_TABLES))
 
 
 class Op(NamedTuple):
@@ -82,6 +84,11 @@ class PackedOp(NamedTuple):
         if before is None:
             raise CorruptData("the journal changes a row that is not there")
         return _patched(before, self.packed, 0)
+
+    @property
+    def needs_before(self) -> bool:
+        """Whether `after` looks at the row that is there."""
+        return self.code == _PATCH
 
     @property
     def is_put(self) -> bool:
@@ -140,26 +147,27 @@ def decode_frame(untrusted: Bytes) -> tuple[Batch, int]:
 
 def ops_of(batch: Batch) -> Iterator[PackedOp]:
     """The changes of one frame, in order. Raises CorruptData."""
-    packed = batch.packed_ops
+    packed = bytes(batch.packed_ops)
     at, last_key = 0, _NO_KEY
     while at < len(packed):
-        if len(packed) - at < 2:
+        if len(packed) - at < 3:
             raise CorruptData("a change in the journal is cut short")
-        code, shared = packed[at], packed[at + 1]
+        code, shared, length = packed[at], packed[at + 1], packed[at + 2]
         if shared > len(_NO_KEY):
             raise CorruptData("the key of a change in the journal does not hold")
-        rest, at = _take_bytes(packed, at + 2)
-        key = _padded(last_key)[:shared] + rest
+        at += 3
+        if length > 0x7F:  # nearly never: this loop is what a start without an index waits for
+            length, at = _take_varint(packed, at - 1)
+        key = _padded(last_key)[:shared] + packed[at : at + length]
+        at += length
+        if at > len(packed) or not key:
+            raise CorruptData("the key of a change in the journal does not hold")
         value = b""
         if code & 3 != _DELETE:
             value, at = _take_bytes(packed, at)
-        try:
-            table = Table(code >> 2)
-        except ValueError as error:
-            raise CorruptData(f"table {code >> 2} is not known") from error
-        if not key:
-            raise CorruptData("the key of a change in the journal is empty")
-        yield PackedOp(table, key, code & 3, value)
+        if code >> 2 >= len(_TABLES):
+            raise CorruptData(f"table {code >> 2} is not known")
+        yield PackedOp(_TABLES[code >> 2], key, code & 3, value)
         last_key = key
 
 
@@ -231,20 +239,22 @@ def _pack_value(before: bytes | None, after: bytes) -> tuple[int, bytes]:
 
 def _patched(before: bytes, packed: Bytes, at: int) -> bytes:
     value = bytearray(before)
-    position = 0
-    while at < len(packed):
-        gap, at = _take_varint(packed, at)
-        run, at = _take_bytes(packed, at)
+    position, end = 0, len(packed)
+    while at < end:
+        gap, at = (packed[at], at + 1) if packed[at] < 0x80 else _take_varint(packed, at)
+        length, at = (packed[at], at + 1) if at < end and packed[at] < 0x80 else _take_varint(packed, at)
         position += gap
-        if position + len(run) > len(value):
+        stop = position + length
+        if stop > len(value) or at + length > end:
             raise CorruptData("a change in the journal reaches outside its row")
-        value[position : position + len(run)] = run
-        position += len(run)
+        value[position:stop] = packed[at : at + length]
+        position = stop
+        at += length
     return bytes(value)
 
 
 def _padded(key: bytes) -> bytes:
-    return key.ljust(16, b"\0")
+    return key if len(key) >= 16 else key.ljust(16, b"\0")
 
 
 def _put_varint(out: bytearray, number: int) -> None:
