@@ -77,6 +77,7 @@ class FsError(QssError):
     def __init__(self, errno: int, detail: str = "") -> None:
         super().__init__(f"{os.strerror(errno)}{': ' + detail if detail else ''}")
         self.errno = errno
+        self.detail = detail
 
 
 class NoSpace(FsError):

@@ -53,8 +53,8 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in UNWANTED_IN_ENVIRONMENT}
 
 
-def start(arguments: list[str], environ: Mapping[str, str], log_file: Path) -> int:
-    """Start `python -m qss.app.mount` with these arguments; its process id once it is mounted.
+def start(arguments: list[str], environ: Mapping[str, str], log_file: Path, module: str = "qss.app.mount") -> int:
+    """Start a mount process, `python -m module`, with these arguments; its process id once it is mounted.
 
     Raises what the process says is in the way, or RemoteBug when it ends without a word.
     """
@@ -63,7 +63,7 @@ def start(arguments: list[str], environ: Mapping[str, str], log_file: Path) -> i
     try:
         with log_file.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "qss.app.mount", *arguments, "--ready-fd", str(writing)],
+                [sys.executable, "-m", module, *arguments, "--ready-fd", str(writing)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

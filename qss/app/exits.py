@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from qss.errors import Damaged, FsError, QssError, Refused, Retryable
 
@@ -16,6 +18,7 @@ class Exit(enum.IntEnum):
     DATA = 5  # data at risk, damaged or lost
     CORRECTED = 10  # fsck: everything found was repaired
     FOUND = 11  # fsck: something was found and is left; nothing is lost
+    DIFFERENT = 12  # snapshot diff: something has changed
 
 
 _TABLE = ((Refused, Exit.REFUSED), (FsError, Exit.REFUSED), (Retryable, Exit.UNREACHABLE), (Damaged, Exit.DATA))
@@ -23,3 +26,17 @@ _TABLE = ((Refused, Exit.REFUSED), (FsError, Exit.REFUSED), (Retryable, Exit.UNR
 
 def exit_of(error: QssError) -> Exit:
     return next((code for kind, code in _TABLE if isinstance(error, kind)), Exit.INTERNAL)
+
+
+@contextmanager
+def ungrouped() -> Iterator[None]:
+    """Of several tasks that ended together, the one error that says what the user can do."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        reasons = group.subgroup(QssError)
+        while isinstance(reasons, ExceptionGroup):
+            reasons = reasons.exceptions[0]  # type: ignore[assignment]
+        if reasons is None:
+            raise
+        raise reasons from group

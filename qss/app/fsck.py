@@ -16,6 +16,7 @@ from qss.app.exits import Exit
 from qss.app.identity import check_key
 from qss.app.locations import open_nodes
 from qss.app.running import is_locked, state_lock
+from qss.app.snapshots import refuse_recovered
 from qss.app.talk import OnProgress, call_mount
 from qss.config import Settings
 from qss.errors import Refused, Unreachable
@@ -46,6 +47,7 @@ def check(
 ) -> dict[str, Any]:
     """The document of `qssctl fsck --json`. Raises Refused for a repair of what is mounted."""
     tell = _teller(on_progress)
+    refuse_recovered(settings)
     try:
         call_mount(settings, "where")
     except Unreachable:

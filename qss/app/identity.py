@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qss.app.running import write_whole
 from qss.config import Settings
@@ -22,6 +23,8 @@ class Identity:
 
     fs_id: str  # hex
     created_ns: int  # wall clock, nanoseconds since 1970
+    snapshot: str = ""  # recovered is only this snapshot: to be read, never written
+    snapshot_row: bytes = b""  # its SnapshotRow
 
 
 def identity_path(state: Path) -> Path:
@@ -30,7 +33,9 @@ def identity_path(state: Path) -> Path:
 
 def write_identity(state: Path, identity: Identity) -> None:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    body = {"fs_id": identity.fs_id, "created_ns": identity.created_ns}
+    body: dict[str, Any] = {"fs_id": identity.fs_id, "created_ns": identity.created_ns}
+    if identity.snapshot:
+        body |= {"snapshot": identity.snapshot, "snapshot_row": identity.snapshot_row.hex()}
     write_whole(identity_path(state), json.dumps(body) + "\n", 0o600)
 
 
@@ -38,7 +43,12 @@ def read_identity(state: Path) -> Identity | None:
     """None if the state directory holds no file system. Raises CorruptData."""
     try:
         body = json.loads(identity_path(state).read_bytes())
-        return Identity(fs_id=bytes.fromhex(body["fs_id"]).hex(), created_ns=int(body["created_ns"]))
+        return Identity(
+            fs_id=bytes.fromhex(body["fs_id"]).hex(),
+            created_ns=int(body["created_ns"]),
+            snapshot=str(body.get("snapshot", "")),
+            snapshot_row=bytes.fromhex(body.get("snapshot_row", "")),
+        )
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -3,7 +3,9 @@
     main ── run_mount ─┬─ cache.run            checkpoints, seals, eviction
                        ├─ relay_seals          tells offload and the hooks of new sealed segments
                        ├─ control server       run/mount.sock
-                       ├─ hooks.run            user hooks, one at a time
+                       ├─ hooks.run            user hooks, a few at a time
+                       ├─ timetable.run        snapshots by schedule
+                       ├─ unreadable.run       what readers got EIO for: whose it is, and is it back?
                        ├─ supervisor.run       the offload process
                        └─ FUSE and fs.run      until it is unmounted or a signal comes
 
@@ -18,8 +20,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -27,27 +28,30 @@ from typing import Final
 import trio
 
 from qss.app import mountpoint as places
+from qss.app import snapshot_mount
 from qss.app.carriers import RemoteVault
 from qss.app.checkpoint import maker
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
-from qss.app.exits import exit_of
+from qss.app.exits import exit_of, ungrouped
 from qss.app.hooks import UserHooks
-from qss.app.identity import check_key
+from qss.app.identity import check_key, read_identity
 from qss.app.logs import start_logging
+from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
-from qss.app.running import pid_file, state_lock
+from qss.app.running import is_held, pid_file, state_lock
+from qss.app.snapshots import LOCK, folder_of, schedule_of
 from qss.app.supervise import Supervisor
+from qss.app.timetable import Timetable
 from qss.cache.store import SegmentCache
-from qss.config import MountSettings, Settings, environment, load, with_options
+from qss.config import Settings, environment, load, with_options
 from qss.control.client import ControlClient
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
-from qss.fs.filesystem import FileSystem, FsOptions
-from qss.fs.quota import Quota
-from qss.fuse.mount import MountOptions, serve
+from qss.fs.filesystem import FileSystem
+from qss.fs.keeping import Keeping
+from qss.fuse.mount import serve
 from qss.fuse.operations import Operations
 from qss.host import Host
-from qss.limits import KIB
 
 HOOKS_END_S_MAX: Final = 30.0
 ANSWERS_S_MAX: Final = 2.0
@@ -64,14 +68,19 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
         settings.cache_dir, host, settings.cache, RemoteVault(vault_client), maker(settings.cache.index_map_bytes)
     )
     try:
-        cache.set_retention(settings.cache.retention)  # what is configured holds, whatever was set before
+        cache.eviction.set_retention(settings.cache.retention)  # what is configured holds, whatever was set before
+        keeping = cache.eviction.guard = Keeping(cache, host.clock)
         process = MountProcess(
             settings=settings,
             mountpoint=mountpoint,
             cache=cache,
             offload=vault_client,
-            supervisor=Supervisor("offload", _offload_command(settings, log_file), settings.run_dir / "offload.pid"),
+            supervisor=Supervisor(
+                "offload", _offload_command(settings, log_file), settings.run_dir / "offload.pid", settings.offload.nice
+            ),
             hooks=UserHooks(settings.hooks, host.clock),
+            keeping=keeping,
+            clock=host.clock,
             started_ns=host.clock.now_ns(),
         )
         mount = settings.mount
@@ -81,6 +90,9 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)
             nursery.start_soon(process.relay_seals)
+            if not mount.read_only:
+                nursery.start_soon(_timetable(cache, settings, host).run)
+            nursery.start_soon(process.unreadable.run)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             await nursery.start(process.supervisor.run)
             await _serve_fuse(filesystem, process, readiness)
@@ -90,6 +102,15 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
         vault_client.close()
         with trio.CancelScope(shield=True):
             await cache.close()
+
+
+def _timetable(cache: SegmentCache, settings: Settings, host: Host) -> Timetable:
+    return Timetable(
+        cache,
+        host.clock,
+        lambda: schedule_of(cache, settings),
+        lambda number: is_held(folder_of(settings, number) / LOCK),
+    )
 
 
 async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: Readiness) -> None:
@@ -119,28 +140,15 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
         process.hooks.post("ready", {"mountpoint": str(process.mountpoint)})
 
 
-def fs_options(mount: MountSettings) -> FsOptions:
-    """What the file system is told of the settings. Who makes a file system owns its root directory."""
-    quota = Quota(mount.quota_bytes, mount.quota_inodes)
-    return FsOptions(mount.read_only, mount.atime, root_owner=(os.geteuid(), os.getegid()), quota=quota)
-
-
-def mount_options(mount: MountSettings) -> MountOptions:
-    """What the kernel is told of the settings; quotas and access times are the file system's."""
-    return MountOptions(
-        read_only=mount.read_only, allow_other=mount.allow_other, writeback=mount.writeback_cache,
-        nodev=mount.nodev, nosuid=mount.nosuid, noexec=mount.noexec, noatime=mount.atime == "noatime",
-        uid=mount.uid, gid=mount.gid,
-        read_ahead_kib=mount.read_ahead_bytes // KIB,
-    )  # fmt: skip
-
-
 async def _wind_down(process: MountProcess) -> None:
     """Bring away what can be in the time there is, and say what is still at risk."""
-    if not process.settings.mount.read_only:  # nothing came in: nothing to wait for
-        journal = await process.cache.cut()
-        with trio.move_on_after(process.drain_s):
-            await process.cache.wait_published(journal)
+    if not process.settings.mount.read_only:  # else nothing came in: nothing to wait for
+        try:
+            journal = await process.cache.cut()
+            with trio.move_on_after(process.drain_s):
+                await process.cache.wait_published(journal)
+        except (QssError, OSError) as error:  # a full disk, a disk that fails: what is in the logs stays there
+            log.warning("what was written last could not be sealed: %s", error)
     process.left_bytes = process.at_risk_bytes
     if process.left_bytes:
         log.warning("%d bytes are only on this machine; they are offloaded after the next mount", process.left_bytes)
@@ -159,20 +167,6 @@ def _offload_command(settings: Settings, log_file: Path | None) -> list[str]:
     return [*command, "--log-file", str(log_file)] if log_file else command
 
 
-@contextmanager
-def ungrouped() -> Iterator[None]:
-    """Of several tasks that ended together, the one error that says what the user can do."""
-    try:
-        yield
-    except ExceptionGroup as group:
-        reasons = group.subgroup(QssError)
-        while isinstance(reasons, ExceptionGroup):
-            reasons = reasons.exceptions[0]  # type: ignore[assignment]
-        if reasons is None:
-            raise
-        raise reasons from group
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The exit code; errors before the mount is ready go to whoever started us, or to standard error."""
     parser = argparse.ArgumentParser(prog="qss-mount")
@@ -188,10 +182,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load(given.config, environment())
         settings = replace(settings, mount=with_options(settings.mount, given.options))
+        identity = read_identity(settings.state)
+        if identity is not None and identity.snapshot:  # nothing else was recovered here
+            return snapshot_mount.main(arguments)
         start_logging(settings.log, "mount", given.log_file)
         with ExitStack() as held:
             check_key(settings)
             held.enter_context(state_lock(settings.state))
+            snapshot_mount.sweep(settings)
             places.prepare(given.mountpoint)
             held.enter_context(pid_file(settings.run_dir / "mount.pid"))
             with ungrouped():

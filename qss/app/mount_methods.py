@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
 
@@ -15,21 +16,28 @@ from qss.app import mountpoint as places
 from qss.app import wire
 from qss.app.carriers import shelf_methods
 from qss.app.fsck_methods import fsck_methods
-from qss.app.hooks import EVENTS, UserHooks
+from qss.app.hooks import UserHooks
 from qss.app.identity import read_identity
+from qss.app.retention_methods import limits_of, retention_methods
+from qss.app.snapshots import snapshot_methods
 from qss.app.supervise import Supervisor
-from qss.cache.options import RetentionOptions
+from qss.cache.retention import EvictionReport
 from qss.cache.store import SegmentCache
 from qss.config import Settings
 from qss.control.client import ControlClient
 from qss.control.messages import Json
 from qss.control.server import Call, Calls, Method
 from qss.errors import CorruptData, QssError
-from qss.ids import SegmentId
+from qss.fs.keeping import Keeping
+from qss.fs.unreadable import Place, Unreadable
+from qss.host import Clock
+from qss.ids import SegmentId, segment_text
 
 OFFLOAD_ANSWER_S_MAX: Final = 2.0
 """How long a status may wait for the offload process before it is shown without."""
 PROGRESS_S: Final = 0.2
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +50,8 @@ class MountProcess:
     offload: ControlClient
     supervisor: Supervisor
     hooks: UserHooks
+    keeping: Keeping
+    clock: Clock
     started_ns: int
     drain_s: float = 0.0
     left_bytes: int = 0  # at risk when it ended
@@ -51,8 +61,29 @@ class MountProcess:
     ended: trio.Event = field(default_factory=trio.Event)  # all is done but to close the cache
     calls: Calls = field(default_factory=Calls)
 
+    unreadable: Unreadable = field(init=False)
+    sealed_ns: int = 0  # when the last seal was durable, wall clock
+    sealed: list[tuple[SegmentId, int]] = field(default_factory=list)  # and their bytes, since the last hook
+
     def __post_init__(self) -> None:
         self.drain_s = self.settings.mount.drain_s
+        self.cache.on_sealed = self._note_sealed
+        self.cache.eviction.on_evicted = self._tell_evicted
+        self.unreadable = Unreadable(self.cache, self.clock, self._tell_missing)
+        self.cache.on_unreadable = self.unreadable.note
+
+    def _note_sealed(self, segment: SegmentId, count: int) -> None:
+        self.sealed.append((segment, count))
+        self.sealed_ns = self.clock.now_ns()
+
+    def _tell_missing(self, place: Place) -> None:
+        facts = {"segment": place.segment, "stripe": place.stripe, "paths": list(place.paths or ())}
+        log.error("segment %s, stripe %d cannot be read: %s", segment_text(place.segment), place.stripe, place.reason)
+        self.hooks.post("segment-missing", facts | {"reason": place.reason})
+
+    def _tell_evicted(self, report: EvictionReport) -> None:
+        facts = {"bytes": report.freed_bytes, "segments": report.segments, "stripes": report.stripes}
+        self.hooks.post("segment-evicted", facts | {"reasons": [str(reason) for reason in report.reasons]})
 
     @property
     def at_risk_bytes(self) -> int:
@@ -65,7 +96,10 @@ class MountProcess:
             self.seals += 1
             self.news.set()
             self.news = trio.Event()
-            self.hooks.post("segment-sealed", {"unsafe_bytes": self.cache.facts().unsafe_bytes})
+            sealed, self.sealed = self.sealed, []
+            if sealed:
+                facts = {"segments": [segment for segment, _ in sealed], "bytes": sum(count for _, count in sealed)}
+                self.hooks.post("segment-sealed", facts | {"unsafe_bytes": self.cache.facts().unsafe_bytes})
 
 
 def methods(process: MountProcess) -> Mapping[str, Method]:
@@ -87,21 +121,20 @@ def methods(process: MountProcess) -> Mapping[str, Method]:
         "sync": lambda call: _sync(process, call),
         "cut": lambda _call: _cut(process),
         "checkpoint": lambda _call: _checkpoint(process),
-        "retention.show": lambda _call: _retention_show(process),
-        "retention.set": lambda call: _retention_set(process, call),
-        "retention.run": lambda call: _retention_run(process, call),
+        **retention_methods(process.cache, process.keeping),
         **fsck_methods(process.cache),
+        **snapshot_methods(process.cache, process.settings),
         "hook": lambda call: _hook(process, call),
         "unmount": lambda call: _unmount(process, call),
     }
 
 
 async def _wait_sealed(process: MountProcess, call: Call) -> Json:
-    """Return the count of seals as soon as it is not `seen` any more."""
+    """Return the count of seals, and when the last was, as soon as the count is not `seen` any more."""
     seen = call.params.get("seen")
     while process.seals == seen:
         await process.news.wait()
-    return process.seals
+    return {"seals": process.seals, "sealed_ns": process.sealed_ns}
 
 
 async def _where(process: MountProcess) -> Json:
@@ -137,8 +170,8 @@ async def _sync(process: MountProcess, call: Call) -> Json:
 async def _hook(process: MountProcess, call: Call) -> Json:
     """An event of the offload process."""
     event, facts = call.params["event"], call.params.get("facts", {})
-    if event not in EVENTS or not isinstance(facts, dict):
-        raise CorruptData(f"no event {event}")
+    if not isinstance(event, str) or not isinstance(facts, dict):
+        raise CorruptData("an event has a name and facts")
     process.hooks.post(event, facts)
 
 
@@ -155,52 +188,6 @@ async def _unmount(process: MountProcess, call: Call) -> Json:
 def _take_away(path: Path, lazy: bool) -> None:
     if places.mounted_type(path) is not None:
         places.unmount(path, lazy=lazy)
-
-
-# -- retention
-
-
-def _limits(options: RetentionOptions) -> dict[str, Json]:
-    return asdict(options)
-
-
-async def _retention_show(process: MountProcess) -> Json:
-    facts, options = process.cache.facts(), process.cache.retention
-    return {
-        **_limits(options),
-        "local_bytes": facts.data_local_bytes + facts.stripe_bytes,
-        "free_bytes": facts.disk_free_bytes,
-    }
-
-
-async def _retention_set(process: MountProcess, call: Call) -> Json:
-    try:
-        options = RetentionOptions(**call.params)
-    except TypeError as error:
-        raise CorruptData("retention.set: wrong limits") from error
-    process.cache.set_retention(options)
-    return _limits(options)
-
-
-async def _retention_run(process: MountProcess, call: Call) -> Json:
-    everything = bool(call.params.get("everything"))
-    if call.params.get("dry_run"):
-        victims = process.cache.plan_eviction(all_=everything)
-        done: dict[str, Any] = {
-            "bytes": sum(victim.copy.size for victim in victims),
-            "victims": [
-                {"segment": victim.copy.segment, "stripe": victim.copy.stripe, "bytes": victim.copy.size,
-                 "reason": str(victim.reason)}
-                for victim in victims
-            ],
-        }  # fmt: skip
-    else:
-        report = await process.cache.evict(all_=everything)
-        done = {"bytes": report.freed_bytes, "segments": report.segments, "stripes": report.stripes}
-        if report.freed_bytes:
-            process.hooks.post("segment-evicted", done)
-    facts = process.cache.facts()
-    return done | {"local_bytes": facts.data_local_bytes + facts.stripe_bytes}
 
 
 # -- status
@@ -224,12 +211,20 @@ async def _status(process: MountProcess) -> Json:
         "at_risk_bytes": facts.at_risk_bytes,
         "oldest_unsafe_age_s": facts.at_risk_age_s if facts.at_risk_bytes else None,
         "published_cut_ns": facts.published_cut_ns,
+        "pressure": {
+            "state": str(process.cache.pressure),
+            "waiting_writers": facts.writers_waiting,
+            "refused_writes": facts.writers_refused,
+            "free_bytes": facts.disk_free_bytes,
+            "soft_bytes": settings.cache.free_bytes_soft,
+            "hard_bytes": settings.cache.free_bytes_hard,
+        },
         "queue": {"segments": facts.segments_sealed, "bytes": facts.unsafe_bytes},
         "cache": {
             **asdict(facts),
             "local_bytes": facts.data_local_bytes + facts.stripe_bytes,
             "fetched_bytes": facts.fetch_bytes,
-            **_limits(process.cache.retention),
+            **limits_of(process.cache.eviction.retention),
         },
         "offload": {
             "running": process.supervisor.pid is not None,
@@ -238,9 +233,24 @@ async def _status(process: MountProcess) -> Json:
             **offload.get("offload", {}),
         },
         "locations": offload.get("locations") or [_unknown(str(each.name)) for each in settings.locations],
-        "damage": damage | {"found": damage["found"] + facts.damaged_reads},
+        "damage": damage
+        | {
+            "found": damage["found"] + facts.damaged_reads,
+            "unreadable": [_place_to_json(place) for place in process.unreadable.places],
+        },
+        "pins": [asdict(pin) for pin in process.keeping.pins()],
         "hooks": {"failed": process.hooks.failed, "dropped": process.hooks.dropped},
         "errors": offload.get("errors", []),
+    }
+
+
+def _place_to_json(place: Place) -> Json:
+    return {
+        "segment": place.segment,
+        "stripe": place.stripe,
+        "reason": place.reason,
+        "since_ns": place.since_ns,
+        "paths": list(place.paths or ()),
     }
 
 

@@ -2,7 +2,7 @@
 
     main ── run_offload ─┬─ leave_with_parent   ends everything when the mount process is gone
                          ├─ courier.run         uploads, publishes roots, repairs, watches the locations
-                         ├─ wake_on_seal        hints of the mount process; only hints
+                         ├─ seal watch          hints of the mount process; only hints
                          └─ control server      run/offload.sock
 
 It may be killed at any moment: what is sealed and not yet safe is a question to the shelf.
@@ -19,7 +19,6 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 import trio
 
@@ -28,6 +27,7 @@ from qss.app.exits import exit_of
 from qss.app.identity import check_key
 from qss.app.locations import open_nodes, place_of
 from qss.app.logs import start_logging
+from qss.app.seal_watch import SealWatch
 from qss.config import Settings, environment, load
 from qss.control.client import ControlClient
 from qss.control.messages import Json
@@ -44,8 +44,6 @@ from qss.offload.roots import RootBook, Roots
 from qss.offload.vault import Vault
 from qss.segments import Receipt
 
-RETRY_S: Final = 1.0
-
 log = logging.getLogger("qss.app.offload")
 
 
@@ -56,10 +54,11 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     async with open_nodes(settings, host) as nodes:
         parts = _put_together(settings, keys, nodes, host, mount)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_leave_with_parent, nursery.cancel_scope)
-            nursery.start_soon(_leave_on_signal, nursery.cancel_scope)
-            nursery.start_soon(_wake_on_seal, mount, parts)
-            await nursery.start(serve_control, settings.offload_socket, _methods(*parts))
+            nursery.start_soon(leave_with_parent, nursery.cancel_scope)
+            nursery.start_soon(leave_on_signal, nursery.cancel_scope)
+            watch = SealWatch(mount, host.clock, parts[1].hint)
+            nursery.start_soon(watch.run)
+            await nursery.start(serve_control, settings.offload_socket, _methods(*parts, watch))
             await parts[1].run()
 
 
@@ -107,7 +106,7 @@ def _put_together(
     return vault, courier
 
 
-async def _leave_with_parent(scope: trio.CancelScope) -> None:
+async def leave_with_parent(scope: trio.CancelScope) -> None:
     """Standard input is a pipe that the mount process holds; its end, however it came, is ours."""
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
         while await stream.receive_some(1024):
@@ -116,23 +115,14 @@ async def _leave_with_parent(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _leave_on_signal(scope: trio.CancelScope) -> None:
+async def leave_on_signal(scope: trio.CancelScope) -> None:
+    """SIGTERM and SIGINT end everything in the scope."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
             scope.cancel()
 
 
-async def _wake_on_seal(mount: ControlClient, parts: tuple[Vault, Courier]) -> None:
-    seen: Json = None
-    while True:
-        try:
-            seen = await mount.call("shelf.wait_sealed", seen=seen)
-        except QssError:
-            await trio.sleep(RETRY_S)
-        parts[1].hint()
-
-
-def _methods(vault: Vault, courier: Courier) -> Mapping[str, Method]:
+def _methods(vault: Vault, courier: Courier, watch: SealWatch) -> Mapping[str, Method]:
     """The method table of run/offload.sock."""
 
     async def status(_call: Call) -> Json:
@@ -148,6 +138,9 @@ def _methods(vault: Vault, courier: Courier) -> Mapping[str, Method]:
                 "deleted_segments": facts.deleted_segments,
                 "incomplete_segments": len(facts.incomplete),
                 "buffers_bytes": facts.buffers_bytes,
+                "wakes": watch.wakes,
+                "wake_s_last": watch.wake_s_last,
+                "wake_s_max": watch.wake_s_max,
                 "root_generation": facts.root_generation,
                 "root_created_ns": facts.root_created_ns,
                 "root_behind": facts.root_behind,

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -47,18 +47,23 @@ class _Outcome:
     segments: int
 
 
-def recover_configured(settings: Settings, key: Path | None, state: Path | None) -> dict[str, Any]:
+Task = Callable[[Settings, MasterKey], dict[str, Any]]
+"""What is recovered; the document of `qssctl recover --json`."""
+
+
+def recover_configured(settings: Settings, key: Path | None, state: Path | None, task: Task) -> dict[str, Any]:
     """With the locations of a configuration file. Raises QssError; then it may be begun again."""
     if state is not None:
         state = state.absolute()
         key_file = state / "key" if settings.key_file.is_relative_to(settings.state) else settings.key_file
         settings = replace(settings, state=state, key_file=key_file)
     master = read_key_file(key or settings.key_file)
-    return _recover(settings, master)
+    return task(settings, master)
 
 
-def recover_from(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
-    """With locations named one by one; the root says what they were called and which others there are."""
+def recover_from(plan: Plan, environ: Mapping[str, str], task: Task, *, keep: bool = True) -> dict[str, Any]:
+    """With locations named one by one; the root says what they were called and which others there are. `keep`: write
+    the configuration file at the end."""
     if plan.config.exists():
         raise Refused(f"{plan.config} is there already: leave out --location to use it, or choose another --config")
     master = read_key_file(plan.key)
@@ -68,9 +73,10 @@ def recover_from(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
     k = root.k if plan.k is None else plan.k
     m = root.m if plan.m is None else plan.m
     text, settings = written(plan, as_the_root_knows_them(sections, root), k, m, environ)
-    report = _recover(settings, master)
-    plan.config.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(plan.config, text, 0o600)
+    report = task(settings, master)
+    if keep:
+        plan.config.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(plan.config, text, 0o600)
     return report
 
 
@@ -99,22 +105,26 @@ async def _find_root(settings: Settings, keys: FsKeys) -> Root:
         return await Recovery(vault, RootBook(nodes, keys, host)).find_root()
 
 
-def _recover(settings: Settings, master: MasterKey) -> dict[str, Any]:
-    keys = FsKeys.derive(master)
+def recover_newest(settings: Settings, master: MasterKey) -> dict[str, Any]:
+    """The file system of the newest root that can be restored; this machine is the one that writes from now on."""
     with state_lock(settings.state):
-        _begin(settings)  # 1.
-        outcome = trio.run(_bring_back, settings, keys)  # 2., 3.
-        host = Host()
-        if not settings.key_file.exists():
-            settings.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_key_file(settings.key_file, master, host.entropy)
-        write_identity(settings.state, Identity(fs_id_of(master).hex(), host.clock.now_ns()))  # 4.
-        (settings.state / _MARK).unlink()
+        begin(settings)  # 1.
+        outcome = trio.run(_bring_back, settings, FsKeys.derive(master))  # 2., 3.
+        finish(settings, master, Identity(fs_id_of(master).hex(), Host().clock.now_ns()))  # 4.
     return _as_report(settings, outcome)
 
 
-def _begin(settings: Settings) -> None:
-    """Only into an empty state directory, or one where a recovery stopped in the middle."""
+def finish(settings: Settings, master: MasterKey, identity: Identity) -> None:
+    """The last step: from here on it is a file system."""
+    if not settings.key_file.exists():
+        settings.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_key_file(settings.key_file, master, Host().entropy)
+    write_identity(settings.state, identity)
+    (settings.state / _MARK).unlink()
+
+
+def begin(settings: Settings) -> None:
+    """Only into an empty state directory, or one where a recovery stopped in the middle. Raises Refused."""
     mark = settings.state / _MARK
     if read_identity(settings.state) is not None:
         raise Refused(f"{settings.state} holds a file system already: recover into an empty state directory")

@@ -39,8 +39,13 @@ def lock_file(path: Path, refusal: str) -> Iterator[None]:
 
 def is_locked(state: Path) -> bool:
     """Does a process hold the state directory?"""
+    return is_held(state / "lock")
+
+
+def is_held(path: Path) -> bool:
+    """Does a process hold this file, as `lock_file` does?"""
     try:
-        handle = os.open(state / "lock", os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

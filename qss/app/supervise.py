@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from qss.app.priority import step_back
 from qss.app.running import write_whole
 
 PAUSE_FIRST_S: Final = 0.1
@@ -34,11 +35,12 @@ def next_pause(pause_s: float, lived_s: float) -> float:
 class Supervisor:
     """`run` in a task; `stop` ends the child in an orderly way, and then `run` returns."""
 
-    def __init__(self, name: str, command: Sequence[str], pid_path: Path) -> None:
-        """`pid_path`: a file with the process id of the child, for as long as there is one."""
+    def __init__(self, name: str, command: Sequence[str], pid_path: Path, nice: int = 0) -> None:
+        """`pid_path`: a file with the process id of the child, for as long as there is one. `nice`: see priority."""
         self._name = name
         self._command = list(command)
         self._pid_path = pid_path
+        self._nice = nice
         self._child: trio.Process | None = None
         self._stopping = trio.Event()
         self.starts = 0
@@ -63,11 +65,12 @@ class Supervisor:
     async def _run_once(self, task_status: trio.TaskStatus[None]) -> int | None:
         self.starts += 1
         try:
-            self._child = await trio.lowlevel.open_process(self._command, stdin=subprocess.PIPE)
+            self._child = await trio.lowlevel.open_process(self._command, stdin=subprocess.PIPE, start_new_session=True)
         except OSError as error:
             log.error("%s cannot be started: %s", self._name, error)
             self._child = None
         if self._child is not None:
+            step_back(self._child.pid, self._nice)
             write_whole(self._pid_path, f"{self._child.pid}\n")
         if self.starts == 1:
             task_status.started()

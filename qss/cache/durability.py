@@ -9,10 +9,13 @@ from typing import Final, TypeVar
 
 import trio
 
+from qss.cache.failed_sync import leave_note, take_note_away
+from qss.cache.index_file import DATA_FILE, digest_of, verify_tree
 from qss.cache.ledger import Ledger
-from qss.cache.recovery import Marker, write_marker
+from qss.cache.marker import Marker, read_marker, write_marker
+from qss.cache.recovery import INDEX_DIR
 from qss.cache.segment_log import LogFile
-from qss.errors import FsError
+from qss.errors import CorruptData, Damaged, FsError
 from qss.formats.journal import Op
 from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
 from qss.host import Host
@@ -37,6 +40,7 @@ class Durability:
         self._answered = 0
         self._failed = False
         self._unnoted: int | None = None  # transaction committed and not yet noted as synced
+        self._starts = 0  # as the marker has it
         self.boot_id = host.clock.boot_id()
 
     async def sync_local(self) -> None:
@@ -81,11 +85,16 @@ class Durability:
             if jobs:
                 await do(jobs[0])
         if failures:
-            self._failed = True
-            raise FsError(errno.EIO, "the cache disk cannot be synced") from failures[0]
+            raise self._fail() from failures[0]
         for file, at in targets:
             file.synced = max(file.synced, at)
             file.named = True
+
+    def _fail(self) -> FsError:
+        """A sync has failed: for good, as far as this process is concerned."""
+        self._failed = True
+        leave_note(self._host, self._root)
+        return FsError(errno.EIO, "the cache disk cannot be synced")
 
     async def settle(self) -> None:
         """Sync the closed segments and give them their rows. Raises NoSpace, FsError; then they stay queued.
@@ -125,29 +134,61 @@ class Durability:
         mere kill it is used. The next commit must not begin before 4: LMDB may then reuse pages of the one noted.
         """
         async with self._checkpoint_lock:
-            await self._finish()  # what failed the last time, or a kill has left
-            if self._ledger.index.changes:
-                self._unnoted = self._ledger.checkpoint()  # 1. in the page cache
-                await self._finish()
+            if self._starts:  # it has been of use for as long as that
+                self._starts, self._unnoted = 0, self._ledger.index.txnid
+            await self._checkpoint()
 
     async def mark_opened(self) -> None:
         """At start: note this boot, make durable what was found, then what was replayed."""
-        self._unnoted = self._ledger.index.txnid
-        await self.checkpoint()
+        async with self._checkpoint_lock:
+            marker = read_marker(self._host, self._root)
+            self._starts = 1 + (marker.starts if marker else 0)
+            self._unnoted = self._ledger.index.txnid
+            await self._checkpoint()
+            take_note_away(self._host, self._root)
 
-    async def _finish(self) -> None:
+    async def mark_closed(self) -> None:
+        """At a clean stop, nothing is written after it: note what LMDB's file is, for the next start to compare."""
+        async with self._checkpoint_lock:
+            self._starts, self._unnoted = 0, self._ledger.index.txnid
+            await self._checkpoint(closing=True)
+
+    async def _checkpoint(self, *, closing: bool = False) -> None:
+        """Holding the lock."""
+        if self._ledger.index.changes:
+            await self._finish()  # what failed the last time, or a kill has left
+            self._unnoted = self._ledger.checkpoint()  # 1. in the page cache
+        await self._finish(closing=closing)
+
+    async def _finish(self, *, closing: bool = False) -> None:
         if self._unnoted is None:
             return
-        index, marker = self._ledger.index, Marker(self.boot_id, self._unnoted)
+        if self._failed:
+            raise FsError(errno.EIO, _FAILED)
+        journal, data = self._ledger.journal.reach, self._ledger.data.reach
+        index, marker = self._ledger.index, Marker(self.boot_id, self._unnoted, "", self._starts, *journal, *data)
 
         def finish() -> None:
-            index.sync()  # 3. the index
-            write_marker(self._host, self._root, marker)  # 4. and that it is
+            try:
+                index.sync()  # 3. the index
+            except (Damaged, OSError) as error:
+                raise self._fail() from error
+            digest = _digest(self._root / INDEX_DIR / DATA_FILE) if closing else ""
+            write_marker(self._host, self._root, marker._replace(digest=digest))  # 4. and that it is
 
         with trio.CancelScope(shield=True):
             await self.sync_local()  # 2. the logs first: the index must never know more than they do
             await trio.to_thread.run_sync(finish)
         self._unnoted = None
+
+
+def _digest(file: Path) -> str:
+    """None of a file that was damaged while it was in use: the next start must look for itself."""
+    try:
+        verify_tree(file)
+        return digest_of(file)
+    except CorruptData:
+        return ""
 
 
 def _job(call: Callable[[_T], None], argument: _T) -> Callable[[], None]:

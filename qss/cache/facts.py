@@ -22,7 +22,9 @@ class CacheFacts:
     stripe_bytes: int  # fetched stripes here
     condemned_bytes: int  # in dead segments whose shards are not deleted yet
     segment_bytes: int  # all sealed data segments with live bytes, wherever they are
-    reclaimable_bytes: int  # dead bytes in them
+    reclaimable_bytes: int  # dead bytes in them, but for those that a snapshot needs
+    snapshots: int
+    snapshot_bytes: int  # dead bytes kept for snapshots
     moved_bytes: int  # by compaction, since the start
     stored_bytes: int  # shards at the locations
     live_bytes: int  # bytes that files point to
@@ -35,8 +37,11 @@ class CacheFacts:
     fetches: int  # since the start
     fetch_bytes: int
     fetch_failures: int
-    damaged_reads: int
+    damaged_reads: int  # since the start
+    damage_healed: int  # of them, places that were made good from the locations
+    damage_open: int  # places that nothing has given back: EIO (SegmentCache.damage)
     writers_waiting: int
+    writers_refused: int  # writes that got ENOSPC, since the start
     replayed_batches: int  # at the start
 
     @property

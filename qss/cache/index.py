@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self, cast
 
@@ -26,6 +26,7 @@ from qss.ids import SegmentId
 
 _LIVE: Final = struct.Struct("<Q")
 _EXTENT_PART: Final = struct.Struct("<Q12xI")  # ExtentRow: segment … length
+_EXTENTS: Final = Table.EXTENTS
 _APPLIED: Final = b"index.applied"  # in META, the one row that is not journaled
 READERS_MAX: Final = 16
 """Read transactions at one time, in all processes together."""
@@ -62,14 +63,29 @@ class Index:
         self._live_changed: set[SegmentId] = set()
         self.live_total = sum(self._live.values())
         """Bytes of files that point into any segment."""
+        self.broken = False  # LMDB has failed: it must be built anew
 
     # -- rows
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        return self._txn.get(key, None, self._dbs[table])
+        """Raises Damaged, as everything that reads."""
+        try:
+            return self._txn.get(key, None, self._dbs[table])
+        except lmdb.Error as error:
+            raise self._broken(error) from error
 
     def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Rows with start <= key < stop, in key order."""
+        try:
+            yield from self._scan(table, start, stop)
+        except lmdb.Error as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> Damaged:
+        self.broken = True
+        return Damaged(f"the index cannot be read: {error}")
+
+    def _scan(self, table: Table, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
         with self._txn.cursor(self._dbs[table]) as cursor:
             if not cursor.set_range(start):
                 return
@@ -83,36 +99,42 @@ class Index:
 
     def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
         """The row with the greatest key <= `key`."""
-        with self._txn.cursor(self._dbs[table]) as cursor:
-            if cursor.set_range(key):
-                if cursor.key() == key:
-                    return key, cursor.value()
-                return cursor.item() if cursor.prev() else None
-            return cursor.item() if cursor.last() else None
+        try:
+            with self._txn.cursor(self._dbs[table]) as cursor:
+                if cursor.set_range(key):
+                    if cursor.key() == key:
+                        return key, cursor.value()
+                    return cursor.item() if cursor.prev() else None
+                return cursor.item() if cursor.last() else None
+        except lmdb.Error as error:
+            raise self._broken(error) from error
 
     def below(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
         """The row with the greatest key < `key`."""
-        with self._txn.cursor(self._dbs[table]) as cursor:
-            if cursor.set_range(key):
-                return cursor.item() if cursor.prev() else None
-            return cursor.item() if cursor.last() else None
+        try:
+            with self._txn.cursor(self._dbs[table]) as cursor:
+                if cursor.set_range(key):
+                    return cursor.item() if cursor.prev() else None
+                return cursor.item() if cursor.last() else None
+        except lmdb.Error as error:
+            raise self._broken(error) from error
 
     def count(self, table: Table) -> int:
         """Number of rows."""
         return int(self._txn.stat(self._dbs[table])["entries"])
 
-    def apply(self, ops: Iterable[Op]) -> None:
+    def apply(self, ops: Sequence[Op]) -> None:
         """Make the rows what the ops say. Raises Damaged when LMDB fails; then the transaction is lost (`reset`)."""
         put, delete, dbs = self._txn.put, self._txn.delete, self._dbs
         try:
             for table, key, before, after in ops:
-                if table is Table.EXTENTS:
+                if table is _EXTENTS:
                     self._count(before, after)
-                if after is None:
-                    delete(key, b"", dbs[table])
-                else:
+                if after is not None:
                     put(key, after, True, True, False, dbs[table])
-                self.changes += 1
+                else:
+                    delete(key, b"", dbs[table])
+            self.changes += len(ops)
         except lmdb.Error as error:
             raise Damaged(f"the index cannot be written: {error}") from error
 
@@ -122,7 +144,7 @@ class Index:
         try:
             for op in ops:
                 table, key = op.table, op.key
-                before = txn.get(key, None, dbs[table]) if op.needs_before or table is Table.EXTENTS else None
+                before = txn.get(key, None, dbs[table]) if op.is_patch or table is Table.EXTENTS else None
                 after = op.after(before)
                 if table is Table.EXTENTS:
                     self._count(before, after)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import trio
 
+from qss.cache.access import WHOLE
 from qss.cache.admission import Admission
 from qss.cache.compaction import Candidate
 from qss.cache.ledger import Ledger
-from qss.cache.read_cache import WHOLE, ReadCache
+from qss.cache.read_cache import ReadCache
 from qss.cache.shelf import Shelf, sealed_of
+from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
 from qss.formats.tables import SegmentState
 from qss.host import Disk
@@ -21,24 +23,29 @@ class Inventory:
     """qss.cache.compaction.Segments of one cache."""
 
     def __init__(
-        self, disk: Disk, ledger: Ledger, shelf: Shelf, reads: ReadCache, space: Space, admission: Admission
-    ) -> None:
+        self, disk: Disk, ledger: Ledger, shelf: Shelf, reads: ReadCache, space: Space, admission: Admission,
+        snapshots: Snapshots,
+    ) -> None:  # fmt: skip
         self._disk = disk
         self._ledger = ledger
         self._shelf = shelf
         self._reads = reads
         self._space = space
         self._admission = admission
+        self._snapshots = snapshots
 
     def candidates(self) -> list[Candidate]:
-        """Those that are offloaded. Others are on their way into a root, and emptying them would hold it up; they
-        come too while nothing is being offloaded."""
+        """Those that are offloaded and that no snapshot needs, for then a move frees nothing. Others are on their way
+        into a root, and emptying them would hold it up; they come too while nothing is being offloaded."""
         states = (SegmentState.OFFLOADED, SegmentState.SEALED) if self._space.stalled else (SegmentState.OFFLOADED,)
         live = self._ledger.index.live_all()
         return [
             Candidate(segment, row.length, live[segment], self._reads.segment_file(segment) is not None)
             for segment, row in self._shelf.rows.items()
-            if row.kind is SegmentKind.DATA and row.state in states and segment in live
+            if row.kind is SegmentKind.DATA
+            and row.state in states
+            and segment in live
+            and not self._snapshots.holds(segment)
         ]
 
     def stripe_count(self, segment: SegmentId) -> int:

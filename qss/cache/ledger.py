@@ -46,9 +46,8 @@ class Ledger:
     def write(self, ops: Sequence[Op]) -> None:
         """Append one batch to the journal, then apply it. Raises NoSpace and OSError; then nothing has changed."""
         segment, count = self.data.reach
-        # The number depends on the segment, so the segment must be there first.
-        self.journal.ensure_open()
-        self.journal.append_frames(encode_batch(ops, self.journal.next_number, segment, count))
+        file = self.journal.ensure_open()  # first, for the number depends on the segment
+        self.journal.append_frames(encode_batch(ops, file.count, segment, count))
         try:
             self.index.apply(ops)  # 2. a crash in between is made up for by replay
         except Damaged:

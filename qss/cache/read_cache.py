@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypedDict
 
 import trio
 
+from qss.cache.access import AGAIN, WHOLE, CachedFile, FileKey, Ghosts
+from qss.cache.damage import DamageBook
 from qss.cache.scan import file_length
-from qss.errors import CorruptData, Damaged, FsError, QssError, Retryable
+from qss.errors import CorruptData, Damaged, FsError, NoSpace, QssError, Retryable
 from qss.formats.record import decode_head, head_bytes, verify_blocks
 from qss.formats.tables import ExtentRow
 from qss.host import Disk
@@ -33,23 +34,13 @@ FETCHES_IN_FLIGHT_MAX: Final = 8
 READAHEAD_STRIPES: Final = 3
 """Kept under way before a sequential reader: touching one of them starts the next, so that it never waits."""
 MISSED_MAX: Final = 64  # stripes remembered, to tell who reads one after another
+COPIES_MAX: Final = 2  # here: the whole segment, and a stripe fetched before; the third is fresh from the locations
 FETCH_WAIT_S_FIRST: Final = 0.25
 FETCH_WAIT_S_MAX: Final = 2.0
 
 StripeKey = tuple[SegmentId, StripeNo]
-FileKey = tuple[SegmentId, int]  # stripe number, or WHOLE
-WHOLE: Final = -1
 Following = Callable[[SegmentId], tuple[SegmentId, int] | None]
 """The data segment written after this one and its number of stripes elsewhere, if it is known."""
-
-
-@dataclass(slots=True)
-class CachedFile:
-    """One file with bytes of a segment: the whole of it, or one stripe."""
-
-    path: Path
-    length: int  # bytes; of the open segment only what it had when first seen
-    used_s: float  # our access clock
 
 
 class Figures(TypedDict):
@@ -63,6 +54,8 @@ class Figures(TypedDict):
     fetch_bytes: int
     fetch_failures: int
     damaged_reads: int
+    damage_healed: int
+    damage_open: int
 
 
 class ReadCache:
@@ -82,10 +75,14 @@ class ReadCache:
         self._slots = trio.CapacityLimiter(FETCHES_IN_FLIGHT_MAX)
         self._missed: OrderedDict[StripeKey, None] = OrderedDict()
         self._ahead: OrderedDict[FileKey, int] = OrderedDict()  # fetched ahead, untouched: stripes of its segment
+        self.room: Callable[[int], Awaitable[None]] | None = None  # for so many bytes; raises NoSpace
         self.nursery: trio.Nursery | None = None  # background fetches; without one only what is asked for is fetched
         self.files: dict[FileKey, CachedFile] = {}
+        self.ghosts = Ghosts()
         self.bad_local: set[FileKey] = set()  # whole segments with a damaged block: read through stripes instead
-        self.damaged = 0
+        self.damage = DamageBook()
+        self.may_drop: Callable[[SegmentId], bool] = lambda _: False
+        """Whether the local copy of a segment is not needed: all shards of it are placed."""
         self.fetches = 0
         self.fetch_bytes = 0
         self.fetch_failures = 0
@@ -96,7 +93,12 @@ class ReadCache:
         self.files[segment, WHOLE] = CachedFile(path, length, used_s)
 
     def add_stripe(self, key: StripeKey, length: int, used_s: float) -> None:
-        self.files[key] = CachedFile(self.stripe_path(key), length, used_s)
+        stale = self._handles.pop(key, None)
+        if stale is not None:
+            self._disk.close(stale)
+        file = self.files[key] = CachedFile(self.stripe_path(key), length, used_s)
+        if self.ghosts.came_back(key):
+            file.visits = AGAIN
 
     def stripe_path(self, key: StripeKey) -> Path:
         return self._stripes_path / f"{segment_text(key[0])}-{key[1]}{STRIPE_SUFFIX}"
@@ -117,6 +119,12 @@ class ReadCache:
         with contextlib.suppress(FileNotFoundError):
             self._disk.remove(file.path)
         return file.length
+
+    def let_go(self) -> None:
+        """Close what somebody else has unlinked: an open file keeps its space. For files that are not ours."""
+        for key in [key for key in self._handles if key in self.files and not self._disk.exists(self.files[key].path)]:
+            self._disk.close(self._handles.pop(key))
+            del self.files[key]
 
     def close(self) -> None:
         for handle in self._handles.values():
@@ -148,15 +156,24 @@ class ReadCache:
             "fetches": self.fetches,
             "fetch_bytes": self.fetch_bytes,
             "fetch_failures": self.fetch_failures,
-            "damaged_reads": self.damaged,
+            "damaged_reads": self.damage.found_count,
+            "damage_healed": self.damage.healed_count,
+            "damage_open": len(self.damage.open),
         }
 
     # -- reading what is here
 
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
-        """Verified bytes [start, stop) of the extent if they are here; None: a miss. Raises CorruptData."""
+        """Verified bytes [start, stop) of the extent if they are here; None: a miss. Raises CorruptData, also when the
+        disk cannot read them."""
+        try:
+            return self._read_here(extent, start, stop)
+        except OSError as error:
+            raise CorruptData(f"the cache disk cannot be read: {error}") from error
+
+    def _read_here(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
         segment, position, record_length, skip, _ = extent
-        handle, base = self._locate(segment, position)
+        handle, base = self._locate(segment, position, position + skip + start)
         if handle is None:
             return None
         start += skip
@@ -183,20 +200,22 @@ class ReadCache:
             return data
         return memoryview(data)[start - block_start : stop - block_start]
 
-    def _locate(self, segment: SegmentId, position: int) -> tuple[Handle | None, int]:
-        """Open file with this place of a segment, and the place in the segment where that file begins."""
+    def _locate(self, segment: SegmentId, position: int, touched: int) -> tuple[Handle | None, int]:
+        """Open file with this place of a segment, and the place in the segment where that file begins. `touched`:
+        where exactly it is read."""
         key: FileKey = (segment, WHOLE)
         base = 0
         file = self.files.get(key)
         if file is None or (self.bad_local and key in self.bad_local):
             stripe = position // STRIPE_BYTES
-            key, base = (segment, stripe), stripe * STRIPE_BYTES
-            file = self.files.get(key)
-            if file is None:
+            fetched = self.files.get((segment, stripe))
+            if fetched is not None:
+                key, base, file = (segment, stripe), stripe * STRIPE_BYTES, fetched
+                if self._ahead and key in self._ahead:
+                    self._touch(segment, StripeNo(stripe))
+            elif file is None:
                 return None, 0
-            if self._ahead and key in self._ahead:
-                self._touch(segment, StripeNo(stripe))
-        file.used_s = trio.current_time()
+        file.touch(trio.current_time(), touched)
         handles = self._handles
         handle = handles.get(key)
         if handle is not None:
@@ -234,24 +253,27 @@ class ReadCache:
 
         Raises FsError(EIO) when the bytes cannot be had in time, or verify nowhere.
         """
-        segment = extent.segment
-        key = (segment, StripeNo(extent.record_position // STRIPE_BYTES))
-        refetched = False
+        key = (extent.segment, StripeNo(extent.record_position // STRIPE_BYTES))
+        distrusted = 0
         deadline = trio.current_time() + self._deadline_s
         while True:
             try:
                 data = self.read_now(extent, start, stop)
             except CorruptData as error:
-                self.damaged += 1
-                if not stripes_total or self._vault is None or refetched:
+                self.damage.found(extent, start, stop, str(error))
+                if not stripes_total or self._vault is None or distrusted == COPIES_MAX:
                     raise FsError(errno.EIO, str(error)) from error
-                refetched = True
+                distrusted += 1
                 self._distrust(key, extent)
-                continue
-            if data is not None:
-                return data
-            if not stripes_total or self._vault is None:
-                raise FsError(errno.EIO, "the segment is neither here nor at the locations")
+                if key in self.files:
+                    continue  # fetched some time ago
+            else:
+                if data is not None:
+                    if distrusted:
+                        self._healed(extent)
+                    return data
+                if not stripes_total or self._vault is None:
+                    raise FsError(errno.EIO, "the segment is neither here nor at the locations")
             if trio.current_time() >= deadline:
                 raise FsError(errno.EIO, "the locations did not answer in time")
             self._read_ahead(key, stripes_total)
@@ -268,11 +290,19 @@ class ReadCache:
         return file.path
 
     def _distrust(self, key: StripeKey, extent: ExtentRow) -> None:
+        """What was just read is damaged: a fetched stripe goes; of a whole segment, what is fetched comes first."""
         self._tables.pop((extent.segment, extent.record_position), None)
-        if (extent.segment, WHOLE) in self.files and (extent.segment, WHOLE) not in self.bad_local:
-            self.bad_local.add((extent.segment, WHOLE))
+        whole = (extent.segment, WHOLE)
+        if whole in self.files and (whole not in self.bad_local or key not in self.files):
+            self.bad_local.add(whole)
         else:
             self.drop(key)
+
+    def _healed(self, extent: ExtentRow) -> None:
+        """The locations gave what the local copy did not: it goes, unless some of it is only here."""
+        self.damage.healed(extent)
+        if (extent.segment, WHOLE) in self.bad_local and self.may_drop(extent.segment):
+            self.drop((extent.segment, WHOLE))
 
     async def _fetched(self, key: StripeKey) -> None:
         """Return when a fetch of this stripe has ended, well or not."""
@@ -345,9 +375,11 @@ class ReadCache:
                 with trio.move_on_after(self._deadline_s):
                     while True:
                         try:
+                            if self.room is not None:
+                                await self.room(STRIPE_BYTES)
                             await self._vault.fetch(*key, path)
                             break
-                        except (Damaged, Retryable):
+                        except (Damaged, Retryable, NoSpace):
                             self.fetch_failures += 1
                         await trio.sleep(wait_s)
                         wait_s = min(wait_s * 2, FETCH_WAIT_S_MAX)

@@ -1,10 +1,13 @@
 """What happens at start: which index can be trusted, what of the journal still has to be applied, where the logs end.
 
     same boot as noted      the page cache has survived: LMDB is whole, and so is every complete write of the logs
+                            (its file is looked at nevertheless: qss.cache.index_file)
     another boot            LMDB is trusted only if its last transaction is the one noted as synced (the logs were
                             synced before it was noted); log tails are verified frame by frame and record by record
     LMDB missing, damaged,  the index is rebuilt from the newest checkpoint that is whole and the journals behind it;
     or not to be trusted    without one, from every journal
+
+A sync that failed in this boot: the index is rebuilt and what had no row is written anew (qss.cache.failed_sync).
 
 Replay stops at the first batch that does not verify, is not the next one, or names data that is not there. What
 lies behind is cut off: it was never covered by an fsync. docs/crash-points.md goes through the cuts one by one.
@@ -13,7 +16,6 @@ lies behind is cut off: it was never covered by an fsync. docs/crash-points.md g
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +23,13 @@ from typing import Final, NamedTuple
 
 from qss.cache.applied import NOTHING_APPLIED, Applied
 from qss.cache.checkpoint_files import NEW_DIR, Checkpoint, checkpoints_in, clear_new, load
+from qss.cache.failed_sync import has_note, write_anew
 from qss.cache.index import Index
+from qss.cache.index_file import DATA_FILE, digest_of, last_txnid, verify_tree
+from qss.cache.marker import Marker, read_marker
 from qss.cache.scan import any_op, file_length, frames_of, header_of, segments_in, verified_length
 from qss.cache.segment_log import FOLDERS, LogFile, Numbers, SegmentLog, log_path
-from qss.cache.shelf import is_receipt
+from qss.cache.shelf import is_quiet
 from qss.errors import CorruptData, Damaged
 from qss.formats.journal import Batch, ops_of
 from qss.formats.record import SEGMENT_HEADER_BYTES, SegmentHeader
@@ -34,16 +39,10 @@ from qss.ids import SEGMENT_ID_NONE, SegmentId
 from qss.segments import SegmentKind
 
 INDEX_DIR: Final = "index"
-MARKER: Final = "index-synced.json"
+STARTS_MAX: Final = 3
+"""Starts that came to nothing, one after the other: whatever it is, it is not tried a fourth time with this index."""
 _WHOLE_SEGMENT: Final = 2**32
 _NO_SEGMENT: Final = (SEGMENT_ID_NONE, 0)
-
-
-class Marker(NamedTuple):
-    """What `index-synced.json` says."""
-
-    boot_id: str
-    txnid: int
 
 
 class Frame(NamedTuple):
@@ -89,25 +88,38 @@ def recover(root: Path, host: Host, map_bytes: int, *, data_elsewhere: bool = Fa
     marker = read_marker(host, root)
     same_boot = marker is not None and marker.boot_id == host.clock.boot_id()
     numbers = Numbers(SegmentId(1))
-    data = SegmentLog(host.disk, root / FOLDERS[SegmentKind.DATA], SegmentKind.DATA, numbers)
-    journal = SegmentLog(host.disk, root / FOLDERS[SegmentKind.JOURNAL], SegmentKind.JOURNAL, numbers)
-    checkpoints = SegmentLog(host.disk, root / FOLDERS[SegmentKind.CHECKPOINT], SegmentKind.CHECKPOINT, numbers)
-    for path in (data.directory, journal.directory, checkpoints.directory, root / "stripes", root / INDEX_DIR):
-        host.disk.makedirs(path)
-    clear_new(host.disk, root / NEW_DIR)
+    data, journal, checkpoints = (
+        SegmentLog(host.disk, root / FOLDERS[kind], kind, numbers)
+        for kind in (SegmentKind.DATA, SegmentKind.JOURNAL, SegmentKind.CHECKPOINT)
+    )
+    _make_directories(root, host, marker)
+    if has_note(host, root):
+        drop_index(root, host)
     index, applied, rebuilt = _open_index(root, host, map_bytes, marker, same_boot)
     try:
-        recovered = _Recovery(host, index, data, journal, same_boot, data_elsewhere).run(applied, checkpoints)
-    except CorruptData:
+        recovery = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker)
+        recovered = recovery.run(applied, checkpoints)
+    except BaseException as error:
         index.close()
-        if rebuilt:
+        if rebuilt or not isinstance(error, CorruptData):
             raise
         # The index did not fit the journal after all: start again from the logs alone.
         index, applied = _rebuilt_index(root, host, map_bytes)
         rebuilt = True
-        recovered = _Recovery(host, index, data, journal, same_boot, data_elsewhere).run(applied, checkpoints)
+        recovery = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker)
+        recovered = recovery.run(applied, checkpoints)
     recovered.rebuilt = rebuilt and (applied != NOTHING_APPLIED or bool(recovered.local[SegmentKind.JOURNAL]))
     return recovered
+
+
+def _make_directories(root: Path, host: Host, marker: Marker | None) -> None:
+    disk = host.disk
+    for path in (*(root / folder for folder in FOLDERS.values()), root / "stripes", root / INDEX_DIR):
+        disk.makedirs(path)
+    clear_new(disk, root / NEW_DIR)
+    if marker is None:  # the first start: a name in a directory that a power cut takes away is no name
+        disk.sync_dir(root.parent)
+        disk.sync_dir(root)
 
 
 def catch_up(root: Path, host: Host, map_bytes: int, data: SegmentLog, journal: SegmentLog) -> Index:
@@ -143,46 +155,18 @@ def _goes_on(disk: Disk, root: Path, checkpoint: Checkpoint) -> bool:
     return disk.exists(path) and file_length(disk, path) >= checkpoint.applied.position
 
 
-def replay_into(index: Index, root: Path, host: Host, applied: Applied, *, same_boot: bool) -> Applied:
+def replay_into(
+    index: Index, root: Path, host: Host, applied: Applied, *, same_boot: bool, data_elsewhere: bool = False
+) -> Applied:
     """Bring an index to the end of the journal and touch nothing else, neither logs nor LMDB's file (nothing is
-    committed): for qss.fsck. Raises CorruptData (it does not fit the journal) and Damaged."""
+    committed): for qss.fsck and snapshots. Raises CorruptData (it does not fit the journal) and Damaged."""
     numbers = Numbers(SegmentId(1))
     data = SegmentLog(host.disk, root / FOLDERS[SegmentKind.DATA], SegmentKind.DATA, numbers)
     journal = SegmentLog(host.disk, root / FOLDERS[SegmentKind.JOURNAL], SegmentKind.JOURNAL, numbers)
-    recovery = _Recovery(host, index, data, journal, same_boot)
+    recovery = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker=read_marker(host, root))
     reached, _ = recovery.replay(applied)
     recovery.to_cut(reached)
     return reached
-
-
-def read_marker(host: Host, root: Path) -> Marker | None:
-    """The marker, or None if there is none that can be read."""
-    try:
-        handle = host.disk.open(root / MARKER)
-    except FileNotFoundError:
-        return None
-    try:
-        found = json.loads(host.disk.pread(handle, 4096, 0))
-        return Marker(str(found["boot_id"]), int(found["txnid"]))
-    except (ValueError, KeyError, TypeError):
-        return None
-    finally:
-        host.disk.close(handle)
-
-
-def write_marker(host: Host, root: Path, marker: Marker) -> None:
-    """Note durably which transaction of the index is synced. Blocks."""
-    disk, temporary = host.disk, root / (MARKER + ".new")
-    with contextlib.suppress(FileNotFoundError):
-        disk.remove(temporary)
-    handle = disk.create(temporary)
-    try:
-        disk.pwrite(handle, [json.dumps(marker._asdict()).encode()], 0)
-        disk.sync_data(handle)
-    finally:
-        disk.close(handle)
-    disk.rename(temporary, root / MARKER)
-    disk.sync_dir(root)
 
 
 def drop_index(root: Path, host: Host) -> None:
@@ -196,15 +180,9 @@ def _open_index(
     root: Path, host: Host, map_bytes: int, marker: Marker | None, same_boot: bool
 ) -> tuple[Index, Applied, bool]:
     """The index, how far it has come, and whether it was built anew."""
-    path = root / INDEX_DIR
-    if marker is not None and host.disk.exists(path / "data.mdb"):
+    if marker is not None and marker.starts < STARTS_MAX:
         with contextlib.suppress(Damaged):
-            index = Index(path, map_bytes)
-            mark = index.applied
-            if mark is not None and (same_boot or index.txnid == marker.txnid):
-                with contextlib.suppress(CorruptData):
-                    return index, Applied.unpack(mark), False
-            index.close()
+            return *open_trusted(root, map_bytes, marker, same_boot), False
     return *_rebuilt_index(root, host, map_bytes), True
 
 
@@ -212,6 +190,30 @@ def _rebuilt_index(root: Path, host: Host, map_bytes: int) -> tuple[Index, Appli
     drop_index(root, host)
     index = Index(root / INDEX_DIR, map_bytes)
     return index, load_newest(index, root, host.disk)
+
+
+def open_trusted(root: Path, map_bytes: int, marker: Marker, same_boot: bool) -> tuple[Index, Applied]:
+    """The index that is there and how far it has come. Raises Damaged when it is not to be trusted.
+
+    Nothing of the file is given to LMDB before it has been looked at: LMDB does not survive a damaged one.
+    """
+    file = root / INDEX_DIR / DATA_FILE
+    txnid = last_txnid(file)
+    if not same_boot and txnid != marker.txnid:
+        raise Damaged("the index is only as a power cut left it")
+    if txnid == marker.txnid and marker.digest:
+        if digest_of(file) != marker.digest:
+            raise CorruptData("the index is not the one that was closed")
+    else:
+        verify_tree(file)
+    index = Index(file.parent, map_bytes)
+    try:
+        if index.applied is None:
+            raise CorruptData("the index does not say how far it has come")
+        return index, Applied.unpack(index.applied)
+    except Damaged:
+        index.close()
+        raise
 
 
 class _Recovery:
@@ -225,6 +227,7 @@ class _Recovery:
         journal: SegmentLog,
         same_boot: bool,
         data_elsewhere: bool = False,
+        marker: Marker | None = None,
     ) -> None:
         self._disk = host.disk
         self._index = index
@@ -232,6 +235,8 @@ class _Recovery:
         self._journal = journal
         self._same_boot = same_boot
         self._data_elsewhere = data_elsewhere
+        self._marker = marker
+        self._rewrite = has_note(host, data.directory.parent)
         self._data_ids = segments_in(self._disk, data.directory)
         self._journal_ids = segments_in(self._disk, journal.directory)
         self._lengths: dict[SegmentId, int] = {}  # data segment → bytes known to be there
@@ -253,9 +258,7 @@ class _Recovery:
         recovered = Recovered(self._index, self._data, self._journal, checkpoints, numbers, replayed)
         recovered.cut_bytes = self._cut
         left = self._journal.open
-        recovered.unsealed = left is not None and any_op(
-            self._disk, left.handle, lambda table, key: not is_receipt(table, key)
-        )
+        recovered.unsealed = left is not None and any_op(self._disk, left.handle, lambda op: not is_quiet(op))
         for log in (self._data, self._journal, checkpoints):
             ids = segments_in(self._disk, log.directory)
             recovered.local[log.kind] = {segment: file_length(self._disk, log.path_of(segment)) for segment in ids}
@@ -300,7 +303,8 @@ class _Recovery:
                     if self._disk.size(handle) < position:
                         raise CorruptData("the index is ahead of the journal")
                 elif header is None or (header.previous, header.previous_length) != before:
-                    if header is not None and (before == _NO_SEGMENT or self._sealed_between(before[0], header)):
+                    # The first journal of all may be lost with the power before anything was synced; no row names it.
+                    if header is not None and self._sealed_between(before[0], header):
                         raise Damaged(f"journal segment {header.previous:016x} is missing")
                     return
                 for end, batch in frames_of(self._disk, handle, position):
@@ -324,6 +328,8 @@ class _Recovery:
         """Whether the data log is whole up to `count` bytes of this segment."""
         if segment == SEGMENT_ID_NONE or self._data_elsewhere:
             return True
+        if self._marker is not None and (segment, count) <= (self._marker.data, self._marker.data_bytes):
+            return True  # synced: what is not there now is damage of content, and no reason to cut the journal
         if segment not in self._lengths:
             self._lengths[segment] = self._length_of(segment)
         # What is sealed was whole; damage of a copy since then is no reason to cut the journal.
@@ -371,6 +377,9 @@ class _Recovery:
 
     def to_cut(self, reached: Applied) -> tuple[list[SegmentId], list[SegmentId]]:
         """Journals to keep and to remove. Raises Damaged where that would lose what an fsync has covered."""
+        marker = None if self._data_elsewhere else self._marker
+        if marker is not None and (reached.journal, reached.position) < (marker.journal, marker.journal_bytes):
+            raise Damaged(f"journal segment {reached.journal:016x} is damaged behind byte {reached.position}")
         keep = [segment for segment in self._journal_ids if segment <= reached.journal]
         drop = [segment for segment in self._journal_ids if segment > reached.journal]
         if drop:
@@ -436,6 +445,8 @@ class _Recovery:
         return self._index.get(Table.SEGMENTS, u64_key(segment)) is not None
 
     def _take_over(self, log: SegmentLog, segment: SegmentId, length: int, count: int) -> LogFile:
+        if self._rewrite:
+            write_anew(self._disk, log.path_of(segment), length)
         file = log.take_over(segment, length, count)
         tail = self._disk.size(file.handle) - length
         if tail > 0:

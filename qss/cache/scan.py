@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 from qss.cache.segment_log import LOG_SUFFIX
 from qss.errors import CorruptData
-from qss.formats.journal import Batch, ops_of, scan_frames
+from qss.formats.journal import Batch, PackedOp, ops_of, scan_frames
 from qss.formats.record import SEGMENT_HEADER_BYTES, SegmentHeader, head_bytes, scan_stripe
-from qss.formats.tables import Table
 from qss.host import Disk
 from qss.host.disk import Handle
 from qss.ids import SegmentId
 from qss.limits import STRIPE_BYTES
+
+READS_MAX: Final = 3
+"""Of bytes that do not verify, before they count as damaged: a bit may flip on the way."""
 
 
 def segments_in(disk: Disk, directory: Path) -> list[SegmentId]:
@@ -40,12 +43,15 @@ def header_of(disk: Disk, path: Path, segment: SegmentId) -> SegmentHeader | Non
     """The header of a log file; None if it does not verify or is another segment's."""
     handle = disk.open(path)
     try:
-        header = SegmentHeader.unpack(disk.pread(handle, SEGMENT_HEADER_BYTES, 0))
-    except CorruptData:
+        for _ in range(READS_MAX):
+            try:
+                header = SegmentHeader.unpack(disk.pread(handle, SEGMENT_HEADER_BYTES, 0))
+                return header if header.segment == segment else None
+            except CorruptData:
+                continue
         return None
     finally:
         disk.close(handle)
-    return header if header.segment == segment else None
 
 
 def frames_of(disk: Disk, handle: Handle, position: int) -> Iterator[tuple[int, Batch]]:
@@ -53,39 +59,57 @@ def frames_of(disk: Disk, handle: Handle, position: int) -> Iterator[tuple[int, 
     size = disk.size(handle)
     while position < size:
         base = position - position % STRIPE_BYTES
-        stripe = disk.pread(handle, STRIPE_BYTES, base)
-        try:
-            for _, end, batch in scan_frames(stripe, position - base):
-                yield base + end, batch
-        except CorruptData:
+        for stripe in _readings(disk, handle, base):
+            try:
+                for _, end, batch in scan_frames(stripe, position - base):
+                    position = base + end
+                    yield position, batch
+                break
+            except CorruptData:
+                continue
+        else:
             return
         position = base + STRIPE_BYTES
 
 
-def any_op(disk: Disk, handle: Handle, wanted: Callable[[Table, bytes], bool]) -> bool:
-    """Whether a journal file changes a row that is wanted: (table, key)."""
-    return any(
-        wanted(op.table, op.key) for _, batch in frames_of(disk, handle, SEGMENT_HEADER_BYTES) for op in ops_of(batch)
-    )
+def _readings(disk: Disk, handle: Handle, base: int) -> Iterator[bytes]:
+    """A stripe, read again as long as that may help: a log is cut where it does not verify, so be sure."""
+    stripe = disk.pread(handle, STRIPE_BYTES, base)
+    yield stripe
+    for _ in range(READS_MAX - 1):
+        again = disk.pread(handle, STRIPE_BYTES, base)
+        if again == stripe:
+            return
+        stripe = again
+        yield stripe
+
+
+def any_op(disk: Disk, handle: Handle, wanted: Callable[[PackedOp], bool]) -> bool:
+    """Whether a journal file has a change that is wanted."""
+    return any(wanted(op) for _, batch in frames_of(disk, handle, SEGMENT_HEADER_BYTES) for op in ops_of(batch))
 
 
 def verified_length(disk: Disk, path: Path) -> int:
     """Bytes from the start of a data segment that verify: whole records without a gap. -1: not even a header."""
+    segment = SegmentId(int(path.stem, 16))
+    if header_of(disk, path, segment) is None:
+        return -1
     handle = disk.open(path)
     good, count = SEGMENT_HEADER_BYTES, 0
     try:
-        try:
-            SegmentHeader.unpack(disk.pread(handle, SEGMENT_HEADER_BYTES, 0))
-        except CorruptData:
-            return -1
-        with contextlib.suppress(CorruptData):
-            for base in range(0, disk.size(handle), STRIPE_BYTES):
-                stripe = disk.pread(handle, STRIPE_BYTES, base)
-                for position, head in scan_stripe(stripe, SEGMENT_HEADER_BYTES if base == 0 else 0):
-                    if head.sequence & 0xFFFF_FFFF != count:
-                        return good
-                    count += 1
-                    good = base + position + head_bytes(head.length) + head.length
+        for base in range(0, disk.size(handle), STRIPE_BYTES):
+            for stripe in _readings(disk, handle, base):
+                try:
+                    for position, head in scan_stripe(stripe, max(good - base, 0)):
+                        if head.sequence & 0xFFFF_FFFF != count:
+                            return good
+                        count += 1
+                        good = base + position + head_bytes(head.length) + head.length
+                    break
+                except CorruptData:
+                    continue
+            else:
+                return good
         return good
     finally:
         disk.close(handle)

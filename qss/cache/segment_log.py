@@ -60,6 +60,7 @@ class LogFile:
     named: bool  # its directory entry survives a power cut
     needs_upto: SegmentId = SEGMENT_ID_NONE  # journal, once closed: the newest data segment closed by then
     dead_from: SegmentId = SEGMENT_ID_NONE  # data: held no live byte when a cut closed it with this journal
+    ragged: bool = False  # a write failed half-way, and so did taking it back: there may be garbage behind `position`
 
     @property
     def durable(self) -> bool:
@@ -78,6 +79,7 @@ class SegmentLog:
         self.closing: list[LogFile] = []
         self.last: tuple[SegmentId, int] = (SEGMENT_ID_NONE, 0)  # newest closed segment and its length
         self.last_count = 0  # and the frames in it
+        self._stump: Path | None = None  # a file without a header that could not be removed
 
     def path_of(self, segment: SegmentId) -> Path:
         return self.directory / (segment_text(segment) + LOG_SUFFIX)
@@ -86,11 +88,6 @@ class SegmentLog:
     def reach(self) -> tuple[SegmentId, int]:
         """How far the log reaches: (segment, bytes)."""
         return (self.open.segment, self.open.position) if self.open else self.last
-
-    @property
-    def next_number(self) -> int:
-        """Number of the next frame in its segment."""
-        return self.open.count if self.open else 0
 
     def take_over(self, segment: SegmentId, length: int, count: int) -> LogFile:
         """A segment found on the disk that has no row yet, as one just closed. The caller queues or reopens it."""
@@ -104,9 +101,14 @@ class SegmentLog:
         return [file for file in files if not file.durable]
 
     def close_open(self) -> LogFile | None:
-        """Take the open segment out of use (it stays readable) and queue it for its row."""
+        """Take the open segment out of use (it stays readable) and queue it for its row.
+
+        Raises OSError when garbage behind its end cannot be removed; then it stays open."""
         file = self.open
         if file is not None:
+            if file.ragged:
+                self._disk.truncate(file.handle, file.position)
+                file.ragged, file.synced = False, 0
             self.closing.append(file)
             self.last = (file.segment, file.position)
             self.last_count = file.count
@@ -127,9 +129,10 @@ class SegmentLog:
         """
         file = self.open or self._create()
         length = len(payload)
-        end = file.position + head_bytes(length) + length
-        if end <= segment_bytes_max and file.position // STRIPE_BYTES == (end - 1) // STRIPE_BYTES:
-            return [(offset, self._write_record(file, file.position, ino, offset, payload))]  # nearly always
+        position = file.position
+        end = position + head_bytes(length) + length
+        if end <= segment_bytes_max and position // STRIPE_BYTES == (end - 1) // STRIPE_BYTES:
+            return [(offset, self._write_record(file, position, ino, offset, payload))]  # nearly always
         view = memoryview(payload)
         extents = []
         while view:
@@ -166,10 +169,11 @@ class SegmentLog:
         file = self.open or self._create()
         start = file.position
         try:
-            for frame in frames:
-                at = frame_position(file.position, len(frame))
+            for frame in frames:  # nearly always one
+                length = len(frame)
+                at = frame_position(file.position, length)
                 self._disk.pwrite(file.handle, [frame], at)
-                file.position = at + len(frame)
+                file.position = at + length
         except (FsError, OSError):
             self._cut_back(file, start)
             raise
@@ -178,18 +182,23 @@ class SegmentLog:
     def _write_record(
         self, file: LogFile, position: int, ino: int, offset: int, payload: bytes | memoryview
     ) -> ExtentRow:
-        head = encode_head(ino, offset, sequence_of(file.segment, file.count), payload)
+        segment = file.segment
+        head = encode_head(ino, offset, sequence_of(segment, file.count), payload)
         length = len(payload)
         try:
-            self._disk.pwrite(file.handle, [head, payload], position)
+            written = self._disk.pwrite(file.handle, [head, payload], position)
         except (FsError, OSError):
             self._cut_back(file, file.position)
             raise
         file.count += 1
-        file.position = position + len(head) + length
-        return ExtentRow(file.segment, position, length, 0, length)
+        file.position = position + written
+        return ExtentRow(segment, position, length, 0, length)
 
     def _create(self) -> LogFile:
+        if self._stump is not None:  # must not lie between two segments when the log is read again
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.remove(self._stump)
+            self._stump = None
         numbers = self.numbers
         segment = numbers.next_segment
         header = SegmentHeader(self.kind, segment, *self.last).pack()
@@ -199,7 +208,9 @@ class SegmentLog:
             self._disk.pwrite(handle, [header], 0)
         except (FsError, OSError):
             self._disk.close(handle)
+            self._stump = path
             self._disk.remove(path)
+            self._stump = None
             raise
         numbers.next_segment = SegmentId(segment + 1)
         self.open = LogFile(segment, self.kind, path, handle, len(header), 0, 0, False)
@@ -208,5 +219,8 @@ class SegmentLog:
     def _cut_back(self, file: LogFile, position: int) -> None:
         """A write failed half-way: no garbage may stand where the next scan expects padding."""
         file.position = position
-        with contextlib.suppress(OSError):
+        file.synced = 0  # the garbage may have been synced, and taking it back has not
+        try:
             self._disk.truncate(file.handle, min(position, self._disk.size(file.handle)))
+        except OSError:
+            file.ragged = True

@@ -13,8 +13,8 @@ from typing import Final, TypedDict
 from qss.cache.index import Index
 from qss.cache.trimming import groups
 from qss.errors import CorruptData, ObjectMissing
-from qss.formats.journal import Op
-from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key, u64_of_key
+from qss.formats.journal import Op, PackedOp
+from qss.formats.tables import INODE_BYTES, SegmentRow, SegmentState, Table, is_only_atime, u64_key, u64_of_key
 from qss.ids import SEGMENT_ID_NONE, SegmentId, segment_text
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind
 
@@ -26,9 +26,26 @@ _PUBLISHED: Final = struct.Struct("<QqQ")
 _JOURNAL: Final = struct.Struct("<Q")
 
 
-def is_receipt(table: Table, key: bytes) -> bool:
-    """Whether a change is only about what is stored where: not worth a seal by itself."""
-    return table is Table.SEGMENTS or (table is Table.META and key in (PUBLISHED_KEY, FALLBACK_KEY, TRIMMED_KEY))
+_RECEIPT_KEYS: Final = (PUBLISHED_KEY, FALLBACK_KEY, TRIMMED_KEY)
+
+
+def is_quiet(op: PackedOp) -> bool:
+    """Whether a change is not worth a seal by itself: what is stored where, and access times."""
+    if op.table is Table.INODES:
+        return _is_atime(op)
+    return op.table is Table.SEGMENTS or (op.table is Table.META and op.key in _RECEIPT_KEYS)
+
+
+def _is_atime(op: PackedOp) -> bool:
+    """A patch says which bytes it sets, whatever row it is for: those that come out different from one of two rows."""
+    for filler in (bytes(INODE_BYTES), b"\xff" * INODE_BYTES):
+        try:
+            after = op.after(filler) if op.is_patch else None
+        except CorruptData:
+            return False
+        if after is None or not is_only_atime(filler, after):
+            return False
+    return True
 
 
 class Figures(TypedDict):
@@ -94,7 +111,9 @@ def restore_point(
         reached = _reached(rows, chain[chain.index(first) :], data_safe_upto, hollow, missing_max)
         if reached:
             row = rows[reached[-1]]
-            return RestorePoint(parts, tuple(reached), row.sealed_ns, SegmentId(reached[-1] + 1))
+            # A journal that was open for long is older than data its cut closed: numbers must go on behind all.
+            behind = SegmentId(max(reached[-1], row.needs_upto, *parts) + 1)
+            return RestorePoint(parts, tuple(reached), row.sealed_ns, behind)
     return None
 
 
@@ -161,12 +180,17 @@ class Shelf:
         return sealed_of(segment, row).stripe_count
 
     def following(self, segment: SegmentId) -> tuple[SegmentId, int] | None:
-        """The data segment behind this one, and its stripes elsewhere; others take numbers in between."""
+        """The data segment behind this one; journals and checkpoints take numbers in between."""
         for number in range(segment + 1, segment + 1 + _NUMBERS_BETWEEN_MAX):
             row = self.rows.get(SegmentId(number))
             if row is not None and row.kind is SegmentKind.DATA:
                 return SegmentId(number), self.stripes_elsewhere(SegmentId(number))
         return None
+
+    def is_elsewhere(self, segment: SegmentId) -> bool:
+        """Whether all shards of it are placed."""
+        row = self.rows.get(segment)
+        return row is not None and row.state is SegmentState.OFFLOADED
 
     def figures(self) -> Figures:
         """Our part of CacheFacts."""

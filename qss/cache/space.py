@@ -1,6 +1,6 @@
 """Giving space back: which dead segments may go, and how far each has gone. docs/adr/0004.
 
-    no live byte ─ 1 marked CONDEMNED in the journal ─ 2 mark synced, local copy unlinked
+    no live byte, no snapshot needs it ─ 1 marked CONDEMNED in the journal ─ 2 mark synced, local copy unlinked
                  ─ 3 the newest root and the one before it include the mark ─ offload deletes the shards
                  ─ 4 row finished; removed as soon as a newer data segment has a row
 
@@ -10,15 +10,17 @@ records just appended, and a segment is closed before it gets its row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import trio
 
+from qss.cache.access import WHOLE
 from qss.cache.durability import Durability
 from qss.cache.ledger import Ledger
-from qss.cache.read_cache import WHOLE, ReadCache
+from qss.cache.read_cache import ReadCache
 from qss.cache.shelf import Shelf
+from qss.cache.snapshots import Snapshots
 from qss.cache.trimming import superfluous
 from qss.errors import NoSpace
 from qss.formats.journal import Op
@@ -48,6 +50,15 @@ def dead(rows: Rows, live: Mapping[SegmentId, int], *, never_stored: bool) -> li
     return sorted(found)
 
 
+def lifeless(rows: Rows, live: Mapping[SegmentId, int]) -> list[SegmentId]:
+    """Data segments without a live byte that are not condemned, settled or not. Pure."""
+    return [
+        segment
+        for segment, row in rows.items()
+        if row.kind is SegmentKind.DATA and row.state is not SegmentState.CONDEMNED and segment not in live
+    ]
+
+
 def deletable(rows: Rows, fallback: SegmentId) -> list[SegmentId]:
     """Condemned segments whose mark is in both newest roots. `fallback`: newest journal of the older one. Pure."""
     return sorted(
@@ -72,16 +83,17 @@ def finished(rows: Rows) -> list[SegmentId]:
 class Space:
     """Dead segments of one cache. Lives on its trio thread."""
 
-    def __init__(self, host: Host, ledger: Ledger, shelf: Shelf, reads: ReadCache, durability: Durability) -> None:
+    def __init__(
+        self, host: Host, ledger: Ledger, shelf: Shelf, reads: ReadCache, durability: Durability, snapshots: Snapshots
+    ) -> None:
         self._host = host
         self._ledger = ledger
         self._shelf = shelf
         self._reads = reads
         self._durability = durability
+        self._snapshots = snapshots
         self._stored_s = trio.current_time()  # when the last receipt came
         self._published: RestorePoint | None = None  # by the newest root, as far as this run knows
-        self.pinned: Callable[[], Collection[SegmentId]] = lambda: ()
-        """Journals and checkpoint parts that something other than the roots needs."""
 
     def receipt_came(self) -> None:
         self._stored_s = trio.current_time()
@@ -97,14 +109,16 @@ class Space:
         The marks must get into a root: the caller sees to a cut. On a full disk nothing is marked; eviction comes
         first.
         """
-        live = self._ledger.index.live_all()
-        segments = dead(self._shelf.rows, live, never_stored=at_once or self._may_skip_storing())
-        if segments:
-            try:
+        live, rows = self._ledger.index.live_all(), self._shelf.rows
+        segments = dead(rows, live, never_stored=at_once or self._may_skip_storing())
+        try:
+            self._snapshots.note_dead(lifeless(rows, live))
+            segments = [segment for segment in segments if not self._snapshots.holds(segment)]
+            if segments:
                 mark = self._ledger.journal.ensure_open().segment  # where the ops below go
                 self._put({s: self._condemned(s)._replace(needs_upto=mark) for s in segments})
-            except NoSpace:
-                return 0
+        except NoSpace:
+            return 0
         return len(segments)
 
     def published(self, point: RestorePoint) -> None:
@@ -114,7 +128,8 @@ class Space:
     def trim(self) -> int:
         """Mark journals and checkpoints that are not needed any more (step 1, as for data); the number of marks."""
         point, shelf = self._published, self._shelf
-        segments = superfluous(shelf.rows, point, self.pinned())
+        pins = self._snapshots.pins
+        segments = superfluous(shelf.rows, point, lambda each: pins.holds_log(each, shelf.rows[each].kind))
         try:
             if point is not None and point.checkpoint and (ops := shelf.trim(point)):
                 self._ledger.write(ops)  # first: without this row nothing may be missed
@@ -168,13 +183,15 @@ class Space:
         self._put(dict.fromkeys(finished(self._shelf.rows)))
 
     def reclaimable_bytes(self) -> int:
-        """Dead bytes in segments that still hold live ones."""
+        """Dead bytes in segments that still hold live ones, and that no snapshot needs."""
         live = self._ledger.index.live_all()
         rows = self._shelf.rows.items()
         return sum(
             max(row.length - live.get(segment, 0), 0)
             for segment, row in rows
-            if row.kind is SegmentKind.DATA and row.state is not SegmentState.CONDEMNED
+            if row.kind is SegmentKind.DATA
+            and row.state is not SegmentState.CONDEMNED
+            and not self._snapshots.holds(segment)
         )
 
     # -- inside
@@ -200,10 +217,12 @@ class Space:
             ops.append(
                 Op(Table.SEGMENTS, u64_key(segment), before.pack() if before else None, row.pack() if row else None)
             )
-        ops = [op for op in ops if op.before != op.after]
+        gone = [segment for segment, row in after.items() if row is None]
+        ops = [op for op in ops if op.before != op.after] + self._snapshots.forget_ops(gone)
         if not ops:
             return
         self._ledger.write(ops)
+        self._snapshots.forgotten(gone)
         for segment, row in after.items():
             if row is None:
                 rows.pop(segment, None)

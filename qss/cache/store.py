@@ -4,39 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
 
 import trio
 
-from qss.cache.admission import Admission
+from qss.cache.admission import Admission, Limits, Pressure
 from qss.cache.change import Change
 from qss.cache.checkpoints import Checkpoints, Maker
 from qss.cache.compaction import Compactor
+from qss.cache.damage import DamageBook
 from qss.cache.durability import Durability
 from qss.cache.eviction import Eviction
 from qss.cache.facts import CacheFacts
 from qss.cache.index import Index
+from qss.cache.index_rows import IndexRows
 from qss.cache.inventory import Inventory
-from qss.cache.ledger import Ledger, Observer
-from qss.cache.options import CacheOptions, RetentionOptions
+from qss.cache.ledger import Ledger
+from qss.cache.options import CacheOptions
 from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
-from qss.cache.retention import EvictionReport, Victim
+from qss.cache.retention import EvictionReport
 from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
-from qss.errors import CorruptData, Damaged, ObjectMissing, QssError
-from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table
+from qss.cache.upkeep import Levers, Upkeep
+from qss.errors import CorruptData, Damaged, FsError, NoSpace, ObjectMissing
+from qss.formats.tables import ExtentRow, SegmentRow, SegmentState
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
-from qss.limits import MIB, STRIPE_BYTES
+from qss.limits import STRIPE_BYTES
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
 
-_TICK_S: Final = 1.0
-_EVICT_EVERY_S: Final = 5.0
-_ROOM_BYTES: Final = 256 * MIB  # freed beyond the soft limit at a time
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
 _log = logging.getLogger("qss.cache")
@@ -48,7 +49,7 @@ def _id_of(path: Path) -> SegmentId:
     return SegmentId(int(path.stem, 16))
 
 
-class SegmentCache:
+class SegmentCache(IndexRows):
     """Logs, index and read cache of one file system. Sole writer. Lives on one trio thread.
 
     It is also the SegmentShelf of qss.segments.
@@ -71,24 +72,36 @@ class SegmentCache:
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
         self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
-        self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability)
+        self._reads.may_drop = self._shelf.is_elsewhere
+        self.snapshots = Snapshots(
+            host.clock, self._ledger, self._shelf, self._durability, self._end_for_snapshot, self._mark_dirty
+        )
+        self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability, self.snapshots)
+        self._eviction = Eviction(
+            host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
+        )
         self._checkpoints = Checkpoints(root, host, self._ledger, self._shelf, self._durability, maker)
-        self._admission = Admission(
-            lambda: host.disk.free_bytes(root)[0], self._make_room,
-            options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s,
+        levers = Levers(lambda: self._dirty_since, self._close_logs, self._condemn)
+        self._upkeep = Upkeep(
+            levers, root, host, options, self._ledger, self._durability, self._space, self._eviction
         )  # fmt: skip
-        inventory = Inventory(host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission)
+        limits = Limits(options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s)
+        self._admission = Admission(lambda: host.disk.free_bytes(root)[0], self._upkeep.make_room, limits)
+        self._upkeep.admission = self._admission
+        self._reads.room = self._admission.room_for_fetch
+        inventory = Inventory(
+            host.disk, self._ledger, self._shelf, self._reads, self._space, self._admission, self.snapshots
+        )
         self._compactor = Compactor(
             self, inventory, options.compact_bytes_per_s, options.compact_waste, options.compact_waste_bytes_min
         )
-        self._eviction = Eviction(
-            host.disk, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
-        )
         self._dirty_since: float | None = None  # trio's clock; None: nothing to cut
+        self._uncut_bytes = 0  # content since the last cut
         self._news = False  # of sealed segments
         self._news_event = trio.Event()
         self._published_event = trio.Event()
-        self._wake = trio.Event()
+        self.on_sealed: Callable[[SegmentId, int], None] = lambda _segment, _length: None
+        self.on_unreadable: Callable[[ExtentRow, int, int, str], None] = lambda *_what: None
         self._note_local(recovered)
         if recovered.unsealed or self._space.waiting:
             self._mark_dirty()
@@ -101,13 +114,21 @@ class SegmentCache:
 
         `maker` writes journal checkpoints in a process of its own; without one this thread does.
 
-        Raises Damaged when a journal is damaged where an fsync has covered it.
+        Raises Damaged when a journal is damaged where an fsync has covered it, or the disk cannot be read or written.
         """
-        recovered = recover(root, host, options.index_map_bytes)
-        cache = cls(root, host, options, vault, recovered, maker)
-        await cache._durability.settle()
-        await cache._durability.mark_opened()
-        return cache
+        cache: Self | None = None
+        try:
+            recovered = recover(root, host, options.index_map_bytes)
+            cache = cls(root, host, options, vault, recovered, maker)
+            await cache._durability.settle()
+            await cache._durability.mark_opened()
+            return cache
+        except BaseException as error:
+            if cache is not None:
+                cache._let_go()
+            if isinstance(error, OSError):
+                raise Damaged(f"the cache in {root} cannot be used: {error}") from error
+            raise
 
     @classmethod
     async def rebuild(
@@ -125,7 +146,9 @@ class SegmentCache:
         if recovered.cut_bytes or here != {_id_of(path) for path in journals}:
             recovered.index.close()
             raise Damaged("the journals brought back do not make a whole")
-        recovered.numbers.next_segment = max(recovered.numbers.next_segment, SegmentId(next_segment + 1))
+        newest_live = max(recovered.index.live_all(), default=0)  # roots written before 2026-11-21 may name less
+        behind = SegmentId(max(next_segment, newest_live + 1) + 1)
+        recovered.numbers.next_segment = max(recovered.numbers.next_segment, behind)
         cache = cls(root, host, options, None, recovered)
         await cache._durability.settle()
         unplaced = {segment for segment, row in cache._shelf.rows.items() if row.state is SegmentState.SEALED}
@@ -141,8 +164,9 @@ class SegmentCache:
             self._reads.nursery = nursery
             nursery.start_soon(self._compactor.run)
             nursery.start_soon(self._checkpoints.run, self._options.trim_after_bytes, self._options.segment_bytes)
+            nursery.start_soon(self._eviction.run)
             try:
-                await self._maintain()
+                await self._upkeep.run()
             finally:
                 self._reads.nursery = None
 
@@ -150,37 +174,23 @@ class SegmentCache:
         """Seal what is open, checkpoint, close."""
         with trio.CancelScope(shield=True):
             try:
-                await self.cut()
+                with contextlib.suppress(NoSpace):  # what the logs have is sealed after the next start
+                    await self.cut()
                 await self._durability.sync_local()
-                await self._durability.checkpoint()
+                with contextlib.suppress(NoSpace):
+                    await self._durability.mark_closed()
+                self._eviction.note_access()
             finally:
-                self._reads.close()
-                for file in [*self._ledger.closing, self._data.open, self._journal.open]:
-                    if file is not None:
-                        self._host.disk.close(file.handle)
-                self._ledger.index.close()
+                self._let_go()
 
-    # -- the index: synchronous, memory-mapped, a few microseconds. Iterators must be used up before any await
+    def _let_go(self) -> None:
+        self._reads.close()
+        for file in [*self._ledger.closing, self._data.open, self._journal.open]:
+            if file is not None:
+                self._host.disk.close(file.handle)
+        self._ledger.index.close()
 
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        return self._ledger.index.get(table, key)
-
-    def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Rows with start <= key < stop, in key order."""
-        return self._ledger.index.scan(table, start, stop)
-
-    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
-        """The row with the greatest key <= `key`, or None."""
-        return self._ledger.index.floor(table, key)
-
-    def count(self, table: Table) -> int:
-        """Number of rows of a table."""
-        return self._ledger.index.count(table)
-
-    @property
-    def live_bytes(self) -> int:
-        """Bytes that files point to, wherever they are."""
-        return self._ledger.index.live_total
+    # -- content and its places; rows are read through IndexRows
 
     def holds(self, segment: SegmentId, position: int) -> bool:
         """Whether the stripe with this byte of a segment can be read here without a fetch."""
@@ -188,9 +198,10 @@ class SegmentCache:
             return True
         return (segment, StripeNo(position // STRIPE_BYTES)) in self._reads.files
 
-    def live_all(self) -> dict[SegmentId, int]:
-        """Bytes of files that point into each segment. A copy."""
-        return self._ledger.index.live_all()
+    @property
+    def revision(self) -> tuple[SegmentId, int]:
+        """Changes with every commit."""
+        return self._journal.reach
 
     def reach_of(self, segment: SegmentId) -> int | None:
         """Bytes of a data segment, sealed or not; None: there is no such."""
@@ -200,35 +211,35 @@ class SegmentCache:
         files = [*self._data.closing, self._data.open]
         return next((file.position for file in files if file is not None and file.segment == segment), None)
 
-    @contextlib.contextmanager
-    def observed_by(self, observer: Observer) -> Iterator[None]:
-        """`observer` hears of every row that changes, for as long as the context is open."""
-        observers = self._ledger.observers
-        observers.append(observer)
-        try:
-            yield
-        finally:
-            observers.remove(observer)
+    def commit(self, change: Change, *, quiet: bool = False) -> None:
+        """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace.
 
-    def begin(self) -> Change:
-        return Change(self._ledger.index)
-
-    def commit(self, change: Change) -> None:
-        """Append the change to the journal, then apply it to the index. All or nothing; raises NoSpace."""
+        `quiet`: it is not worth a cut, and rides with the next one (qss.cache.shelf.is_quiet must say so too)."""
         ops = change.ops()
         if not ops:
             return
         self._ledger.write(ops)
-        self._mark_dirty()
-        if self._journal.reach[1] >= self._options.journal_bytes:
-            self._close_logs()
+        if not quiet:
+            self._mark_dirty()
+        if self._journal.reach[1] >= self._options.journal_bytes or self._uncut_bytes >= self._options.seal_bytes:
+            with contextlib.suppress(OSError):  # the change is made; the journal grows until it can be closed
+                self._close_logs()
 
     # -- content
 
     async def admit(self, count: int) -> None:
         """Wait until `count` more bytes may be written (back-pressure). Returns at once while there is room.
         Raises NoSpace after the deadline."""
-        await self._admission.admit(count)
+        await self._admission.admit(count + _LOG_OVERHEAD_BYTES)
+
+    def check_names(self) -> None:
+        """Before something is made that takes room for good. Raises NoSpace when the rest is kept for deleting."""
+        self._admission.check_names()
+
+    @property
+    def pressure(self) -> Pressure:
+        """What writers meet at the moment."""
+        return self._admission.pressure
 
     def append(self, ino: Ino, offset: int, payload: bytes | memoryview) -> list[tuple[int, ExtentRow]]:
         """Append file content to the data log: (file offset, extent) for each record written, in order.
@@ -236,10 +247,11 @@ class SegmentCache:
 
         Raises NoSpace at the hard limit of the disk."""
         self._admission.spend(len(payload) + _LOG_OVERHEAD_BYTES)
+        self._uncut_bytes += len(payload)
         extents = self._data.append_record(ino, offset, payload, self._options.segment_bytes)
         file = self._reads.segment_file(extents[-1][1].segment)
         if file is None:  # a new segment has begun
-            self._wake.set()
+            self._upkeep.wake()
             for _, extent in extents:
                 self._reads.add_segment(extent.segment, self._data.path_of(extent.segment), 0, trio.current_time())
         return extents
@@ -247,7 +259,18 @@ class SegmentCache:
     async def read(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview:
         """Verified bytes [start, stop) relative to the extent. Fetches through the vault on a miss.
         Raises FsError(EIO) when they cannot be had within the deadline, or do not verify anywhere."""
-        return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
+        try:
+            return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
+        except FsError as error:
+            self.on_unreadable(extent, start, stop, error.detail)
+            raise
+
+    async def readable(self, extent: ExtentRow, start: int, stop: int) -> bool:
+        """Whether `read` would give these bytes now; fetches if it must."""
+        if self.read_now(extent, start, stop) is None and self._shelf.stripes_elsewhere(extent.segment):
+            with contextlib.suppress(FsError):
+                await self._reads.bring((extent.segment, StripeNo(extent.record_position // STRIPE_BYTES)))
+        return self.read_now(extent, start, stop) is not None
 
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
         """As `read`, if the bytes are cached and verify; None otherwise. Never waits."""
@@ -255,6 +278,11 @@ class SegmentCache:
             return self._reads.read_now(extent, start, stop)
         except CorruptData:
             return None  # `read` deals with it, and counts it
+
+    @property
+    def damage(self) -> DamageBook:
+        """What readers met that did not verify."""
+        return self._reads.damage
 
     # -- durability
 
@@ -358,10 +386,7 @@ class SegmentCache:
 
     async def reclaim(self) -> int:
         """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
-        self._condemn()
-        if self._space.trim():
-            self._mark_dirty()
-        return await self._space.unlink()
+        return await self._upkeep.reclaim()
 
     async def compact_one(self) -> bool:
         """Empty the segment that is worth it most, or look at it first; False: none is. The loop of `run` does this."""
@@ -373,20 +398,14 @@ class SegmentCache:
 
     # -- retention
 
-    def set_retention(self, retention: RetentionOptions) -> None:
-        """From now on, and after a restart, in place of what was configured. Raises NoSpace."""
-        self._eviction.set_retention(retention)
-
     @property
-    def retention(self) -> RetentionOptions:
-        return self._eviction.retention
-
-    def plan_eviction(self, *, all_: bool = False) -> list[Victim]:
-        """What `evict` would free now, and why."""
-        return self._eviction.plan(all_=all_)
+    def eviction(self) -> Eviction:
+        """The retention in force, what it would do, and what is pinned."""
+        return self._eviction
 
     async def evict(self, *, all_: bool = False) -> EvictionReport:
-        """Unlink local copies that are safe elsewhere, as the policy says, or all of them."""
+        """Unlink local copies that are safe elsewhere, as the policy says, or all that are not pinned."""
+        await self._eviction.refresh()
         return await self._eviction.evict(self._eviction.plan(all_=all_))
 
     def facts(self) -> CacheFacts:
@@ -403,11 +422,14 @@ class SegmentCache:
             unsealed_bytes=sum(file.position for file in logs),
             at_risk_age_s=max(ages, default=0.0),
             reclaimable_bytes=self._space.reclaimable_bytes(),
+            snapshots=len(self.snapshots.rows),
+            snapshot_bytes=self.snapshots.held_bytes(),
             moved_bytes=self._compactor.moved_bytes,
             live_bytes=self._ledger.index.live_total,
             disk_free_bytes=free,
             disk_total_bytes=total,
             writers_waiting=self._admission.waiting,
+            writers_refused=self._admission.refused,
             replayed_batches=self._replayed,
             **shelf.figures(),
             **reads.figures({s for s, row in shelf.rows.items() if row.kind is not SegmentKind.DATA}),
@@ -419,7 +441,7 @@ class SegmentCache:
         if self._dirty_since is None:
             self._dirty_since = trio.current_time()
         if self._ledger.index.changes >= self._options.checkpoint_changes_max:
-            self._wake.set()
+            self._upkeep.wake()
 
     def _close_logs(self) -> None:
         """The cut itself, at one moment: both logs end here together. `settle` does the slow part."""
@@ -429,21 +451,29 @@ class SegmentCache:
         if file is not None:
             file.needs_upto = self._data.last[0]
             for closed in self._data.closing:
-                if not closed.dead_from and not self._ledger.index.live_bytes(closed.segment):
+                live = self._ledger.index.live_bytes(closed.segment) or self.snapshots.holds(closed.segment)
+                if not live and not closed.dead_from:
                     closed.dead_from = file.segment
         self._dirty_since = None
-        self._wake.set()
+        self._uncut_bytes = 0
+        self._upkeep.wake()
+
+    def _end_for_snapshot(self) -> None:
+        self._condemn()  # what is dead belongs to no later snapshot
+        if self._dirty_since is not None:
+            self._close_logs()
 
     def _on_sealed(self, file: LogFile, row: SegmentRow) -> None:
         self._shelf.rows[file.segment] = row
         known = self._reads.segment_file(file.segment)
         self._reads.add_segment(file.segment, file.path, row.length, known.used_s if known else trio.current_time())
+        self.on_sealed(file.segment, row.length)
         self._news = True
         self._news_event.set()
         self._news_event = trio.Event()
 
-    def _condemn(self, *, at_once: bool = False) -> None:
-        if self._space.condemn(at_once=at_once):
+    def _condemn(self, at_once: bool = False) -> None:
+        if self._space.condemn(at_once=at_once) + self._space.trim():
             self._mark_dirty()
 
     def _put_row(self, segment: SegmentId, row: SegmentRow) -> None:
@@ -451,37 +481,6 @@ class SegmentCache:
         if op.before != op.after:
             self._ledger.write([op])
             self._shelf.rows[segment] = row
-
-    async def _maintain(self) -> None:
-        checkpoint_s = evicted_s = trio.current_time()
-        while True:
-            with trio.move_on_after(_TICK_S):
-                await self._wake.wait()
-            self._wake = trio.Event()
-            now = trio.current_time()
-            try:
-                if self._dirty_since is not None and now - self._dirty_since >= self._options.seal_after_s:
-                    self._close_logs()
-                await self._durability.settle()
-                await self.reclaim()
-                many = self._ledger.index.changes >= self._options.checkpoint_changes_max
-                if many or now - checkpoint_s >= self._options.checkpoint_every_s:
-                    await self._durability.checkpoint()
-                    checkpoint_s = now
-                if now - evicted_s >= _EVICT_EVERY_S:
-                    await self.evict()
-                    evicted_s = now
-            except (QssError, OSError):
-                _log.exception("the cache could not be maintained; trying again")
-                await trio.sleep(_TICK_S)
-
-    async def _make_room(self) -> None:
-        """Writers are waiting: free what is dead, then what is safe, least recently used first."""
-        self._condemn(at_once=True)
-        await self._space.unlink()
-        await self.evict()
-        more = self._eviction.plan(free_bytes_min=self._options.free_bytes_soft + _ROOM_BYTES)
-        await self._eviction.evict(more)
 
     def _note_local(self, recovered: Recovered) -> None:
         disk, now, wall_ns = self._host.disk, trio.current_time(), self._host.clock.now_ns()
@@ -494,6 +493,7 @@ class SegmentCache:
                 path = log.path_of(segment)
                 self._reads.add_segment(segment, path, length, used_s(path))
         self._reads.find_stripes(used_s)
+        self._eviction.recall_access()
 
     def _reopened_index(self) -> Index:
         return catch_up(self._root, self._host, self._options.index_map_bytes, self._data, self._journal)

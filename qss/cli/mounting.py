@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qss.cli.session import JsonFlag, call_mount, print_json, say, session_of, warn
+
+if TYPE_CHECKING:
+    from qss.config import Settings
 
 CLOSE_S_MAX = 60.0
 """How long the mount process may take to close its index after its last word."""
@@ -64,6 +67,9 @@ def umount(
     from qss.errors import Refused, Unreachable
 
     settings = session_of(context).settings()
+    if directory is not None and _umount_snapshot(settings, directory.absolute(), lazy=lazy):
+        print_json({"mountpoint": str(directory.absolute())}) if as_json else say(f"Unmounted {directory.absolute()}.")
+        return
     try:
         drain_s = parse_duration(drain) if drain is not None else settings.mount.drain_s
     except ValueError as error:
@@ -90,6 +96,20 @@ def umount(
         )
     else:
         say(f"Unmounted {seen}; everything is safe at the locations.")
+
+
+def _umount_snapshot(settings: Settings, directory: Path, *, lazy: bool) -> bool:
+    """Whether a snapshot was mounted there; then its process has gone."""
+    from qss.app.running import wait_gone
+    from qss.app.snapshots import SOCKET, all_mounted
+    from qss.app.talk import call
+
+    for folder, mounted in all_mounted(settings):
+        if Path(mounted.mountpoint) == directory and (folder / SOCKET).exists():
+            call(folder / SOCKET, "unmount", lazy=lazy)
+            wait_gone(mounted.pid, CLOSE_S_MAX)
+            return True
+    return False
 
 
 def _clear_dead(directory: Path | None) -> None:

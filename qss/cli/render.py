@@ -1,14 +1,16 @@
-"""Documents of the running processes, for people. rich is imported only here."""
+"""Documents of the running processes, for people. rich is imported only here and in render_retention."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -25,21 +27,32 @@ from qss.config.units import human_duration, human_size
 
 REFRESH_S = 1.0
 
+UNREADABLE_MAX = 20
+"""Lines; `status --json` has all of them."""
+PRESSURE = {
+    "slow": "nearly full: writers are slowed",
+    "waiting": "at its limit: writers wait for room",
+    "full": "full: writers get ENOSPC",
+}
+
 Document = dict[str, Any]
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Standard output."""
     return Console(highlight=False, soft_wrap=True)
 
 
-def _pairs(rows: list[tuple[str, str]]) -> Table:
+def pairs(rows: list[tuple[str, str]]) -> Table:
+    """Names and values."""
     table = Table.grid(padding=(0, 2))
     for name, value in rows:
         table.add_row(name, value)
     return table
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """An empty table with these columns."""
     return Table(*columns, box=None, pad_edge=False, header_style="bold")
 
 
@@ -54,6 +67,7 @@ def _status(document: Document) -> Group:
     if at_risk:
         age = document["oldest_unsafe_age_s"]
         risk = f"[yellow]{human_size(at_risk)}[/]" + (f", the oldest for {human_duration(age)}" if age else "")
+    pressure = document["pressure"]
     process = f"pid {offload['pid']}" if offload["running"] else "[red]not running[/]"
     rows = [
         ("mounted on", str(document["mountpoint"])),
@@ -63,23 +77,38 @@ def _status(document: Document) -> Group:
         ("code", f"any {document['k']} of {document['k'] + document['m']} shards give everything back"),
         ("offload", f"{process}, {document['queue']['segments']} segments wait"),
     ]
+    if cache["snapshots"]:
+        held = human_size(cache["snapshot_bytes"])
+        rows.append(("snapshots", f"{cache['snapshots']}, which keep {held} that would be free without them"))
+    if pressure["state"] != "ok":
+        waiting = f", {pressure['waiting_writers']} writers wait" if pressure["waiting_writers"] else ""
+        text = f"[yellow]{PRESSURE[pressure['state']]}[/]{waiting}; {human_size(pressure['free_bytes'])} are free"
+        rows.append(("cache disk", text))
+    if document["pins"]:
+        content, here = (sum(pin[name] for pin in document["pins"]) for name in ("bytes", "local_bytes"))
+        count = len(document["pins"])
+        rows.append(("pinned", f"{human_size(content)} in {count} paths, {human_size(here)} of it here"))
     if damage["found"]:
         rows.append(("damage", f"[red]{damage['found']} damaged blocks or objects found[/]"))
     rows += [("error", f"[red]{line}[/]") for line in document["errors"]]
-    table = _table("location", "state", "latency", "last error")
+    for each in damage["unreadable"][:UNREADABLE_MAX]:
+        paths = ", ".join(each["paths"][:3]) + (", …" if len(each["paths"]) > 3 else "")
+        where = f"segment {each['segment']:x}, stripe {each['stripe']}"
+        rows.append(("unreadable", f"[red]{where}[/]: {escape(paths or 'its files are looked for')}: {each['reason']}"))
+    table = table_of("location", "state", "latency", "last error")
     for each in document["locations"]:
         state = "[green]up[/]" if each["up"] else "[red]down[/]"
         table.add_row(each["name"], state, _latency(each["latency_s"]), each["last_error"])
-    return Group(_pairs(rows), "", table)
+    return Group(pairs(rows), "", table)
 
 
 def status(document: Document) -> None:
-    _console().print(_status(document))
+    console().print(_status(document))
 
 
 def watch(fetch: Callable[[], Document]) -> None:
     """Until interrupted."""
-    with Live(_status(fetch()), console=_console(), screen=False, auto_refresh=False) as live:
+    with Live(_status(fetch()), console=console(), screen=False, auto_refresh=False) as live:
         while True:
             time.sleep(REFRESH_S)
             live.update(_status(fetch()), refresh=True)
@@ -108,36 +137,35 @@ def sync_bar() -> Iterator[Callable[[Document], None]]:
         yield update
 
 
-def retention(document: Document) -> None:
-    age, free = document["age_s_max"], human_size(document["free_bytes"])
-    _console().print(
-        _pairs(
-            [
-                ("local copies", human_size(document["local_bytes"])),
-                ("max size", human_size(document["size_bytes_max"])),
-                ("max age", "none" if age is None else human_duration(age)),
-                (
-                    "min free",
-                    f"{human_size(document['free_bytes_min'])} ({free} are free)",
-                ),
-            ]
+def snapshots(document: Document) -> None:
+    table = table_of("name", "created (UTC)", "kept by it alone", "protected", "mounted on", "comment")
+    for each in document["snapshots"]:
+        protected = "yes" if each["protected"] else "[yellow]not yet[/]"
+        alone = human_size(each["alone_bytes"])
+        table.add_row(
+            each["name"], utc(each["created_ns"]), alone, protected, Text(each["mounted_on"]), Text(each["comment"])
         )
-    )
+    console().print(table)
+
+
+def utc(at_ns: int) -> str:
+    """A moment, for people: 2026-11-21 09:00:00."""
+    return datetime.fromtimestamp(at_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def locations(rows: list[Document]) -> None:
-    table = _table("location", "url", "state", "latency", "labels", "last error")
+    table = table_of("location", "url", "state", "latency", "labels", "last error")
     for row in rows:
         labels = ", ".join(f"{key}={value}" for key, value in row["labels"].items())
         table.add_row(row["name"], row["url"], row["state"], _latency(row["latency_s"]), labels, row["last_error"])
-    _console().print(table)
+    console().print(table)
 
 
 def probes(rows: list[Document]) -> None:
-    table = _table("location", "state", "took", "error")
+    table = table_of("location", "state", "took", "error")
     for row in rows:
         table.add_row(row["name"], "works" if row["ok"] else "FAILS", _latency(row["latency_s"]), row["error"])
-    _console().print(table)
+    console().print(table)
 
 
 @contextlib.contextmanager
@@ -151,12 +179,12 @@ def stage_bar() -> Iterator[Callable[[Document], None]]:
 
 def findings(document: Document) -> None:
     if document["findings"]:
-        table = _table("kind", "severity", "what is wrong", "repairable")
+        table = table_of("kind", "severity", "what is wrong", "repairable")
         for each in document["findings"]:
             colour = "red" if each["severity"] == "loss" else "yellow"
             kind, severity = each["kind"], f"[{colour}]{each['severity']}[/]"
             table.add_row(kind, severity, Text(each["sentence"]), "yes" if each["repairable"] else "no")
-        _console().print(table)
+        console().print(table)
     more = sum(document["counts"].values()) - len(document["findings"])
     if more:
-        _console().print(f"… and {more} more of these kinds.")
+        console().print(f"… and {more} more of these kinds.")

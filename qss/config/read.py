@@ -16,7 +16,18 @@ from qss.config.settings import HookOptions, LogOptions, MountSettings, Settings
 from qss.errors import ConfigInvalid
 from qss.offload.options import LocationOptions, OffloadOptions
 
-SECTIONS: Final = ["filesystem", "code", "cache", "retention", "offload", "mount", "hooks", "log", "location"]
+SECTIONS: Final = [
+    "filesystem",
+    "code",
+    "cache",
+    "retention",
+    "offload",
+    "mount",
+    "snapshots",
+    "hooks",
+    "log",
+    "location",
+]
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -68,6 +79,7 @@ def parse(text: str, source: Path, environ: Mapping[str, str]) -> Settings:
         mount=MountSettings(**section("mount", schema.MOUNT)),
         hooks=HookOptions(**{"folder": state / "hooks"} | section("hooks", schema.hooks(folder))),
         log=LogOptions(**section("log", schema.logs(folder))),
+        **section("snapshots", schema.SNAPSHOTS),
     )
 
 

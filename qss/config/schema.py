@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from qss.cache.options import PathPolicy
+from qss.cache.schedule import Schedule
 from qss.config.units import parse_duration, parse_size
-from qss.errors import ConfigInvalid
+from qss.errors import ConfigInvalid, Refused
 from qss.limits import KIB, MIB, SEGMENT_BYTES_MAX, STRIPE_BYTES
 
 Parser = Callable[[Any], Any]
@@ -97,6 +99,14 @@ def counts(value: Any) -> dict[str, int]:
     return value
 
 
+def schedule(value: Any) -> str:
+    """As `qssctl snapshot schedule set` takes it."""
+    try:
+        return str(Schedule.parse(text(value)))
+    except Refused as error:
+        raise ValueError(f"does not hold: {error}") from error
+
+
 def one_of(*allowed: str) -> Parser:
     def parse(value: Any) -> str:
         if value not in allowed:
@@ -124,6 +134,7 @@ CACHE: Final[Fields] = {
     "segment_size": Field("segment_bytes", size(STRIPE_BYTES, SEGMENT_BYTES_MAX)),
     "journal_size": Field("journal_bytes", size(64 * KIB, SEGMENT_BYTES_MAX)),
     "seal_after": Field("seal_after_s", duration(0.05)),
+    "seal_bytes": Field("seal_bytes", size(64 * KIB)),
     "checkpoint_every": Field("checkpoint_every_s", duration(0.05)),
     "trim_after": Field("trim_after_bytes", size(64 * KIB)),
     "index_map": Field("index_map_bytes", size(16 * MIB)),
@@ -137,16 +148,40 @@ CACHE: Final[Fields] = {
     "hard_free": Field("free_bytes_hard", size()),
 }
 
+PATH_POLICY: Final[Fields] = {
+    "max_age": Field("age_s_max", optional(duration())),
+    "max_size": Field("size_bytes_max", optional(size())),
+}
+
+
+def policies(value: Any) -> tuple[PathPolicy, ...]:
+    """Sections [retention.paths."/a/path"]."""
+    if not isinstance(value, dict):
+        raise ValueError('is not right; write sections such as [retention.paths."/videos"]')
+    found = []
+    for path, table in value.items():
+        if not path.startswith("/") or path != os.path.normpath(path) or path.startswith("//"):
+            raise ValueError(f'has no path "{path}"; write paths from the root of the file system, such as "/videos"')
+        try:
+            found.append(PathPolicy(path, **apply(table, PATH_POLICY, f'[retention.paths."{path}"]')))
+        except ConfigInvalid as error:
+            raise ValueError(f"does not hold: {error}") from error
+    return tuple(found)
+
+
 RETENTION: Final[Fields] = {
     "max_size": Field("size_bytes_max", size()),
     "max_age": Field("age_s_max", optional(duration())),
     "min_free": Field("free_bytes_min", size()),
+    "missing_shards": Field("missing_max", whole(0, 255)),
+    "paths": Field("paths", policies),
 }
 
 OFFLOAD: Final[Fields] = {
     "margin": Field("margin", whole(0, 255)),
     "compression_level": Field("compression_level", whole(0, 19)),
     "memory": Field("memory_bytes", size(24 * MIB)),
+    "nice": Field("nice", whole(0, 19)),
     "uploads_in_flight": Field("uploads_in_flight", whole(1, 64)),
     "fetches_in_flight": Field("fetches_in_flight", whole(1, 256)),
     "in_flight_per_location": Field("in_flight_per_location", whole(1, 256)),
@@ -183,6 +218,9 @@ MOUNT: Final[Fields] = {
 }
 
 CODE: Final[Fields] = {"k": Field("k", whole(1, 255)), "m": Field("m", whole(0, 255))}
+
+
+SNAPSHOTS: Final[Fields] = {"schedule": Field("schedule", schedule)}
 
 
 def filesystem(folder: Path) -> Fields:

@@ -60,6 +60,7 @@ class Settings:
     mount: MountSettings
     hooks: HookOptions
     log: LogOptions
+    schedule: str | None = None  # of snapshots, unless one was set at run time
 
     @property
     def cache_dir(self) -> Path:

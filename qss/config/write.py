@@ -106,6 +106,21 @@ def with_values(text: str, section: str, values: Mapping[str, Value]) -> str:
     return "\n".join(lines[: start + 1] + body + lines[stop:])
 
 
+def without_section(text: str, section: str) -> str:
+    """The text without this plain section, its header included; the same text if there is none."""
+    lines = text.split("\n")
+    start = next((at for at, line in enumerate(lines) if _section_of(line) == section), None)
+    if start is None:
+        return text
+    stop = next((at for at in range(start + 1, len(lines)) if _ANY_HEADER.fullmatch(lines[at])), len(lines))
+    return "\n".join(lines[:start] + lines[stop:])
+
+
+def path_section(path: str) -> str:
+    """The section of a path's retention policy."""
+    return f"retention.paths.{literal(path)}"
+
+
 def _section_of(line: str) -> str | None:
     match = _HEADER.fullmatch(line)
     return match[1].strip() if match else None

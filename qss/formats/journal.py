@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from blake3 import blake3
@@ -37,8 +37,10 @@ _MORE_FOLLOWS: Final = 1
 _DELETE, _PUT, _PATCH, _SPARSE = range(4)
 _COMPACT_BYTES_MAX: Final = 256  # longer values (link targets, xattrs) are written in full
 _RUN: Final = re.compile(rb"[^\0]+(?:\0{1,2}[^\0]+)*", re.DOTALL)
-_ZEROS: Final = bytes(_COMPACT_BYTES_MAX)
-_NO_KEY: Final = bytes(16)
+_SET: Final = b"\0" + b"\1" * 255  # for bytes.translate: which are not zero
+_SHAPES_MAX: Final = 4_096  # some 500 bytes each
+_KEY_BYTES: Final = 16  # of a key that may be shared with the one before
+_NO_KEY: Final = bytes(_KEY_BYTES)
 _TABLES: Final = tuple(Table)
 assert all(table == place for place, table in enumerate(_TABLES))
 
@@ -86,8 +88,8 @@ class PackedOp(NamedTuple):
         return _patched(before, self.packed, 0)
 
     @property
-    def needs_before(self) -> bool:
-        """Whether `after` looks at the row that is there."""
+    def is_patch(self) -> bool:
+        """Only some bytes of the row that is there change."""
         return self.code == _PATCH
 
     @property
@@ -95,32 +97,30 @@ class PackedOp(NamedTuple):
         return self.code != _DELETE
 
 
-def encode_batch(ops: Iterable[Op], number: int, data_segment: SegmentId, data_bytes: int) -> list[bytes]:
+def encode_batch(ops: Sequence[Op], number: int, data_segment: SegmentId, data_bytes: int) -> list[bytes]:
     """The frames of one batch, in order; nearly always one. `number`: of its first frame in the segment, from 0."""
-    chunks: list[bytearray] = []
-    out = bytearray()
-    last_key = _NO_KEY
-    for op in ops:
-        before_length = len(out)
-        _put_op(out, op, last_key)
-        last_key = op.key
-        if len(out) > _OPS_BYTES_MAX:
-            del out[before_length:]
-            chunks.append(out)
-            out = bytearray()
-            _put_op(out, op, _NO_KEY)
-    chunks.append(out)
-    frames = []
-    for place, chunk in enumerate(chunks):
-        body = bytearray(_HEAD.size)
-        body.append(_MORE_FOLLOWS if place < len(chunks) - 1 else 0)
-        _put_varint(body, number + place)
-        _put_varint(body, data_segment)
-        _put_varint(body, data_bytes)
-        body += chunk
-        _HEAD.pack_into(body, 0, FRAME_MAGIC, len(body) - _HEAD.size)
-        frames.append(bytes(body) + blake3(body).digest(_CHECK_BYTES))
-    return frames
+    packed, done = _pack_ops(ops)
+    if done == len(ops):
+        return [_frame(packed, False, number, data_segment, data_bytes)]
+    chunks = [packed]
+    while done < len(ops):
+        packed, count = _pack_ops(ops[done:])
+        chunks.append(packed)
+        done += count
+    last = len(chunks) - 1
+    return [_frame(chunk, place < last, number + place, data_segment, data_bytes) for place, chunk in enumerate(chunks)]
+
+
+def _frame(ops: bytes, more_follows: bool, number: int, data_segment: SegmentId, data_bytes: int) -> bytes:
+    body = bytearray((more_follows,))
+    for value in (number, data_segment, data_bytes):
+        rest: int = value
+        while rest > 0x7F:
+            body.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        body.append(rest)
+    checked: bytes = _HEAD.pack(FRAME_MAGIC, len(body) + len(ops)) + body + ops
+    return checked + blake3(checked).digest(_CHECK_BYTES)
 
 
 def decode_frame(untrusted: Bytes) -> tuple[Batch, int]:
@@ -197,44 +197,90 @@ def frame_position(position: int, length: int) -> int:
 # -- ops: [table << 2 | code][bytes shared with the key before][varint n][n bytes of key]([varint n][n bytes])
 
 
-def _put_op(out: bytearray, op: Op, last_key: bytes) -> None:
-    table, key, before, after = op
-    previous = last_key if len(last_key) >= 16 else _padded(last_key)
-    count = min(len(key), 16)
-    differing = int.from_bytes(key[:count], "big") ^ int.from_bytes(previous[:count], "big")
-    shared = count - (differing.bit_length() + 7) // 8
-    code = _DELETE
-    packed = b""
-    if after is not None:
-        code, packed = _pack_value(before, after)
-    out.append(table << 2 | code)
-    out.append(shared)
-    _put_varint(out, len(key) - shared)
-    out += key[shared:]
-    if after is not None:
-        _put_varint(out, len(packed))
-        out += packed
+class _Shape(NamedTuple):
+    """How a value is written, learnt from where its bytes are not zero (differ from the row before). The shapes of
+    rows repeat, so that most values take no loop over their runs: `template % layout.unpack(after)`."""
+
+    code: int
+    template: bytes  # varint length of all that follows; the numbers between the runs; %b for each run
+    layout: struct.Struct  # the runs in the value
 
 
-def _pack_value(before: bytes | None, after: bytes) -> tuple[int, bytes]:
-    length = len(after)
-    if length > _COMPACT_BYTES_MAX:
-        return _PUT, after
-    if before is not None and len(before) == length:
-        code, packed = _PATCH, bytearray()
-        differing = (int.from_bytes(before, "big") ^ int.from_bytes(after, "big")).to_bytes(length, "big")
-    else:
-        code, packed = _SPARSE, bytearray()
-        _put_varint(packed, length)
-        differing = after
+def _pack_ops(ops: Sequence[Op]) -> tuple[bytes, int]:
+    """As many as fit into one frame, and how many those are. One loop without calls: every change of the file system
+    comes through here."""
+    parts: list[bytes] = []
+    size = 0
+    last_key = 0  # the first 16 bytes of the key before as a number, zeros behind a shorter one
+    for table, key, before, after in ops:
+        count = len(key)
+        if count >= _KEY_BYTES:
+            number = int.from_bytes(key[:_KEY_BYTES], "big")
+            shared = _KEY_BYTES - ((number ^ last_key).bit_length() + 7 >> 3)
+            last_key = number
+        else:
+            bits = _KEY_BYTES - count << 3
+            number = int.from_bytes(key, "big")
+            shared = count - ((number ^ last_key >> bits).bit_length() + 7 >> 3)
+            last_key = number << bits
+        code = _DELETE
+        value = b""
+        if after is not None:
+            length = len(after)
+            if length > _COMPACT_BYTES_MAX:
+                code, value = _PUT, _varint(length) + after
+            else:
+                if before is not None and len(before) == length:
+                    differing = int.from_bytes(before, "big") ^ int.from_bytes(after, "big")
+                    where = differing.to_bytes(length, "big").translate(_SET)
+                    shape = _PATCHES.get(where) or _learn(_PATCHES, _PATCH, where)
+                else:
+                    where = after.translate(_SET)
+                    shape = _SPARSES.get(where) or _learn(_SPARSES, _SPARSE, where)
+                code, template, layout = shape
+                value = template % layout.unpack(after)
+        rest = key[shared:]
+        if len(rest) < 0x80:
+            part = b"%c%c%c%b%b" % (table << 2 | code, shared, len(rest), rest, value)
+        else:
+            part = b"%c%c%b%b%b" % (table << 2 | code, shared, _varint(len(rest)), rest, value)
+        size += len(part)
+        if size > _OPS_BYTES_MAX:
+            break
+        parts.append(part)
+    return b"".join(parts), len(parts)
+
+
+def _learn(shapes: dict[bytes, _Shape], code: int, where: bytes) -> _Shape:
+    length = len(where)
+    packed = bytearray()  # as it will be, but for the bytes of the runs
+    numbers: list[bytes] = []
+    layout = "<"
     last = 0
-    for run in _RUN.finditer(differing):
+    if code == _SPARSE:
+        _put_varint(packed, length)
+        numbers.append(bytes(packed))
+    for run in _RUN.finditer(where):
         start, stop = run.span()
-        _put_varint(packed, start - last)
-        _put_varint(packed, stop - start)
-        packed += after[start:stop]
+        numbers.append(_varint(start - last) + _varint(stop - start))
+        packed += numbers[-1] + bytes(stop - start)
+        layout += f"{start - last}x{stop - start}s"
         last = stop
-    return (code, bytes(packed)) if len(packed) < length else (_PUT, after)
+    if len(packed) < length:
+        head = _varint(len(packed)) + (numbers.pop(0) if code == _SPARSE else b"")
+        template = head.replace(b"%", b"%%") + b"".join(each.replace(b"%", b"%%") + b"%b" for each in numbers)
+        shape = _Shape(code, template, struct.Struct(f"{layout}{length - last}x"))
+    else:
+        shape = _Shape(_PUT, _varint(length).replace(b"%", b"%%") + b"%b", struct.Struct(f"{length}s"))
+    if len(shapes) >= _SHAPES_MAX:
+        shapes.clear()
+    shapes[where] = shape
+    return shape
+
+
+_PATCHES: Final[dict[bytes, _Shape]] = {}
+_SPARSES: Final[dict[bytes, _Shape]] = {}
+"""By the value with every byte that is not zero (differs) made 1. Only a memory of `_learn`, the same for everybody."""
 
 
 def _patched(before: bytes, packed: Bytes, at: int) -> bytes:
@@ -254,7 +300,13 @@ def _patched(before: bytes, packed: Bytes, at: int) -> bytes:
 
 
 def _padded(key: bytes) -> bytes:
-    return key if len(key) >= 16 else key.ljust(16, b"\0")
+    return key if len(key) >= _KEY_BYTES else key.ljust(_KEY_BYTES, b"\0")
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    _put_varint(out, number)
+    return bytes(out)
 
 
 def _put_varint(out: bytearray, number: int) -> None:

@@ -32,9 +32,10 @@ class Table(enum.IntEnum):
     SYMLINKS = 6  # ino → target
     ORPHANS = 7  # ino → empty: link count 0, still open or not yet collected
     SEGMENTS = 8  # segment → SegmentRow
-    SNAPSHOTS = 9  # name → reserved
-    PINS = 10  # path → reserved
+    SNAPSHOTS = 9  # name → SnapshotRow
+    PINS = 10  # ino → PinRow
     LIVE = 11  # segment → live bytes; derived from EXTENTS, never journaled
+    DEATHS = 12  # data segment without live bytes that a snapshot may need → number of the newest snapshot by then
 
 
 _U64 = struct.Struct(">Q")
@@ -42,7 +43,7 @@ _U64U64 = struct.Struct(">QQ")
 
 
 def u64_key(number: int) -> bytes:
-    """Key of INODES, SYMLINKS, ORPHANS, SEGMENTS, LIVE."""
+    """Key of INODES, SYMLINKS, ORPHANS, SEGMENTS, PINS, LIVE, DEATHS."""
     return _U64.pack(number)
 
 
@@ -67,6 +68,22 @@ def name_key(ino: int, name: bytes) -> bytes:
 
 
 _INODE = struct.Struct("<IIIIIIQQQQqqqIII")
+
+
+INODE_BYTES: Final = _INODE.size
+_ATIME_BYTES: Final = frozenset(
+    (
+        *range(struct.calcsize("<IIIIIIQQQQ"), struct.calcsize("<IIIIIIQQQQq")),
+        *range(struct.calcsize("<IIIIIIQQQQqqq"), struct.calcsize("<IIIIIIQQQQqqqI")),
+    )
+)
+
+
+def is_only_atime(first: bytes, second: bytes) -> bool:
+    """Whether two packed inode rows differ in nothing but the access time."""
+    return len(first) == len(second) == _INODE.size and _ATIME_BYTES.issuperset(
+        at for at in range(_INODE.size) if first[at] != second[at]
+    )
 
 
 @dataclass(slots=True)
@@ -212,3 +229,78 @@ class SegmentRow(NamedTuple):
             return cls(SegmentKind(kind), SegmentState(state), k, m, placed, length, sealed_ns, needs, stored, seal)
         except (struct.error, ValueError) as error:
             raise CorruptData("a segment row does not hold") from error
+
+
+_PIN = struct.Struct("<q")
+
+
+class PinRow(NamedTuple):
+    """A file or directory whose content, with all below it, stays on this machine. The key is its inode number: the
+    pin follows it wherever it is renamed to."""
+
+    created_ns: int  # wall clock
+    path: bytes  # when it was pinned, from the root of the file system, "/" first
+
+    def pack(self) -> bytes:
+        return _PIN.pack(self.created_ns) + self.path
+
+    @classmethod
+    def unpack(cls, untrusted: bytes) -> PinRow:
+        """Raises CorruptData."""
+        if len(untrusted) <= _PIN.size:
+            raise CorruptData("a pin is cut short")
+        return cls(_PIN.unpack_from(untrusted)[0], bytes(untrusted[_PIN.size :]))
+
+
+_NUMBER = struct.Struct("<Q")
+
+
+def pack_number(number: int) -> bytes:
+    """Value of DEATHS."""
+    return _NUMBER.pack(number)
+
+
+def unpack_number(untrusted: bytes) -> int:
+    """Raises CorruptData."""
+    try:
+        return int(_NUMBER.unpack(untrusted)[0])
+    except struct.error as error:
+        raise CorruptData("a number has the wrong length") from error
+
+
+_SNAPSHOT = struct.Struct("<QqQQQQBH")
+_SNAPSHOT_AUTO: Final = 1
+
+
+class SnapshotRow(NamedTuple):
+    """A cut of both logs that has a name. Its journals: those from the first to the last that have a row."""
+
+    number: int  # counts up from 1, never used again
+    created_ns: int  # of the cut, wall clock
+    next_segment: SegmentId  # no data segment from here on belongs to it
+    journal_first: SegmentId  # behind the checkpoint
+    journal_last: SegmentId
+    noted_in: SegmentId  # the journal with this row
+    automatic: bool  # made by the schedule, and thinned by it
+    checkpoint: tuple[SegmentId, ...] = ()
+    comment: str = ""
+
+    def pack(self) -> bytes:
+        head = _SNAPSHOT.pack(
+            self.number, self.created_ns, self.next_segment, self.journal_first, self.journal_last, self.noted_in,
+            _SNAPSHOT_AUTO if self.automatic else 0, len(self.checkpoint),
+        )  # fmt: skip
+        return head + b"".join(map(_NUMBER.pack, self.checkpoint)) + self.comment.encode()
+
+    @classmethod
+    def unpack(cls, untrusted: bytes) -> SnapshotRow:
+        try:
+            number, created_ns, behind, first, last, noted_in, flags, count = _SNAPSHOT.unpack_from(untrusted)
+            end = _SNAPSHOT.size + count * _NUMBER.size
+            parts = tuple(SegmentId(each) for (each,) in _NUMBER.iter_unpack(untrusted[_SNAPSHOT.size : end]))
+            comment = bytes(untrusted[end:]).decode()
+        except (struct.error, UnicodeDecodeError) as error:
+            raise CorruptData("a snapshot row does not hold") from error
+        if len(parts) != count or flags & ~_SNAPSHOT_AUTO:
+            raise CorruptData("a snapshot row does not hold")
+        return cls(number, created_ns, behind, first, last, noted_in, bool(flags & _SNAPSHOT_AUTO), parts, comment)

@@ -9,13 +9,13 @@ from typing import Final
 
 import trio
 
-from qss.cache.store import SegmentCache
 from qss.errors import FsError
 from qss.formats.tables import ExtentRow, InodeRow, Table, pair_key, pair_of_key
 from qss.fs.attrs import is_dir, is_file
 from qss.fs.extents import Piece, Placed, pieces, splice
 from qss.fs.inodes import Inodes, Transaction
 from qss.fs.quota import UNLIMITED, Quota
+from qss.fs.store import Store
 from qss.ids import Ino
 from qss.limits import FILE_BYTES_MAX
 
@@ -28,7 +28,7 @@ class Files:
     def __init__(self, inodes: Inodes, quota: Quota = UNLIMITED) -> None:
         self._inodes = inodes
         self._quota = quota
-        self._cache: SegmentCache = inodes.cache
+        self._cache: Store = inodes.cache
         self._last: dict[int, Placed] = {}  # inode → extent last read from; dropped by every change of its extents
 
     # -- reading
@@ -173,6 +173,12 @@ class Files:
 
     def _splice(self, tx: Transaction, ino: int, start: int, stop: int, new: list[Placed]) -> int:
         """Returns the bytes of content that lost their name."""
+        if len(new) == 1:
+            key = pair_key(ino, start)
+            packed = tx.change.get(Table.EXTENTS, key)
+            if packed is not None and ExtentRow.unpack(packed).length == stop - start:
+                tx.put(Table.EXTENTS, key, new[0][1].pack())  # a page of a database, written once more
+                return stop - start
         done = splice(self._meeting(ino, start, stop), start, stop, new)
         for at in done.deletes:
             tx.delete(Table.EXTENTS, pair_key(ino, at))

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import trio
 
-from qss.cache.store import SegmentCache
 from qss.errors import FsError, NoSpace
 from qss.formats.tables import InodeRow
 from qss.fs import directories, locality
@@ -38,6 +37,7 @@ from qss.fs.inodes import Inodes, Transaction
 from qss.fs.namespace import Namespace, Place
 from qss.fs.orphans import Orphans
 from qss.fs.quota import UNLIMITED, Quota
+from qss.fs.store import Store
 from qss.fs.xattrs import VIRTUAL_PREFIX, Xattrs
 from qss.host.clock import Clock
 from qss.ids import Ino
@@ -53,7 +53,7 @@ class FsOptions:
 
 
 class FileSystem:
-    def __init__(self, cache: SegmentCache, clock: Clock, options: FsOptions = FsOptions()) -> None:
+    def __init__(self, cache: Store, clock: Clock, options: FsOptions = FsOptions()) -> None:
         """On an open cache. Makes the root directory of a new file system; queues what a crash left unlinked."""
         self._cache = cache
         self._clock = clock
@@ -114,6 +114,8 @@ class FileSystem:
         self._check_writable()
         if change.size is not None:
             await self._files.truncate(ino, change.size)
+            if change == SetAttributes(size=change.size):  # done, and in one transaction
+                return self.getattr(ino)
         with Transaction(self._inodes) as tx:
             row = tx.inode(ino)
             now = self._clock.now_ns()
@@ -149,24 +151,24 @@ class FileSystem:
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, caller: Caller) -> Attributes:
         """A file, fifo, socket or device. Raises FsError as `create`; EINVAL for a directory or a link."""
-        self._check_writable()
+        self._check_growing()
         if stat.S_IFMT(mode) in {stat.S_IFDIR, stat.S_IFLNK}:
             raise FsError(errno.EINVAL)
         return self.getattr(self._names.create(parent, name, mode, caller, rdev=rdev))
 
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Attributes:
         """Raises FsError as `create`."""
-        self._check_writable()
+        self._check_growing()
         return self.getattr(self._names.create(parent, name, stat.S_IFDIR | stat.S_IMODE(mode), caller))
 
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Attributes:
         """Raises FsError as `create`; ENAMETOOLONG for a target over 4,095 bytes."""
-        self._check_writable()
+        self._check_growing()
         return self.getattr(self._names.symlink(parent, name, target, caller))
 
     def link(self, ino: int, parent: int, name: bytes) -> Attributes:
         """Raises FsError: EPERM, EMLINK, ENOENT, EEXIST, EROFS, NoSpace."""
-        self._check_writable()
+        self._check_growing()
         self._names.link(ino, parent, name)
         return self.getattr(ino)
 
@@ -320,7 +322,7 @@ class FileSystem:
 
         Raises FsError: EEXIST, ENODATA, E2BIG, ERANGE, ENOSPC, EOPNOTSUPP, EPERM, EINVAL, EROFS.
         """
-        self._check_writable()
+        self._check_growing()
         self._xattrs.set(ino, name, value, flags, in_group=in_group)
 
     def removexattr(self, ino: int, name: bytes) -> None:
@@ -343,6 +345,11 @@ class FileSystem:
         """Rows of these files' extents were moved by the cache itself (compaction)."""
         for ino in inos:
             self._files.forget_place(ino)
+
+    def _check_growing(self) -> None:
+        """Before something is made. Raises FsError: EROFS; NoSpace when the rest of the disk is kept for deleting."""
+        self._check_writable()
+        self._cache.check_names()
 
     def _check_writable(self) -> None:
         if self._options.read_only:

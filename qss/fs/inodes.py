@@ -11,9 +11,9 @@ import errno
 from types import TracebackType
 from typing import Final, Self
 
-from qss.cache.store import SegmentCache
 from qss.errors import FsError, NoSpace
 from qss.formats.tables import InodeRow, Table, u64_key
+from qss.fs.store import Store
 from qss.host.clock import Clock
 from qss.ids import ROOT_INO, Ino
 
@@ -27,7 +27,7 @@ _DIRECTORY_COOKIE_FIRST: Final = 3  # 1 and 2 are . and ..
 
 class Inodes:
     def __init__(
-        self, cache: SegmentCache, clock: Clock, *, root_mode: int = 0o755, root_owner: tuple[int, int] = (0, 0)
+        self, cache: Store, clock: Clock, *, root_mode: int = 0o755, root_owner: tuple[int, int] = (0, 0)
     ) -> None:
         """Reads the next inode number; makes the root directory when there is none."""
         self.cache = cache
@@ -106,6 +106,7 @@ class Inodes:
             return
         try:
             with Transaction(self) as tx:
+                tx.quiet = True
                 for ino in list(self.atimes):
                     tx.put_inode(ino, tx.inode(ino))
         except NoSpace:
@@ -115,7 +116,7 @@ class Inodes:
 class Transaction:
     """One change of the file system, all or nothing: `with Transaction(inodes) as tx`. No await inside."""
 
-    __slots__ = ("_dirty", "_gone", "_inodes", "_touched", "change", "delete", "on_failure_reserve", "put")
+    __slots__ = ("_dirty", "_gone", "_inodes", "_touched", "change", "delete", "on_failure_reserve", "put", "quiet")
 
     def __init__(self, inodes: Inodes) -> None:
         self._inodes = inodes
@@ -126,6 +127,7 @@ class Transaction:
         self.put = self.change.put
         self.delete = self.change.delete
         self.on_failure_reserve: int | None = None
+        self.quiet = False  # not worth an upload by itself
 
     def inode(self, ino: int) -> InodeRow:
         """A row that may be changed; say so with `put_inode`. Raises FsError(ENOENT)."""
@@ -157,7 +159,7 @@ class Transaction:
             try:
                 for ino, row in self._dirty.items():
                     self.put(Table.INODES, u64_key(ino), row.pack())
-                inodes.cache.commit(self.change)
+                inodes.cache.commit(self.change, quiet=self.quiet)
             except BaseException:
                 self._forget()
                 raise

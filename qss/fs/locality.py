@@ -6,10 +6,10 @@ import errno
 import json
 from collections.abc import Iterator
 
-from qss.cache.store import SegmentCache
 from qss.errors import FsError
 from qss.formats.tables import ExtentRow, InodeRow, SegmentRow, SegmentState, Table, pair_key, u64_key
 from qss.fs.attrs import SpaceFigures
+from qss.fs.store import Store
 from qss.ids import SegmentId
 
 STATE = b"user.qss.state"
@@ -18,7 +18,7 @@ LOCATIONS = b"user.qss.locations"
 _INODES_FREE = 2**32  # there is no table of inodes to run out of
 
 
-def describe(cache: SegmentCache, ino: int, row: InodeRow, name: bytes) -> bytes:
+def describe(cache: Store, ino: int, row: InodeRow, name: bytes) -> bytes:
     """The value of a `user.qss.*` attribute, JSON text. Raises FsError(ENODATA) for an unknown one."""
     if name == STATE:
         return _state(cache, ino, row)
@@ -27,7 +27,7 @@ def describe(cache: SegmentCache, ino: int, row: InodeRow, name: bytes) -> bytes
     raise FsError(errno.ENODATA)
 
 
-def _state(cache: SegmentCache, ino: int, row: InodeRow) -> bytes:
+def _state(cache: Store, ino: int, row: InodeRow) -> bytes:
     """{"bytes", "stored", "cached", "offloaded", "at_risk"}: length, content in the log, and of that: readable without
     a fetch; every shard placed; only on this machine."""
     stored = cached = offloaded = 0
@@ -47,7 +47,7 @@ def _state(cache: SegmentCache, ino: int, row: InodeRow) -> bytes:
     return json.dumps(facts).encode()
 
 
-def _locations(cache: SegmentCache, ino: int) -> bytes:
+def _locations(cache: Store, ino: int) -> bytes:
     """A list, one item for each segment the file has bytes in: {"segment", "bytes", "k", "m", "placed"}."""
     held: dict[SegmentId, int] = {}
     for extent in _extents(cache, ino):
@@ -60,12 +60,12 @@ def _locations(cache: SegmentCache, ino: int) -> bytes:
     return json.dumps(found).encode()
 
 
-def _extents(cache: SegmentCache, ino: int) -> Iterator[ExtentRow]:
+def _extents(cache: Store, ino: int) -> Iterator[ExtentRow]:
     for _, packed in cache.scan(Table.EXTENTS, pair_key(ino, 0), pair_key(ino + 1, 0)):
         yield ExtentRow.unpack(packed)
 
 
-def _offloaded(cache: SegmentCache, segment: SegmentId) -> SegmentRow | None:
+def _offloaded(cache: Store, segment: SegmentId) -> SegmentRow | None:
     packed = cache.get(Table.SEGMENTS, u64_key(segment))
     if packed is None:
         return None
@@ -73,7 +73,7 @@ def _offloaded(cache: SegmentCache, segment: SegmentId) -> SegmentRow | None:
     return row if row.state is not SegmentState.SEALED else None
 
 
-def space(cache: SegmentCache) -> SpaceFigures:
+def space(cache: Store) -> SpaceFigures:
     """Used: what files hold, wherever it is. Free: what the cache disk can take."""
     facts = cache.facts()
     inodes = cache.count(Table.INODES)

@@ -16,6 +16,7 @@ from qss.fsck.inodes import check_inodes, check_orphans, check_symlinks, check_x
 from qss.fsck.links import WINDOW_INODES, LinkTally, check_links, windows
 from qss.fsck.namespace import check_entries, check_order, check_tree
 from qss.fsck.rows import LiveRows, Rows, Tally, pages
+from qss.fsck.snapshots import check_snapshots
 from qss.ids import SegmentId, segment_text
 
 Watch = Callable[[Tally], AbstractContextManager[object]]
@@ -54,6 +55,7 @@ def index_checks(
     with watch(extents):
         yield "extents", check_extents(rows, reach_of, extents)
     yield "segments", check_segment_rows(rows)
+    yield "snapshots", check_snapshots(rows)
 
 
 def segment_rows(rows: Rows) -> dict[SegmentId, SegmentRow]:

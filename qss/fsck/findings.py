@@ -60,7 +60,10 @@ class Kind(enum.StrEnum):
     EXTENT_SEGMENT = "extent-segment"
     EXTENT_RECORD = "extent-record"
     ALLOCATED = "allocated"
+    DEATH_WRONG = "death-wrong"
     SEGMENT_INVALID = "segment-invalid"
+    SNAPSHOT_INVALID = "snapshot-invalid"
+    SNAPSHOT_LOST = "snapshot-lost"
     SEGMENT_MISSING = "segment-missing"
     SEGMENT_FILE = "segment-file"
     JOURNAL_MISSING = "journal-missing"
@@ -88,7 +91,7 @@ _LOSS, _ERROR, _WARNING = Severity.LOSS, Severity.ERROR, Severity.WARNING
 _LOST_KINDS: Final = {
     Kind.INODE_INVALID, Kind.SYMLINK_MISSING, Kind.EXTENT_INVALID, Kind.EXTENT_SEGMENT, Kind.EXTENT_RECORD,
     Kind.SEGMENT_MISSING, Kind.JOURNAL_MISSING, Kind.JOURNAL_CHAIN, Kind.JOURNAL_DAMAGED, Kind.CHECKPOINT_MISSING,
-    Kind.CHECKPOINT_DAMAGED, Kind.SHARDS_BELOW_K,
+    Kind.CHECKPOINT_DAMAGED, Kind.SHARDS_BELOW_K, Kind.SNAPSHOT_INVALID, Kind.SNAPSHOT_LOST,
 }  # fmt: skip
 _ERRORS_TO_STAY: Final = {
     Kind.MODE_INVALID, Kind.SIZE_INVALID, Kind.EXTENT_OVERLAP, Kind.SEGMENT_INVALID, Kind.ROOT_UNPUBLISHED,

@@ -35,6 +35,7 @@ from qss.fsck.segments import (
     check_records,
     check_stripes,
 )
+from qss.fsck.snapshots import check_contents
 from qss.host import Host
 from qss.ids import SegmentId, segment_text
 from qss.segments import SegmentKind
@@ -97,6 +98,8 @@ def look(root: Path, host: Host, options: CacheOptions, scratch: Path, *, data: 
         if data:
             damaged = {_segment_of(each) for each in looked.report.findings if each.kind is Kind.DATA_DAMAGED}
             _do("records", check_records(shelves, both.view, damaged), looked.report, on_stage)
+            held = check_contents(both.view, root, host, options.index_map_bytes, scratch / "snapshots")
+            _do("snapshot contents", held, looked.report, on_stage)
     return looked
 
 

@@ -400,5 +400,6 @@ ACTIONS: Final[dict[Kind, Action]] = {
     Kind.EXTENT_STRAY: _delete_row("an extent of inode"),
     Kind.EXTENT_BEYOND_END: _beyond_end,
     Kind.ALLOCATED: _allocated,
+    Kind.DEATH_WRONG: _delete_row("the mark of death of segment"),
 }
 """What is done about each kind of the index. Files and LMDB are repaired before the cache is opened: offline.py."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from qss.cache.applied import Applied
 from qss.cache.index import Index
-from qss.cache.recovery import INDEX_DIR, load_newest, read_marker, replay_into
+from qss.cache.index_file import DATA_FILE, last_txnid
+from qss.cache.marker import read_marker
+from qss.cache.recovery import INDEX_DIR, load_newest, open_trusted, replay_into
 from qss.cache.scan import file_length
 from qss.cache.segment_log import log_path
 from qss.errors import CorruptData, Damaged
@@ -28,7 +29,6 @@ from qss.segments import SegmentKind
 
 PAUSE_ROWS: Final = 10_000
 _NOT_JOURNALED: Final = b"index.applied"
-_LMDB: Final = "data.mdb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +63,16 @@ def open_both(root: Path, host: Host, map_bytes: int, scratch: Path) -> Opened:
     except Damaged as error:
         replayed.close()
         logged, log_problem = None, str(error)
-    if marker is None or not host.disk.exists(root / INDEX_DIR / _LMDB):
+    if marker is None or not host.disk.exists(root / INDEX_DIR / DATA_FILE):
         return Opened(logged, None, log_problem)
     try:
-        indexed = Index(root / INDEX_DIR, map_bytes)
+        if not same_boot and last_txnid(root / INDEX_DIR / DATA_FILE) != marker.txnid:
+            return Opened(logged, None, log_problem)  # a mount builds it anew: it is only as the power cut left it
+        indexed, applied = open_trusted(root, map_bytes, marker, same_boot)
     except Damaged as error:
         return Opened(logged, None, log_problem, str(error))
-    if not same_boot and indexed.txnid != marker.txnid:
-        indexed.close()  # a mount would build it anew: it is only as the power cut left it
-        return Opened(logged, None, log_problem)
     try:
-        if indexed.applied is None:
-            raise CorruptData("the index does not say how far it has come")
-        replay_into(indexed, root, host, Applied.unpack(indexed.applied), same_boot=same_boot)
+        replay_into(indexed, root, host, applied, same_boot=same_boot)
     except Damaged as error:
         indexed.close()
         return Opened(logged, None, log_problem, str(error))

@@ -102,9 +102,13 @@ class PosixDisk:
         os.close(handle)
 
     def pwrite(self, handle: Handle, parts: list[bytes | memoryview], position: int) -> int:
-        total = sum(map(len, parts))
         try:
-            written = os.pwritev(handle, parts, position)
+            if len(parts) == 1:
+                total = len(parts[0])
+                written = os.pwrite(handle, parts[0], position)
+            else:
+                total = sum(map(len, parts))
+                written = os.pwritev(handle, parts, position)
             if written < total:  # rare: a signal, or the disk is nearly full
                 rest = memoryview(b"".join(parts))
                 while written < total:

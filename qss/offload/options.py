@@ -34,6 +34,7 @@ class OffloadOptions:
     m: int = 2
     margin: int | None = None  # a segment counts as offloaded from k+margin shards; None: all k+m
     compression_level: int = 1  # zstd; 0: never compress
+    nice: int = 5  # of the offload process: programs that use the mount come first
     memory_bytes: int = 128 * MIB  # buffers of uploads, fetches and repair together
     uploads_in_flight: int = 2  # segments
     fetches_in_flight: int = 8  # stripes

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import filesystem, latency, locations, million, node, overwrite, start, trees
+from benchmarks import cache, filesystem, latency, locations, million, node, overwrite, start, trees
 from benchmarks.figures import Figure, show
 from benchmarks.files import MIB
 from benchmarks.measure import Interrupted
@@ -100,6 +100,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         lambda rig, options: start.starts(rig, options.files or 1_000_000),
         by_name_only=True,
     ),
+    "cache": alone("the cache alone: append, overwrite, group commit", lambda rig, options: cache.scenario(rig)),
     "offload": alone("plaintext written until all is safe at the nodes", lambda rig, options: locations.offload(rig)),
     "fetch": alone("evicted data read back: throughput, first bytes", lambda rig, options: locations.fetch(rig)),
     "trove": alone("requests a second and CPU of one node", lambda rig, options: node.requests(rig)),

@@ -1,8 +1,11 @@
-"""A disk in memory that can lose its power: it forgets, keeps or tears what was not synced.
+"""A disk in memory that can lose its power: it forgets, keeps or tears what was not synced. It can also fail.
 
 Counts every change. `cut_at` names the change before which the power goes; from then on everything raises PowerCut.
 `after_cut` then gives the disk as it is found at the next boot. What lies under an `index` directory is LMDB's and
-goes straight to the real disk; scenarios delete it with every cut.
+goes straight to the real disk (tests/harness/crash_index.py says what becomes of it).
+
+`fail` is asked before every change and every read, and may answer with the error to raise (tests/harness/crash_faults).
+A failed sync follows Linux: the pages are clean afterwards and never written, so a later sync succeeds without them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from qss.errors import NoSpace
 from qss.host import PosixDisk
@@ -32,27 +35,41 @@ class Fate(enum.Enum):
 
     LOST = 1
     KEPT = 2
-    TORN = 3  # each by itself: lost, kept, or kept up to some sector
+    TORN = 3  # each by itself: lost, kept, zeros, garbage, or kept up to some sector
+    PREFIX = 4  # the first so many of all files reach the disk in order; the next one is torn, nothing behind it
+    GARBAGE = 5  # as KEPT, but the last write of every file is garbage
+
+
+class Write(NamedTuple):
+    """One unsynced change of a file."""
+
+    order: int  # of all changes of the disk
+    position: int
+    data: bytes | None  # None: truncate to `position`
+
+    def apply(self, target: bytearray) -> None:
+        if self.data is None:
+            del target[self.position :]
+        if len(target) < self.position:
+            target.extend(bytes(self.position - len(target)))
+        if self.data is not None:
+            target[self.position : self.position + len(self.data)] = self.data
 
 
 @dataclass(eq=False)
 class _File:
     now: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
-    pending: list[tuple[int, bytes | None]] = field(default_factory=list)  # (position, bytes); None: truncate
+    pending: list[Write] = field(default_factory=list)
 
-    def apply(self, target: bytearray, position: int, data: bytes | None) -> None:
-        if data is None:
-            del target[position:]
-            target.extend(bytes(position - len(target)))
-            return
-        if len(target) < position:
-            target.extend(bytes(position - len(target)))
-        target[position : position + len(data)] = data
+    def change(self, write: Write) -> None:
+        write.apply(self.now)
+        self.pending.append(write)
 
-    def change(self, position: int, data: bytes | None) -> None:
-        self.apply(self.now, position, data)
-        self.pending.append((position, data))
+    def sync(self) -> None:
+        for write in self.pending:
+            write.apply(self.durable)
+        self.pending.clear()
 
 
 _P = ParamSpec("_P")
@@ -75,47 +92,65 @@ class CrashDisk:
         self._real = PosixDisk()
         self._names: dict[Path, _File] = {}
         self._durable_names: dict[Path, _File] = {}
-        self._handles: dict[int, _File] = {}
+        self._folders: dict[Path, bool] = {}  # made here → whether the name is durable
+        self._handles: dict[int, tuple[_File, Path]] = {}
         self._next_handle = 1_000_000
         self._lock = threading.RLock()  # syncs come from threads
         self.changes = 0
+        self.reads = 0
         self.cut_at: int | None = None
         self.log: list[str] = []
         self.free = 1 << 40
+        self.fail: Callable[[str, Path, int], Exception | None] | None = None  # (verb, file, number of this kind)
+        self.spoil: Callable[[Path, bytes, int], bytes] | None = None  # (file, bytes read, number of the read)
 
     # -- power
 
-    def _changing(self, what: str) -> None:
+    def changing(self, verb: str, path: Path) -> None:
+        """A change is about to be made. Raises PowerCut, or what `fail` says."""
         if self.cut_at is not None and self.changes >= self.cut_at:
             raise PowerCut
         self.changes += 1
-        self.log.append(what)
+        self.log.append(f"{verb} {path.parent.name}/{path.name}")
+        if self.fail is not None:
+            error = self.fail(verb, path, self.changes)
+            if error is not None:
+                raise error
 
     @property
     def dead(self) -> bool:
         return self.cut_at is not None and self.changes >= self.cut_at
 
     def after_cut(self, fate: Fate, rng: random.Random) -> CrashDisk:
-        """The disk at the next boot."""
+        """The disk at the next boot. This one stays as it is."""
         disk = CrashDisk()
+        names = self._names_after(fate, rng)
+        files = {id(file): file for file in names.values()}.values()
+        kept_upto = _prefix_end(files, rng) if fate is Fate.PREFIX else 0
+        found_of: dict[int, _File] = {}
+        for path, file in names.items():
+            if id(file) not in found_of:
+                found = bytearray(file.durable)
+                for write in file.pending:
+                    survivor = _survivor(write, fate, rng, kept_upto, last=write is file.pending[-1])
+                    if survivor is not None:
+                        survivor.apply(found)
+                found_of[id(file)] = _File(found, bytearray(found))
+            disk._names[path] = disk._durable_names[path] = found_of[id(file)]
+        disk._folders = {path.parent: True for path in disk._names}
+        return disk
+
+    def _names_after(self, fate: Fate, rng: random.Random) -> dict[Path, _File]:
         names = dict(self._durable_names)
         for path in {*self._names, *self._durable_names}:
-            if self._names.get(path) is not names.get(path) and (
-                fate is Fate.KEPT or (fate is Fate.TORN and rng.random() < 0.5)
-            ):
+            changed = self._names.get(path) is not names.get(path)
+            if changed and (fate in (Fate.KEPT, Fate.GARBAGE) or (fate is not Fate.LOST and rng.random() < 0.5)):
                 if path in self._names:
                     names[path] = self._names[path]
                 else:
                     del names[path]
-        for path, file in names.items():
-            found = _File(bytearray(file.durable))
-            for position, data in file.pending:
-                survives = _survivor(data, fate, rng)
-                if survives is not None or (data is None and fate is not Fate.LOST):
-                    found.apply(found.now, position, survives)
-            found.durable = bytearray(found.now)
-            disk._names[path] = disk._durable_names[path] = found
-        return disk
+        gone = {folder for folder, durable in self._folders.items() if not durable and fate is not Fate.KEPT}
+        return {path: file for path, file in names.items() if not gone.intersection(path.parents)}
 
     def lose(self, path: Path) -> None:
         """A test takes a file away."""
@@ -127,27 +162,31 @@ class CrashDisk:
         self._names[path].now[position] ^= 0x40
         self._names[path].durable = bytearray(self._names[path].now)
 
+    def files(self) -> dict[Path, bytes]:
+        """Every file as a reader sees it now."""
+        return {path: bytes(file.now) for path, file in self._names.items()}
+
     # -- Disk
 
     @_locked
     def create(self, path: Path) -> Handle:
-        self._changing(f"create {path.name}")
+        self.changing("create", path)
         if path in self._names:
             raise FileExistsError(path)
         self._names[path] = _File()
-        return self._handle(self._names[path])
+        return self._handle(path)
 
     def open(self, path: Path, *, write: bool = False) -> Handle:
         if path not in self._names:
             raise FileNotFoundError(path)
-        return self._handle(self._names[path])
+        return self._handle(path)
 
     def open_direct(self, path: Path) -> Handle | None:
         return None
 
-    def _handle(self, file: _File) -> Handle:
+    def _handle(self, path: Path) -> Handle:
         self._next_handle += 1
-        self._handles[self._next_handle] = file
+        self._handles[self._next_handle] = self._names[path], path
         return Handle(self._next_handle)
 
     def close(self, handle: Handle) -> None:
@@ -155,44 +194,61 @@ class CrashDisk:
 
     @_locked
     def pwrite(self, handle: Handle, parts: list[bytes | memoryview], position: int) -> int:
-        self._changing("pwrite")
+        file, path = self._handles[handle]
         data = b"".join(bytes(part) for part in parts)
+        try:
+            self.changing("pwrite", path)
+        except (NoSpace, OSError):  # half of it was written, as a full disk does it
+            file.change(Write(self.changes, position, data[: len(data) // 2]))
+            raise
         if len(data) > self.free:
-            self._handles[handle].change(position, data[: self.free])
+            file.change(Write(self.changes, position, data[: self.free]))
             self.free = 0
             raise NoSpace("the crash disk is full")
         self.free -= len(data)
-        self._handles[handle].change(position, data)
+        file.change(Write(self.changes, position, data))
         return len(data)
 
     def pread(self, handle: Handle, count: int, position: int) -> bytes:
-        return bytes(self._handles[handle].now[position : position + count])
+        file, path = self._handles[handle]
+        self.reads += 1
+        if self.fail is not None:
+            error = self.fail("pread", path, self.reads)
+            if error is not None:
+                raise error
+        data = bytes(file.now[position : position + count])
+        return data if self.spoil is None else self.spoil(path, data, self.reads)
 
     def size(self, handle: Handle) -> int:
-        return len(self._handles[handle].now)
+        return len(self._handles[handle][0].now)
 
     @_locked
     def truncate(self, handle: Handle, length: int) -> None:
-        self._changing("truncate")
-        self._handles[handle].change(length, None)
+        file, path = self._handles[handle]
+        self.changing("truncate", path)
+        file.change(Write(self.changes, length, None))
 
     @_locked
     def sync_data(self, handle: Handle) -> None:
-        self._changing("sync_data")
-        file = self._handles[handle]
-        file.durable = bytearray(file.now)
-        file.pending.clear()
+        file, path = self._handles[handle]
+        try:
+            self.changing("sync_data", path)
+        except OSError:
+            file.pending.clear()  # clean in the page cache, and never written
+            raise
+        file.sync()
 
     @_locked
     def sync_dir(self, path: Path) -> None:
-        self._changing(f"sync_dir {path.name}")
+        self.changing("sync_dir", path)
         for name in [name for name in self._durable_names if name.parent == path and name not in self._names]:
             del self._durable_names[name]
         self._durable_names.update({name: file for name, file in self._names.items() if name.parent == path})
+        self._folders.update(dict.fromkeys([each for each in self._folders if each.parent == path], True))
 
     @_locked
     def rename(self, source: Path, target: Path) -> None:
-        self._changing(f"rename {target.name}")
+        self.changing("rename", target)
         self._names[target] = self._names.pop(source)
 
     @_locked
@@ -202,7 +258,7 @@ class CrashDisk:
             return
         if path not in self._names:
             raise FileNotFoundError(path)
-        self._changing(f"remove {path.name}")
+        self.changing("remove", path)
         del self._names[path]
 
     @_locked
@@ -211,11 +267,18 @@ class CrashDisk:
             return self._real.listdir(path)
         return [name.name for name in self._names if name.parent == path]
 
+    @_locked
     def makedirs(self, path: Path) -> None:
+        if not self._real.exists(path):
+            self.changing("makedirs", path)
         self._real.makedirs(path)
+        if path.name != "index":
+            self._folders.setdefault(path, False)
 
     def exists(self, path: Path) -> bool:
-        return self._real.exists(path) if path.parent.name == "index" else path in self._names
+        if path.parent.name == "index":
+            return self._real.exists(path)
+        return path in self._names or self._real.exists(path)  # real: directories
 
     def mtime_ns(self, path: Path) -> int:
         return 0
@@ -224,19 +287,37 @@ class CrashDisk:
         return self.free, 1 << 40
 
 
-def _survivor(data: bytes | None, fate: Fate, rng: random.Random) -> bytes | None:
+def _prefix_end(files: object, rng: random.Random) -> int:
+    orders = sorted(write.order for file in files for write in file.pending)  # type: ignore[attr-defined]
+    return rng.choice([0, *orders])
+
+
+def _survivor(write: Write, fate: Fate, rng: random.Random, kept_upto: int, *, last: bool) -> Write | None:
     """What of one unsynced write is found after the cut; None: nothing."""
-    if data is None or fate is Fate.LOST:
+    if fate is Fate.KEPT or (fate is Fate.GARBAGE and not last):
+        return write
+    if fate is Fate.LOST or (fate is Fate.PREFIX and write.order > kept_upto):
         return None
-    if fate is Fate.KEPT:
-        return data
+    if fate is Fate.PREFIX and write.order < kept_upto:
+        return write
+    if write.data is None:
+        return write if rng.random() < 0.5 else None
+    if fate is Fate.GARBAGE:
+        return write._replace(data=rng.randbytes(len(write.data)))
+    return _torn(write, write.data, rng)
+
+
+def _torn(write: Write, data: bytes, rng: random.Random) -> Write | None:
     luck = rng.random()
-    if luck < 0.4:
-        return data
+    if luck < 0.35:
+        return write
+    if luck < 0.5:
+        return write._replace(data=bytes(len(data)))  # the length has reached the disk, the bytes have not
     if luck < 0.6:
-        return bytes(len(data))  # the length has reached the disk, the bytes have not
+        return write._replace(data=rng.randbytes(len(data)))
     if luck < 0.8:
-        return data[: rng.randrange(len(data) + 1) // SECTOR * SECTOR] or None
+        kept = data[: rng.randrange(len(data) + 1) // SECTOR * SECTOR]
+        return write._replace(data=kept) if kept else None
     return None
 
 

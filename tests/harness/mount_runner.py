@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import trio
 
-from qss.app.mount import fs_options, mount_options
+from qss.app.mount_choices import fs_options, mount_options
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
 from qss.config import MountSettings, with_options

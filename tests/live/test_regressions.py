@@ -141,26 +141,26 @@ def test_a_petabyte_truncated_and_unlinked_costs_nothing(mounted):
     assert used_bytes(mnt) == 0
 
 
-APPENDS, APPEND_BYTES, GROWTH_MAX = 2_000, 100, 3.0
+APPEND_BYTES, GROWTH_MAX = 100, 3.0
 
 
-@pytest.mark.parametrize("synced", [False, True], ids=["closed", "fsynced"])
-def test_small_appends_do_not_bloat_the_logs(mounted, synced):
+@pytest.mark.parametrize(("appends", "synced"), [(2_000, False), (300, True)], ids=["closed", "fsynced"])
+def test_small_appends_do_not_bloat_the_logs(mounted, appends, synced):
     """Open, append, close, as a program that logs does. An fsync adds nothing to the logs but what it has to: measured
     314,672 bytes of data log and 148,278 of journal for 200,000 bytes, 2.3 times, and 148,426 of journal with 2,000
-    fsyncs. What those cost is time (a flush of the disk each)."""
+    fsyncs. What those cost is time, a flush of the disk each: 2.3 s instead of 0.2 s on a quiet machine."""
     before = log_bytes(mounted)
-    for number in range(APPENDS):
+    for number in range(appends):
         file = os.open(mounted.path / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         os.write(file, b"%0*d\n" % (APPEND_BYTES - 1, number))
         if synced:
             os.fsync(file)
         os.close(file)
     assert mounted.stop() == 0  # whatever was held back is written
-    assert log_bytes(mounted) - before < GROWTH_MAX * APPENDS * APPEND_BYTES
+    assert log_bytes(mounted) - before < GROWTH_MAX * appends * APPEND_BYTES
     mounted.start()
     lines = (mounted.path / "log").read_bytes().splitlines()
-    assert [int(line) for line in lines] == list(range(APPENDS))
+    assert [int(line) for line in lines] == list(range(appends))
     assert {len(line) for line in lines} == {APPEND_BYTES - 1}
 
 

@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -6,12 +5,10 @@ import sys
 import pytest
 import trio
 
-from qss.app.hooks import UserHooks
+from qss.app.priority import step_back
 from qss.app.running import is_alive, is_locked, pid_file, pid_in, state_lock, write_whole
 from qss.app.supervise import PAUSE_FIRST_S, PAUSE_MAX_S, STEADY_S, Supervisor, next_pause
-from qss.config import HookOptions
 from qss.errors import Refused
-from qss.host import SystemClock
 
 
 def test_one_process_holds_a_state_directory(tmp_path):
@@ -96,46 +93,19 @@ async def test_a_child_that_dies_is_started_again_and_stops_when_told(tmp_path, 
     assert not (tmp_path / "child.pid").exists()
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "hooks").mkdir()
-    return tmp_path / "hooks"
-
-
-def hook(folder, event, script):
-    (folder / event).write_text(f"#!/bin/sh\n{script}\n")
-    (folder / event).chmod(0o755)
-
-
-async def test_hooks_run_in_order_with_json(folder):
-    out = folder.parent / "out"
-    hook(folder, "ready", f"cat >> {out}")
-    hook(folder, "close", f"cat >> {out}; exit 3")
-    hooks = UserHooks(HookOptions(folder), SystemClock())
-    hooks.post("ready", {"mountpoint": "/mnt"})
-    hooks.post("segment-sealed", {"segment": 1})  # no such hook: nothing happens
-    hooks.post("close")
-    hooks.finish()
-    await hooks.run()
-    events = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [event["event"] for event in events] == ["ready", "close"]
-    assert events[0]["mountpoint"] == "/mnt"
-    assert hooks.failed == 1
-
-
-async def test_a_hook_that_hangs_is_stopped(folder):
-    hook(folder, "ready", "exec sleep 1000")
-    hooks = UserHooks(HookOptions(folder, time_limit_s=0.1), SystemClock())
-    hooks.post("ready")
-    hooks.finish()
+async def test_a_child_can_run_at_a_lower_priority_in_a_session_of_its_own(tmp_path, nursery):
+    trace = tmp_path / "trace"
+    os.mkfifo(trace)
+    code = f"import sys; open({str(trace)!r}, 'w').write('x'); sys.stdin.read()"
+    supervisor = Supervisor("child", [sys.executable, "-c", code], tmp_path / "child.pid", nice=7)
+    nursery.start_soon(supervisor.run)
     with trio.fail_after(20):
-        await hooks.run()
-    assert hooks.failed == 1
+        assert await trio.to_thread.run_sync(trace.read_text) == "x"
+        pid = supervisor.pid
+        assert os.getpriority(os.PRIO_PROCESS, pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + 7, 19)
+        assert os.getsid(pid) == pid
+        await supervisor.stop()
 
 
-async def test_posting_never_waits(folder):
-    hook(folder, "ready", "true")
-    hooks = UserHooks(HookOptions(folder, queue_max=2), SystemClock())
-    for _ in range(5):
-        hooks.post("ready")
-    assert hooks.dropped == 3
+def test_a_process_that_is_gone_cannot_step_back_and_nobody_minds():
+    step_back(2**22 + 1, 5)  # above the highest process id there can be

@@ -1,6 +1,6 @@
 import pytest
 
-from qss.app.mount import ungrouped
+from qss.app.exits import ungrouped
 from qss.errors import Refused, Unreachable
 
 

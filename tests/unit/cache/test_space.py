@@ -17,7 +17,7 @@ from qss.cache.space import dead, deletable, finished
 from qss.cache.store import SegmentCache
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table, u64_key
 from qss.host import Host, SystemEntropy
-from qss.ids import SegmentId
+from qss.ids import SegmentId, segment_text
 from qss.limits import KIB, MIB
 from qss.segments import SegmentKind
 from tests.harness.crash_disk import CrashDisk, FixedClock
@@ -231,6 +231,31 @@ async def test_a_location_slow_to_answer_is_asked_again_and_a_deletion_noted_twi
     assert await cache.condemned() == []
     assert cache.get(Table.SEGMENTS, u64_key(segment)) is None
     await cache.close()
+
+
+async def test_numbers_go_on_behind_data_newer_than_the_journal_of_its_cut(tmp_path: Path) -> None:
+    """A journal that stays open while data segments roll has a lower number than they have."""
+    locations = Locations()
+    cache = await opened(tmp_path / "a", locations)
+    write(cache, 9, b"first")  # opens the journal
+    write(cache, 10, b"x" * 1_000_000)
+    await cache.cut()
+    await locations.carry(cache)
+    point = await cache.restore_point()
+    assert point is not None
+    assert point.journals[-1] < max(live_by_extents(cache)) < point.next_segment
+    await cache.close()
+    for claimed in (point.next_segment, SegmentId(point.journals[-1] + 1)):  # as older roots say it
+        new = tmp_path / str(claimed)
+        (new / "journal").mkdir(parents=True)
+        paths = [new / "journal" / f"{segment_text(journal)}.log" for journal in point.journals]
+        for path, journal in zip(paths, point.journals, strict=True):
+            path.write_bytes(locations.segments[journal])
+        report = await SegmentCache.rebuild(new, Host(), OPTIONS, paths, claimed)
+        made = set((new / "journal").iterdir()) - set(paths)
+        taken = {int(path.stem, 16) for path in made}
+        assert taken
+        assert not taken & set(report.unplaced), "a new segment under the number of an old one"
 
 
 # -- everything at once

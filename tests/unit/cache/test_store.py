@@ -322,10 +322,10 @@ async def test_a_change_larger_than_a_journal_frame_is_still_one(tmp_path: Path)
 
 async def test_retention_set_by_hand_survives_a_restart(tmp_path: Path) -> None:
     cache = await opened(tmp_path)
-    cache.set_retention(RetentionOptions(size_bytes_max=123, age_s_max=4.5))
+    cache.eviction.set_retention(RetentionOptions(size_bytes_max=123, age_s_max=4.5))
     await cache.close()
     cache = await opened(tmp_path)
-    assert cache.retention == RetentionOptions(size_bytes_max=123, age_s_max=4.5)
+    assert cache.eviction.retention == RetentionOptions(size_bytes_max=123, age_s_max=4.5)
     await cache.close()
 
 

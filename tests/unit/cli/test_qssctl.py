@@ -10,7 +10,9 @@ import pytest
 from qss.app.exits import Exit, exit_of
 from qss.app.identity import Identity, write_identity
 from qss.app.mountpoint import mounts, prepare
+from qss.cache.options import PathPolicy
 from qss.cli.main import run
+from qss.cli.retaining import path_inside
 from qss.config import load
 from qss.errors import (
     AccessDenied,
@@ -103,7 +105,9 @@ def test_unknown_configuration_key(config, capsys):
     assert 'did you mean "max_size"' in message
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["sync"], ["retention", "show"], ["retention", "run"], ["umount"]])
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["sync"], ["retention", "show"], ["retention", "run"], ["retention", "pins"], ["umount"]]
+)
 def test_not_mounted(config, capsys, arguments):
     code, message = refusal(capsys, *arguments)
     assert code == Exit.UNREACHABLE
@@ -120,6 +124,34 @@ def test_a_new_key_is_private_and_never_replaced(here, capsys):
     assert code == Exit.REFUSED
     assert "k" in message
     assert key.read_bytes() == before
+
+
+def test_retention_of_a_path_has_its_own_section(config, capsys):
+    before = config.read_text()
+    assert run(["retention", "set", "--path", "/my videos", "--max-age", "1h"]) == 0
+    assert run(["retention", "set", "--path", "/my videos", "--max-size", "2G"]) == 0
+    capsys.readouterr()
+    assert load(config, {}).cache.retention.paths == (PathPolicy("/my videos", 3600.0, 2 << 30),)
+    assert run(["retention", "set", "--path", "/my videos", "--drop"]) == 0
+    capsys.readouterr()
+    assert load(config, {}).cache.retention.paths == ()
+    assert config.read_text().split() == before.split()
+    for wrong in (["--path", "videos", "--max-age", "1h"], ["--path", "/a/../b", "--max-age", "1h"]):
+        code, message = refusal(capsys, "retention", "set", *wrong)
+        assert code == Exit.REFUSED
+        assert "from the root" in message
+    for wrong in (["--drop"], ["--path", "/a", "--drop", "--max-age", "1h"], ["--path", "/a", "--min-free", "1G"]):
+        assert refusal(capsys, "retention", "set", *wrong)[0] == Exit.USAGE
+
+
+def test_paths_are_taken_from_the_root_of_the_file_system(here):
+    (here / "mnt" / "a").mkdir(parents=True)
+    (here / "link").symlink_to(here / "mnt")
+    assert path_inside(Path("link/a/b"), here / "mnt") == "/a/b"
+    assert path_inside(here / "mnt", here / "mnt") == "/"
+    assert path_inside(Path("mnt/a/.."), here / "link") == "/"
+    with pytest.raises(Refused, match="not in the file system"):
+        path_inside(Path("elsewhere"), here / "mnt")
 
 
 def test_retention_set_edits_the_file(config, capsys):

@@ -94,6 +94,9 @@ def test_unknown_keys_name_the_nearest():
         ('[[location]]\nname = "a/b"\nurl = "http://x/bucket"', "is no name"),
         ('[[location]]\nsecret_key = "env:NOPE"\nurl = "http://x/bucket"', "NOPE is not set"),
         ("x = ", "is not TOML"),
+        ("[retention]\npaths = 1", "write sections"),
+        ('[retention.paths."videos"]\nmax_age = "1h"', "from the root"),
+        ('[retention.paths."/videos"]\nmin_free = "1G"', "did you mean"),
         ("", "at least 6 locations, and there are 0"),
         (LOCATIONS.replace("9001/bucket-1", "9000/bucket-0?name=z"), "same address"),
         (LOCATIONS.replace("bucket-1", "bucket-0"), "same name"),
@@ -133,6 +136,7 @@ def test_any_value_of_any_key_is_read_or_refused(section, data):
     tables = {
         "filesystem": schema.filesystem(Path("/x")), "code": schema.CODE, "cache": schema.CACHE,
         "retention": schema.RETENTION, "offload": schema.OFFLOAD, "mount": schema.MOUNT,
+        "snapshots": schema.SNAPSHOTS,
         "hooks": schema.hooks(Path("/x")), "log": schema.logs(Path("/x")), "location": schema.location(Path("/x")),
     }  # fmt: skip
     key = data.draw(st.sampled_from(sorted(tables[section])))

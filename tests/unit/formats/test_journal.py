@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qss.errors import CorruptData
+from qss.formats import journal
 from qss.formats.journal import (
     FRAME_BODY_BYTES_MAX,
     Op,
@@ -63,6 +65,54 @@ def test_what_is_written_is_read(written: list[Op]) -> None:
     assert [(p.table, p.key, p.after(op.before)) for p, op in zip(found, written, strict=True)] == [
         (op.table, op.key, op.after) for op in written
     ]
+
+
+def plain(before: bytes | None, after: bytes) -> tuple[int, bytes]:
+    """Code and packed value as docs/formats/journal.md says, run by run; the encoder learns the shapes of rows."""
+    if len(after) > 256:
+        return 1, after
+    patch = before is not None and len(before) == len(after)
+    differing = bytes(a ^ b for a, b in zip(before, after, strict=True)) if patch else after  # type: ignore[arg-type]
+    packed = b"" if patch else varint(len(after))
+    last = 0
+    for run in re.finditer(rb"[^\0]+(?:\0{1,2}[^\0]+)*", differing, re.DOTALL):
+        packed += varint(run.start() - last) + varint(len(run[0])) + after[run.start() : run.end()]
+        last = run.end()
+    return (2 if patch else 3, packed) if len(packed) < len(after) else (1, after)
+
+
+def varint(number: int) -> bytes:
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128, *varint(number >> 7)])
+
+
+rows = st.lists(st.one_of(st.just(0), st.integers(0, 255)), max_size=260).map(bytes)
+
+
+@given(st.lists(st.builds(Op, st.sampled_from(Table), keys, st.none() | rows, rows), max_size=5))
+def test_values_are_packed_run_by_run(written: list[Op]) -> None:
+    (frame,) = encode_batch(written, 0, SegmentId(0), 0)
+    found = [(op.code, op.packed) for op in ops_of(decode_frame(frame)[0])]
+    assert found == [plain(op.before, op.after) for op in written if op.after is not None]
+
+
+def test_a_percent_sign_is_a_byte_like_any_other() -> None:
+    for length in (37, 40, 256):  # 37 is "%": as length, as gap, as length of a run
+        row = bytes(37) + b"%" * (length - 37)
+        for before in (None, bytes(length)):
+            (frame,) = encode_batch([Op(Table.META, b"%", before, row)], 37, SegmentId(37), 37)
+            (op,) = ops_of(decode_frame(frame)[0])
+            assert (op.code, op.packed) == plain(before, row)
+            assert op.after(before) == row
+
+
+def test_the_memory_of_shapes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_SHAPES_MAX", 8)
+    for number in range(200):
+        row = f"{number:08b}".translate({48: 0, 49: 1}).encode() + bytes(40)
+        (frame,) = encode_batch([Op(Table.META, b"k", None, row)], 0, SegmentId(0), 0)
+        (op,) = ops_of(decode_frame(frame)[0])
+        assert op.after(None) == row
+    assert len(journal._SPARSES) <= 8
 
 
 @given(st.data())

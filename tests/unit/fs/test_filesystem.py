@@ -52,7 +52,7 @@ async def test_a_failed_commit_changes_nothing(world, fs, monkeypatch):
     ino = await make(fs, b"f", b"content")
     before, root = fs.getattr(ino), fs.getattr(ROOT_INO)
 
-    def full(change):
+    def full(change, **_):
         raise NoSpace("test")
 
     with monkeypatch.context() as patch:
@@ -376,7 +376,7 @@ async def test_a_full_disk_ends_no_background_work_and_fails_no_read(world, fs, 
     monkeypatch.setattr("qss.fs.inodes.ATIMES_PENDING_MAX", 1)
     commit = world.cache.commit
 
-    def full(change):
+    def full(change, **_):
         raise NoSpace("test")
 
     async with trio.open_nursery() as nursery:
@@ -390,3 +390,22 @@ async def test_a_full_disk_ends_no_background_work_and_fails_no_read(world, fs, 
         await trio.sleep(5)
         assert world.cache.count(Table.ORPHANS) == 0
         nursery.cancel_scope.cancel()
+
+
+async def test_reading_puts_nothing_at_risk(world) -> None:
+    """An access time alone is not worth a seal, an upload and a root: it rides with the next change."""
+    fs = world.fs
+    made = fs.create(1, b"file", 0o644, User())
+    handle = await fs.open(made.ino, os.O_RDWR)
+    await fs.write(handle, 0, b"content")
+    journal = await world.cache.cut()
+    await fs.read(handle, 0, 7)
+    fs.release(handle)
+    read_at = fs.getattr(made.ino).atime_ns
+    await world.reopen()  # writes the pending access times
+    assert world.fs.getattr(made.ino).atime_ns == read_at
+    assert read_at > made.atime_ns
+    assert world.cache.facts().unsealed_bytes == 0
+    assert await world.cache.cut() == journal, "nothing to seal"
+    world.fs.mkdir(1, b"directory", 0o755, User())
+    assert await world.cache.cut() > journal

@@ -10,14 +10,19 @@ from dataclasses import replace
 import pytest
 
 from qss.cache.options import CacheOptions
+from qss.cache.snapshots import NEWEST_KEY
 from qss.cache.store import SegmentCache
 from qss.formats.tables import (
     EntryRow,
     ExtentRow,
     InodeRow,
     OrderRow,
+    SegmentRow,
+    SegmentState,
+    SnapshotRow,
     Table,
     name_key,
+    pack_number,
     pair_key,
     u64_key,
 )
@@ -29,6 +34,7 @@ from qss.fsck.findings import Kind, Report, facts_of
 from qss.fsck.repair import repair_rows
 from qss.host import Host
 from qss.ids import ROOT_INO, SegmentId
+from qss.segments import SegmentKind
 from tests.harness.soundness import assert_sound, findings_of
 
 OPTIONS = CacheOptions(index_map_bytes=1 << 28, free_bytes_hard=0, free_bytes_soft=1)
@@ -116,6 +122,15 @@ def swap_live(state: State) -> None:
     index._live[SegmentId(1)] = index._live.get(SegmentId(1), 0) + 5
 
 
+def give_up(state: State) -> None:
+    """A segment is condemned although a snapshot that came before needs it."""
+    numbers = [SegmentId(each) for each in (99, 1, 5, 6)]
+    state.put(Table.SNAPSHOTS, b"kept", SnapshotRow(1, 0, *numbers, False).pack())
+    state.put(Table.META, NEWEST_KEY, pack_number(1))
+    condemned = SegmentRow(SegmentKind.DATA, SegmentState.CONDEMNED, 4, 2, 6, 100, 1, SegmentId(80), 0, bytes(16))
+    state.put(Table.SEGMENTS, u64_key(70), condemned.pack())
+
+
 DAMAGE = {
     Kind.LIVE_WRONG: swap_live,
     Kind.INODE_INVALID: lambda s: s.put(Table.INODES, u64_key(s.fifo), b"short"),
@@ -147,6 +162,9 @@ DAMAGE = {
     Kind.EXTENT_BEYOND_END: lambda s: s.set_inode(s.file, size=20_001),
     Kind.EXTENT_SEGMENT: lambda s: s.set_extent(s.file, 0, s.extent(s.file, 0)._replace(segment=SegmentId(99))),
     Kind.ALLOCATED: lambda s: s.set_inode(s.file, allocated=1),
+    Kind.DEATH_WRONG: lambda s: s.put(Table.DEATHS, u64_key(s.extent(s.file, 0).segment), pack_number(1)),
+    Kind.SNAPSHOT_INVALID: lambda s: s.put(Table.SNAPSHOTS, b"x", b"short"),
+    Kind.SNAPSHOT_LOST: give_up,
     Kind.SEGMENT_INVALID: lambda s: s.put(Table.SEGMENTS, u64_key(70), b"x"),
 }
 OTHERWISE_TESTED = {
@@ -290,6 +308,28 @@ async def test_sums_are_exact_while_others_change_everything(state) -> None:
     assert report.findings == []
     assert_sound(state.cache)
     assert state.cache._ledger.observers == []
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "words"), [(b"more", 9, "newest there ever was"), (b"same", 1, "of another")]
+)
+async def test_numbers_of_snapshots_are_their_own(state, name, number, words) -> None:
+    await state.cache.snapshots.create("one")
+    assert_sound(state.cache)
+    state.put(Table.SNAPSHOTS, name, state.cache.snapshots.row("one")._replace(number=number).pack())
+    (finding,) = findings_of(state.cache)
+    assert finding.kind is Kind.SNAPSHOT_INVALID
+    assert words in finding.sentence
+
+
+async def test_marks_of_death_are_of_data_and_can_be_read(state) -> None:
+    await state.cache.cut()
+    journal = state.cache.facts().newest_journal
+    state.put(Table.DEATHS, u64_key(journal), pack_number(1))
+    state.put(Table.DEATHS, u64_key(777), b"x")
+    assert [each.kind for each in findings_of(state.cache)] == [Kind.DEATH_WRONG] * 2
+    repair_all(state.cache)
+    assert_sound(state.cache)
 
 
 async def test_windows_of_numbers_give_the_same_answer(state) -> None:

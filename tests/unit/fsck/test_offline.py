@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from qss.cache.index import Index
+from qss.cache.marker import MARKER
 from qss.cache.options import CacheOptions
-from qss.cache.recovery import INDEX_DIR, MARKER
+from qss.cache.recovery import INDEX_DIR
 from qss.cache.store import SegmentCache
 from qss.formats.journal import Op
 from qss.formats.tables import ExtentRow, Table, pair_key, u64_key
@@ -96,7 +97,7 @@ def write_index(cache: Cache, ops: list[Op]) -> None:
     index.sync()
     index.close()
     marker = json.loads((cache.root / MARKER).read_bytes())
-    (cache.root / MARKER).write_text(json.dumps(marker | {"txnid": txnid}))
+    (cache.root / MARKER).write_text(json.dumps({"boot_id": marker["boot_id"], "txnid": txnid}))
 
 
 def index_differs(cache: Cache) -> None:
@@ -249,11 +250,11 @@ async def test_an_extent_that_names_no_record(cache) -> None:
     key = pair_key(cache.file, 0)
     row = ExtentRow.unpack(opened.get(Table.EXTENTS, key) or b"")
     change = opened.begin()
-    change.put(Table.EXTENTS, key, row._replace(record_length=row.record_length + 1).pack())
+    change.put(Table.EXTENTS, key, row._replace(record_position=row.record_position - 8).pack())
     opened.commit(change)
     await opened.close()
     found = cache.look().findings
-    assert {finding.kind for finding in found} & {Kind.EXTENT_RECORD, Kind.EXTENT_SEGMENT}
+    assert {finding.kind for finding in found} == {Kind.EXTENT_RECORD}
     assert {finding.severity for finding in found} == {Severity.LOSS}
 
 
@@ -290,3 +291,23 @@ async def test_a_cache_that_was_killed_is_sound(cache) -> None:
     assert offline_findings(killed, cache.scratch, OPTIONS) == []
     (killed / MARKER).write_text(json.dumps({"boot_id": "another", "txnid": 1}))
     assert offline_findings(killed, cache.scratch, OPTIONS) == []
+
+
+async def test_a_segment_that_only_a_snapshot_needs_has_lost_its_row(cache) -> None:
+    opened = await SegmentCache.open(cache.root, Host(), OPTIONS, None)
+    await opened.snapshots.create("kept")
+    fs = FileSystem(opened, Host().clock)
+    for number in range(30):
+        fs.unlink(ROOT_INO, b"file %d" % number)
+    await opened.reclaim()
+    fs.detach()
+    await opened.close()
+    assert cache.look().clean
+    opened = await SegmentCache.open(cache.root, Host(), OPTIONS, None)
+    change = opened.begin()
+    change.delete(Table.SEGMENTS, u64_key(cache.data[0]))
+    opened.commit(change)
+    await opened.close()
+    found = [each for each in cache.look().findings if each.kind is Kind.SNAPSHOT_LOST]
+    assert [each.subject for each in found] == ["snapshot kept"]
+    assert f"{cache.data[0]:016x}" in found[0].sentence

@@ -1,0 +1,190 @@
+"""qssctl recover --list and --snapshot: what the newest root knows of snapshots, and one of them on a new machine.
+
+A recovered snapshot is to be read. It claims no epoch and publishes nothing: the machine that writes, if it lives, is
+not disturbed, and this state directory is mounted read-only for as long as it is there.
+
+1. a mark in the state directory: a recovery has begun          crash: it may be begun again
+2. newest root → its logs → rows of the snapshots → the logs of this one → where its segments are
+3. key, configuration (where there is none), identity, which names the snapshot
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from qss.app import wire
+from qss.app.fetching import reading_vault
+from qss.app.identity import Identity
+from qss.app.locations import open_nodes
+from qss.app.restore import begin, finish
+from qss.app.running import state_lock
+from qss.app.snapshot_view import lay_out, make_log_folders
+from qss.cache.frozen import replayed
+from qss.cache.pins import point_of
+from qss.cache.segment_log import FOLDERS, log_path
+from qss.config import Settings
+from qss.errors import QssError, Refused
+from qss.formats.root import Root
+from qss.formats.tables import SegmentRow, SnapshotRow, Table, u64_of_key
+from qss.host import Host
+from qss.ids import SegmentId
+from qss.offload.keys import FsKeys, MasterKey, fs_id_of
+from qss.offload.recovery import Recovery, RecoveryReport
+from qss.offload.roots import RootBook
+from qss.offload.vault import Vault
+from qss.segments import RestorePoint, SegmentKind
+
+SCRATCH: Final = "newest"
+FINDS_AT_ONCE: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the newest root that can be restored says of snapshots."""
+
+    report: RecoveryReport
+    rows: dict[str, SnapshotRow]
+    points: dict[str, RestorePoint]
+
+    @property
+    def root(self) -> Root:
+        return self.report.root
+
+
+def listing(settings: Settings, master: MasterKey) -> dict[str, Any]:
+    """The snapshots that can be recovered, oldest first. Touches no state directory."""
+    with tempfile.TemporaryDirectory(prefix="qss-") as folder:
+        known = trio.run(_list, settings, FsKeys.derive(master), Path(folder))
+    rows = sorted(known.rows.items(), key=lambda item: item[1].number)
+    return {
+        "generation": known.root.generation,
+        "cut_ns": known.root.point.cut_ns,
+        "majority": known.report.majority,
+        "snapshots": [
+            {"name": name, "number": row.number, "created_ns": row.created_ns, "automatic": row.automatic,
+             "comment": row.comment}
+            for name, row in rows
+        ],
+    }  # fmt: skip
+
+
+def recovering(name: str) -> Callable[[Settings, MasterKey], dict[str, Any]]:
+    """Bring this snapshot back. Raises Refused when the newest root does not know it, and as recovery does."""
+
+    def recover(settings: Settings, master: MasterKey) -> dict[str, Any]:
+        with state_lock(settings.state):
+            begin(settings)  # 1.
+            report, row = trio.run(_bring_back, settings, FsKeys.derive(master), name)  # 2.
+            created_ns = Host().clock.now_ns()
+            finish(settings, master, Identity(fs_id_of(master).hex(), created_ns, name, row.pack()))  # 3.
+        return report
+
+    return recover
+
+
+async def _list(settings: Settings, keys: FsKeys, folder: Path) -> _Known:
+    host = Host()
+    async with open_nodes(settings, host) as nodes:
+        vault = Vault(nodes, keys, settings.offload, host, folder / "offload")
+        return await _newest(settings, Recovery(vault, RootBook(nodes, keys, host)), host, folder / SCRATCH)
+
+
+async def _newest(settings: Settings, recovery: Recovery, host: Host, scratch: Path) -> _Known:
+    """Bring the logs of the newest root to `scratch`, and read them."""
+    make_log_folders(scratch)
+    rows: dict[str, SnapshotRow] = {}
+    points: dict[str, RestorePoint] = {}
+
+    async def read(point: RestorePoint, paths: list[Path]) -> list[SegmentId]:
+        for kind in (SegmentKind.JOURNAL, SegmentKind.CHECKPOINT):
+            for left_over in set((scratch / FOLDERS[kind]).iterdir()) - set(paths):
+                left_over.unlink()  # of a newer root that could not be brought back whole
+        index = await trio.to_thread.run_sync(replayed, scratch, host, settings.cache.index_map_bytes, point)
+        try:
+            rows.update({key.decode(): SnapshotRow.unpack(value) for key, value in index.scan(Table.SNAPSHOTS, b"")})
+            segments = {
+                SegmentId(u64_of_key(key)): SegmentRow.unpack(value) for key, value in index.scan(Table.SEGMENTS, b"")
+            }
+        finally:
+            index.close()
+        points.update({name: point_of(row, segments, point.journals) for name, row in rows.items()})
+        return []
+
+    async def adopt(_found: object) -> None:
+        return
+
+    report = await recovery.run(lambda segment, kind: log_path(scratch, kind, segment), read, adopt)
+    return _Known(report, rows, points)
+
+
+async def _bring_back(settings: Settings, keys: FsKeys, name: str) -> tuple[dict[str, Any], SnapshotRow]:
+    host, scratch = Host(), settings.state / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    make_log_folders(settings.cache_dir)
+    try:
+        async with open_nodes(settings, host) as nodes:
+            vault = reading_vault(settings, keys, nodes, host, settings.offload_dir)
+            recovery = Recovery(vault, RootBook(nodes, keys, host))
+            known = await _newest(settings, recovery, host, scratch)
+            row = known.rows.get(name)
+            if row is None:
+                others = ", ".join(sorted(known.rows)) or "none"
+                raise Refused(f"the newest root knows no snapshot {name}; those it knows: {others}")
+            point = known.points[name]
+            for segment, kind in point.logs.items():
+                with suppress(FileNotFoundError):
+                    log_path(scratch, kind, segment).rename(log_path(settings.cache_dir, kind, segment))
+            index = await lay_out(settings, host, point, scratch / "view", recovery.fetch_segment)
+            try:
+                for segment, kind in point.logs.items():  # those that were fetched only now
+                    with suppress(FileExistsError):
+                        log_path(settings.cache_dir, kind, segment).hardlink_to(
+                            log_path(scratch / "view", kind, segment)
+                        )
+                files, segments = index.count(Table.INODES), sorted(index.live_all())
+            finally:
+                index.close()
+            lost = await _find_all(recovery, segments)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return {
+        "fs_id": keys.fs_id.hex(),
+        "config": str(settings.source),
+        "state": str(settings.state),
+        "key_file": str(settings.key_file),
+        "generation": known.root.generation,
+        "snapshot": name,
+        "comment": row.comment,
+        "point": wire.point_to_json(point),
+        "files": files,
+        "segments": len(segments),
+        "journals": len(point.journals),
+        "lost_segments": lost,
+        "notes": [],
+    }, row
+
+
+async def _find_all(recovery: Recovery, segments: list[SegmentId]) -> list[tuple[SegmentId, str]]:
+    """Those of which fewer than k shards answer, and why. What is found is remembered for reading."""
+    slots = trio.CapacityLimiter(FINDS_AT_ONCE)
+    lost: list[tuple[SegmentId, str]] = []
+
+    async def find(segment: SegmentId) -> None:
+        async with slots:
+            try:
+                await recovery.find(segment)
+            except QssError as error:
+                lost.append((segment, str(error)))
+
+    async with trio.open_nursery() as nursery:
+        for segment in segments:
+            nursery.start_soon(find, segment)
+    return sorted(lost)

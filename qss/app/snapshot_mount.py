@@ -1,0 +1,210 @@
+"""The process of a mounted snapshot: read-only, beside the live mount or without one.
+
+    main ── run ─┬─ supervisor.run     the process that fetches (qss.app.fetching)
+                 ├─ cache.run          fetching ahead; what was fetched stays within bounds
+                 ├─ control server     where, status, unmount
+                 └─ FUSE               until it is unmounted or a signal comes
+
+Everything it makes lies in `state/snapshots/NUMBER`, which it locks, and removes at the end; what a killed one has
+left there is removed by the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from qss.app import fetching, mountpoint
+from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
+from qss.app.exits import exit_of, ungrouped
+from qss.app.identity import check_key, read_identity
+from qss.app.logs import start_logging
+from qss.app.mount_choices import mount_options
+from qss.app.running import lock_file, state_lock, write_whole
+from qss.app.snapshot_view import lay_out, patient
+from qss.app.snapshots import FOLDER, LOCK, MOUNTED, SOCKET, Cut, MountedSnapshot, find, folder_of
+from qss.app.supervise import Supervisor
+from qss.cache.frozen import FrozenCache
+from qss.config import Settings, environment, load, with_options
+from qss.control.messages import Json
+from qss.control.server import Call, Calls, Method
+from qss.control.server import serve as serve_control
+from qss.errors import QssError, Refused
+from qss.fs.filesystem import FileSystem, FsOptions
+from qss.fuse.mount import serve
+from qss.host import Host
+
+ANSWERS_S_MAX: Final = 2.0
+"""How long those who asked for the end may take to read the answer."""
+
+log = logging.getLogger("qss.app.snapshot_mount")
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """Where this process lives, and what it is asked for."""
+
+    settings: Settings
+    cut: Cut
+    mountpoint: Path
+    folder: Path
+    socket: Path
+    asked_to_end: trio.Event = field(default_factory=trio.Event)
+    calls: Calls = field(default_factory=Calls)
+
+
+async def run(place: Place, readiness: Readiness, log_file: Path | None) -> None:
+    """Serve the snapshot until it is unmounted or a signal asks for the end."""
+    settings, folder, host = place.settings, place.folder, Host()
+    fetcher = fetching.remote_fetcher(folder)
+    command = fetching.command(settings, folder, log_file)
+    supervisor = Supervisor("fetching", command, folder / "fetching.pid")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        index = await lay_out(settings, host, place.cut.point, folder / "view", patient(fetcher.fetch_segment))
+        lent, deadline_s = settings.cache_dir / "data", settings.cache.fetch_deadline_s
+        cache = FrozenCache(host, folder / "view", index, lent, fetcher, fetcher, deadline_s)
+        try:
+            nursery.start_soon(cache.run)
+            await nursery.start(serve_control, place.socket, _methods(place), place.calls)
+            await _serve_fuse(FileSystem(cache, host.clock, FsOptions(read_only=True)), place, readiness)
+            await supervisor.stop()
+            with trio.move_on_after(ANSWERS_S_MAX):
+                await place.calls.none_left()
+            nursery.cancel_scope.cancel()
+        finally:
+            fetcher.close()
+            cache.close()
+
+
+async def _serve_fuse(filesystem: FileSystem, place: Place, readiness: Readiness) -> None:
+    """Until somebody unmounts it, a signal comes, or the process is asked to end."""
+
+    async def end_on_signal(scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                scope.cancel()
+
+    async def end_on_request(scope: trio.CancelScope) -> None:
+        await place.asked_to_end.wait()
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_on_signal, nursery.cancel_scope)
+        nursery.start_soon(end_on_request, nursery.cancel_scope)
+        await nursery.start(_serve_until_unmounted, filesystem, place, nursery.cancel_scope)
+        mounted = MountedSnapshot(place.cut.name, str(place.mountpoint), os.getpid())
+        write_whole(place.folder / MOUNTED, json.dumps(asdict(mounted)) + "\n")
+        log.info("the snapshot %s is mounted on %s", place.cut.name, place.mountpoint)
+        readiness.ready()
+
+
+async def _serve_until_unmounted(
+    filesystem: FileSystem,
+    place: Place,
+    scope: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    options = mount_options(replace(place.settings.mount, read_only=True))
+    await serve(filesystem, place.mountpoint, options, task_status=task_status)
+    scope.cancel()
+
+
+def _methods(place: Place) -> Mapping[str, Method]:
+    """The method table of its socket."""
+
+    async def where(_call: Call) -> Json:
+        return {"mountpoint": str(place.mountpoint), "pid": os.getpid(), "snapshot": place.cut.name}
+
+    async def status(call: Call) -> Json:
+        facts = {"created_ns": place.cut.point.cut_ns, "state": str(place.settings.state), "at_risk_bytes": 0}
+        return await where(call) | facts
+
+    async def unmount(call: Call) -> Json:
+        if mountpoint.mounted_type(place.mountpoint) is not None:
+            lazy = bool(call.params.get("lazy"))
+            await trio.to_thread.run_sync(lambda: mountpoint.unmount(place.mountpoint, lazy=lazy))
+        place.asked_to_end.set()
+        return await where(call) | {"at_risk_bytes": 0}
+
+    return {"where": where, "status": status, "unmount": unmount}
+
+
+@contextmanager
+def _scratch(folder: Path, name: str) -> Iterator[None]:
+    """The directory, ours alone and empty but for its lock; removed at the end. Raises Refused when it is in use."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with lock_file(folder / LOCK, f"the snapshot {name} is mounted already"):
+        if not (folder / LOCK).exists():  # whoever had it removed it this moment
+            raise Refused(f"the snapshot {name} is just being unmounted: try again")
+        for left in folder.iterdir():
+            if left.name != LOCK:
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(settings: Settings) -> None:
+    """Remove what killed processes have left."""
+    parent = settings.state / FOLDER
+    for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
+        with suppress(Refused), _scratch(folder, folder.name):
+            log.info("%s was left by a process that is gone", folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code; errors before the mount is ready go to whoever started us, or to standard error."""
+    parser = argparse.ArgumentParser(prog="qss-snapshot-mount")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--name", help="[the snapshot that was recovered here]")
+    parser.add_argument("--mountpoint", type=Path, required=True)
+    parser.add_argument("--log-file", type=Path)
+    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument("--options", default="")
+    given = parser.parse_args(arguments)
+    for name in UNWANTED_IN_ENVIRONMENT:
+        os.environ.pop(name, None)
+    readiness = Readiness(given.ready_fd, environment().get("NOTIFY_SOCKET"))
+    try:
+        settings = load(given.config, environment())
+        settings = replace(settings, mount=with_options(settings.mount, given.options))
+        start_logging(settings.log, "snapshot", given.log_file)
+        check_key(settings)
+        with ExitStack() as held:
+            identity = read_identity(settings.state)
+            recovered = identity is not None and bool(identity.snapshot)
+            if recovered:
+                held.enter_context(state_lock(settings.state))
+            cut = find(settings, given.name)
+            folder = folder_of(settings, cut.number)
+            held.enter_context(_scratch(folder, cut.name))
+            mountpoint.prepare(given.mountpoint)
+            socket = settings.mount_socket if recovered else folder / SOCKET
+            with ungrouped():
+                trio.run(run, Place(settings, cut, given.mountpoint, folder, socket), readiness, given.log_file)
+    except QssError as error:
+        readiness.failed(error)
+        log.error("%s", error)
+        if given.ready_fd is None:
+            print(f"qssctl: {error}", file=sys.stderr)
+        return exit_of(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

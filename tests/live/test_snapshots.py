@@ -1,0 +1,186 @@
+"""Snapshots as a person uses them: kept, read beside the live file system, compared, given up, and brought back
+elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from qss.app.mountpoint import mounted_type, unmount
+from qss.app.running import is_held
+from tests.harness.demo import QSSCTL, Demo, running_demo, wait_until
+from tests.harness.tree import assert_same_tree, real_tree
+
+pytestmark = pytest.mark.live
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    with running_demo(tmp_path / "demo", k=2, m=1) as started:
+        yield started
+
+
+def remote_bytes(demo: Demo) -> int:
+    """Of all objects at one node."""
+    port = json.loads((demo.root / "ports.json").read_text())["trove-1"]
+    secret = (demo.root / "credentials").read_text().split()[0]
+    client = boto3.client(
+        "s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1", aws_access_key_id="demo",
+        aws_secret_access_key=secret,
+    )  # fmt: skip
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="qss")
+    return sum(each["Size"] for page in pages for each in page.get("Contents", []))
+
+
+def listed(demo: Demo) -> dict[str, dict]:
+    return {each["name"]: each for each in json.loads(demo.qssctl("snapshot", "list", "--json").stdout)["snapshots"]}
+
+
+def changes(demo: Demo, *names: str) -> set[str]:
+    done = demo.qssctl("snapshot", "diff", *names, check=False)
+    assert done.returncode == (12 if done.stdout else 0), done.stderr
+    return set(done.stdout.splitlines())
+
+
+def refusal(demo: Demo, *arguments: str) -> str:
+    done = demo.qssctl(*arguments, check=False)
+    assert done.returncode == 3, done
+    return done.stderr
+
+
+def umount(path: Path) -> None:
+    subprocess.run(["umount", str(path)], check=True, timeout=60)
+
+
+def test_a_snapshot_is_the_old_state_until_it_is_deleted_and_elsewhere(demo: Demo, tmp_path: Path) -> None:
+    tree, seen, state = tmp_path / "tree", tmp_path / "seen", demo.state / "snapshots"
+    real_tree(tree, files_min=150, bytes_min=3 * MIB)
+    (tree / "large").write_bytes(os.urandom(12 * MIB))
+    subprocess.run(["cp", "-a", str(tree), str(demo.mnt / "t")], check=True, timeout=120)
+    demo.qssctl("snapshot", "create", "before", "--comment", "all of it")
+    assert "already" in refusal(demo, "snapshot", "create", "before")
+    assert "letters" in refusal(demo, "snapshot", "create", "a/b")
+
+    # Changed and deleted: the snapshot does not see it, here or from the locations.
+    (demo.mnt / "t" / "large").rename(demo.mnt / "moved")
+    (demo.mnt / "new").write_bytes(b"new")
+    assert changes(demo, "before") == {"+ /new", "R /t/large -> /moved"}
+    shutil.rmtree(demo.mnt / "t")
+    (demo.mnt / "moved").unlink()
+    demo.qssctl("snapshot", "create", "after")
+    assert changes(demo, "after") == set()
+    assert "- /t/large" in changes(demo, "before", "after")
+    demo.sync()
+    demo.evict_all()
+    assert demo.local_segment_bytes() < 1 * MIB
+    demo.qssctl("snapshot", "mount", "before", str(seen))
+    assert_same_tree(tree, seen / "t")
+    with pytest.raises(OSError, match="Read-only"):
+        (seen / "x").write_bytes(b"x")
+    assert "mounted on" in refusal(demo, "snapshot", "delete", "before")
+    assert "mounted already" in refusal(demo, "snapshot", "mount", "before", str(tmp_path / "second"))
+    subprocess.run(["cp", "-a", str(seen / "t"), str(demo.mnt / "back")], check=True, timeout=120)
+    assert_same_tree(tree, demo.mnt / "back")
+    shutil.rmtree(demo.mnt / "back")
+    assert listed(demo)["before"]["mounted_on"] == str(seen)
+    umount(seen)
+    wait_until("its scratch state is gone", lambda: not any(state.iterdir()))
+
+    # Without the live mount, and while it is there: the same.
+    demo.qssctl("umount")
+    demo.qssctl("snapshot", "mount", "before", str(seen))
+    assert_same_tree(tree, seen / "t")
+    before = listed(demo)["before"]
+    assert before["protected"]
+    assert before["alone_bytes"] > 15 * MIB
+    demo.qssctl("umount", str(seen))
+    assert mounted_type(seen) is None
+    demo.start()
+    demo.qssctl("fsck", "--remote")
+
+    # A new machine, while the old one goes on.
+    elsewhere = Elsewhere(demo, tmp_path / "elsewhere")
+    assert [each["name"] for each in elsewhere.recover("--list")["snapshots"]] == ["before", "after"]
+    assert not elsewhere.config.exists()
+    report = elsewhere.recover("--snapshot", "before")
+    assert (report["snapshot"], report["lost_segments"]) == ("before", [])
+    elsewhere.qssctl("mount", str(elsewhere.mnt))
+    try:
+        assert_same_tree(tree, elsewhere.mnt / "t")
+        assert json.loads(elsewhere.qssctl("status", "--json"))["snapshot"] == "before"
+    finally:
+        elsewhere.qssctl("umount")
+    (demo.mnt / "goes on").write_bytes(b"here")
+    demo.sync()
+    assert demo.status()["errors"] == []
+
+    # Given up, its space comes back here and there.
+    there = remote_bytes(demo)
+    demo.qssctl("snapshot", "delete", "before")
+    demo.qssctl("snapshot", "delete", "after")
+    demo.sync()
+    wait_until(
+        "remote bytes go", lambda: remote_bytes(demo) < there - 0.45 * 12 * MIB
+    )  # k = 2, and the tree compresses
+    wait_until("nothing waits any more", lambda: demo.status()["cache"]["segments_condemned"] == 0)
+    assert demo.status()["cache"]["snapshot_bytes"] == 0
+    demo.qssctl("fsck", "--remote")
+
+
+class Elsewhere:
+    """A machine that has the key and knows two locations."""
+
+    def __init__(self, demo: Demo, root: Path) -> None:
+        root.mkdir()
+        self.mnt, self.config, self.key = root / "mnt", root / "qss.toml", root / "key"
+        shutil.copy(demo.state / "key", self.key)
+        ports = json.loads((demo.root / "ports.json").read_text())
+        secret = f"access_key=demo&secret_key_file={demo.root / 'credentials'}"
+        self.places: list[str] = []
+        for name in ("trove-1", "trove-3"):
+            self.places += ["--location", f"http://127.0.0.1:{ports[name]}/qss?{secret}"]
+
+    def qssctl(self, *arguments: str) -> str:
+        command = [str(QSSCTL), "--config", str(self.config), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def recover(self, *arguments: str) -> dict:
+        return json.loads(self.qssctl("recover", "--key", str(self.key), *self.places, "--json", *arguments))
+
+
+def test_a_killed_snapshot_mount_leaves_nothing_that_stays(demo: Demo, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    (demo.mnt / "f").write_bytes(b"kept")
+    demo.qssctl("snapshot", "create", "one")
+    pid = json.loads(demo.qssctl("snapshot", "mount", "one", str(seen), "--json").stdout)["pid"]
+    os.kill(pid, 9)
+    (folder,) = (demo.state / "snapshots").iterdir()
+    wait_until("its lock is free", lambda: not is_held(folder / "lock"))
+    assert listed(demo)["one"]["mounted_on"] == ""
+    demo.qssctl("snapshot", "mount", "one", str(seen))
+    assert (seen / "f").read_bytes() == b"kept"
+    pid = json.loads((folder / "mount.json").read_text())["pid"]
+    os.kill(pid, 9)
+    wait_until("its lock is free", lambda: not is_held(folder / "lock"))
+    unmount(seen, lazy=True)
+    demo.stop()
+    demo.start()
+    assert not list((demo.state / "snapshots").iterdir())
+    demo.qssctl("snapshot", "schedule", "set", "hourly=2")
+    demo.kill("mount")
+    unmount(demo.mnt, lazy=True)
+    demo.start()  # the schedule is kept, and what it asks for is made
+    wait_until("one is made", lambda: any(each["automatic"] for each in listed(demo).values()))
+    assert demo.qssctl("snapshot", "schedule", "show").stdout == "hourly=2\n"
+    assert "one" in listed(demo)
