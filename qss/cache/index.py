@@ -13,14 +13,14 @@ from __future__ import annotations
 import contextlib
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self, cast
 
 import lmdb
 
 from qss.errors import CorruptData, Damaged, NoSpace
-from qss.formats.journal import Op
+from qss.formats.journal import Op, PackedOp
 from qss.formats.tables import Table, u64_key, u64_of_key
 from qss.ids import SegmentId
 
@@ -41,7 +41,6 @@ class Index:
 
     def __init__(self, path: Path, map_bytes: int) -> None:
         """Open or create. Raises Damaged when LMDB cannot read what is there."""
-        self.broken = False  # LMDB has failed: it must be built anew
         self._thread = threading.get_ident()
         _close_abandoned(self._thread)
         try:
@@ -64,6 +63,7 @@ class Index:
         self._live_changed: set[SegmentId] = set()
         self.live_total = sum(self._live.values())
         """Bytes of files that point into any segment."""
+        self.broken = False  # LMDB has failed: it must be built anew
 
     # -- rows
 
@@ -135,6 +135,24 @@ class Index:
                 else:
                     delete(key, b"", dbs[table])
             self.changes += len(ops)
+        except lmdb.Error as error:
+            raise Damaged(f"the index cannot be written: {error}") from error
+
+    def replay(self, ops: Iterable[PackedOp]) -> None:
+        """As `apply`, of changes as they stand in the journal. Raises CorruptData for one that does not fit its row."""
+        txn, delete, dbs = self._txn, b"", self._dbs
+        try:
+            for op in ops:
+                table, key = op.table, op.key
+                before = txn.get(key, None, dbs[table]) if op.is_patch or table is Table.EXTENTS else None
+                after = op.after(before)
+                if table is Table.EXTENTS:
+                    self._count(before, after)
+                if after is None:
+                    txn.delete(key, delete, dbs[table])
+                else:
+                    txn.put(key, after, True, True, False, dbs[table])
+                self.changes += 1
         except lmdb.Error as error:
             raise Damaged(f"the index cannot be written: {error}") from error
 

@@ -31,7 +31,7 @@ from qss.cache.scan import any_op, file_length, frames_of, header_of, segments_i
 from qss.cache.segment_log import FOLDERS, LogFile, Numbers, SegmentLog, log_path
 from qss.cache.shelf import is_quiet
 from qss.errors import CorruptData, Damaged
-from qss.formats.journal import Batch, Op, PackedOp, ops_of
+from qss.formats.journal import Batch, ops_of
 from qss.formats.record import SEGMENT_HEADER_BYTES, SegmentHeader
 from qss.formats.tables import Table, u64_key, u64_of_key
 from qss.host import Disk, Host
@@ -88,27 +88,27 @@ def recover(root: Path, host: Host, map_bytes: int, *, data_elsewhere: bool = Fa
     marker = read_marker(host, root)
     same_boot = marker is not None and marker.boot_id == host.clock.boot_id()
     numbers = Numbers(SegmentId(1))
-    data = SegmentLog(host.disk, root / FOLDERS[SegmentKind.DATA], SegmentKind.DATA, numbers)
-    journal = SegmentLog(host.disk, root / FOLDERS[SegmentKind.JOURNAL], SegmentKind.JOURNAL, numbers)
-    checkpoints = SegmentLog(host.disk, root / FOLDERS[SegmentKind.CHECKPOINT], SegmentKind.CHECKPOINT, numbers)
+    data, journal, checkpoints = (
+        SegmentLog(host.disk, root / FOLDERS[kind], kind, numbers)
+        for kind in (SegmentKind.DATA, SegmentKind.JOURNAL, SegmentKind.CHECKPOINT)
+    )
     _make_directories(root, host, marker)
-    clear_new(host.disk, root / NEW_DIR)
     if has_note(host, root):
         drop_index(root, host)
     index, applied, rebuilt = _open_index(root, host, map_bytes, marker, same_boot)
     try:
-        recovered = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker).run(applied, checkpoints)
+        recovery = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker)
+        recovered = recovery.run(applied, checkpoints)
     except BaseException as error:
         index.close()
         if rebuilt or not isinstance(error, CorruptData):
             raise
         # The index did not fit the journal after all: start again from the logs alone.
-        rebuilt = True
         index, applied = _rebuilt_index(root, host, map_bytes)
+        rebuilt = True
+        recovery = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker)
         try:
-            recovered = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker).run(
-                applied, checkpoints
-            )
+            recovered = recovery.run(applied, checkpoints)
         except BaseException:
             index.close()
             raise
@@ -120,6 +120,7 @@ def _make_directories(root: Path, host: Host, marker: Marker | None) -> None:
     disk = host.disk
     for path in (*(root / folder for folder in FOLDERS.values()), root / "stripes", root / INDEX_DIR):
         disk.makedirs(path)
+    clear_new(disk, root / NEW_DIR)
     if marker is None:  # the first start: a name in a directory that a power cut takes away is no name
         disk.sync_dir(root.parent)
         disk.sync_dir(root)
@@ -282,18 +283,13 @@ class _Recovery:
             if batch.more_follows:
                 continue
             for part in waiting:
-                for packed in ops_of(part):
-                    self._apply(packed)
+                self._index.replay(ops_of(part))
             waiting.clear()
             replayed += 1
             reached = Applied(
                 frame.journal, frame.end, batch.number + 1, batch.data_segment, batch.data_bytes, reached.next_segment
             )
         return reached, replayed
-
-    def _apply(self, packed: PackedOp) -> None:
-        before = self._index.get(packed.table, packed.key)
-        self._index.apply([Op(packed.table, packed.key, before, packed.after(before))])
 
     def _frames(self, start: Applied) -> Iterator[Frame]:
         """Frames from `start` on, as long as they verify and follow each other."""
@@ -312,7 +308,6 @@ class _Recovery:
                         raise CorruptData("the index is ahead of the journal")
                 elif header is None or (header.previous, header.previous_length) != before:
                     # The first journal of all may be lost with the power before anything was synced; no row names it.
-                    # Any other that was sealed and is not here is damage.
                     if header is not None and self._sealed_between(before[0], header):
                         raise Damaged(f"journal segment {header.previous:016x} is missing")
                     return

@@ -18,7 +18,7 @@ from qss.cache.ledger import Ledger
 from qss.cache.pins import Pins, held_alone, held_bytes, point_of
 from qss.cache.schedule import Schedule
 from qss.cache.shelf import Shelf, is_safe
-from qss.cache.trimming import Group, groups
+from qss.cache.trimming import Group, base_of
 from qss.errors import Refused
 from qss.formats.journal import Op
 from qss.formats.tables import SegmentState, SnapshotRow, Table, pack_number, u64_key, u64_of_key, unpack_number
@@ -89,12 +89,9 @@ class Snapshots:
         """Whether a snapshot needs this data segment."""
         return self.pins.holds(segment, self.deaths.get(segment))
 
-    def needed_logs(self) -> set[SegmentId]:
-        """Journals and parts of checkpoints that snapshots need."""
-        if not self.rows:
-            return set()
-        logs = [(s, row.kind) for s, row in self._shelf.rows.items() if row.kind is not SegmentKind.DATA]
-        return {segment for segment, kind in logs if self.pins.holds_log(segment, kind)}
+    def holds_log(self, segment: SegmentId) -> bool:
+        """Whether a snapshot needs this journal, or this part of a checkpoint."""
+        return self.pins.holds_log(segment, self._shelf.rows[segment].kind)
 
     def note_dead(self, segments: Collection[SegmentId]) -> None:
         """These data segments hold no live byte. Writes down when those died that a snapshot needs. Raises NoSpace."""
@@ -232,23 +229,11 @@ class Snapshots:
         condemned = SegmentState.CONDEMNED
         journals = {s for s, row in rows.items() if row.kind is SegmentKind.JOURNAL and row.state is not condemned}
         journals |= {file.segment for file in ledger.journal.closing}
-        base = self._base(journals, last)
+        base = base_of(rows, self._shelf.trimmed) or Group((), min(journals, default=last))
         behind = SegmentId(max(last, ledger.data.last[0], *base.parts) + 1)
         return SnapshotRow(
             0, self._clock.now_ns(), behind, base.goes_on, last, SEGMENT_ID_NONE, automatic, base.parts, comment
         )
-
-    def _base(self, journals: set[SegmentId], last: SegmentId) -> Group:
-        """What replay begins with: the newest checkpoint before the cut, rather one that is stored; without one the
-        first journal."""
-        rows, trimmed = self._shelf.rows, self._shelf.trimmed
-        fitting = [each for each in groups(rows) if trimmed < each.goes_on <= last and each.goes_on in journals]
-        for each in fitting:
-            if all(rows[part].state is SegmentState.OFFLOADED for part in each.parts):
-                return each
-        if trimmed:  # then there is one, if only here
-            return fitting[0]
-        return Group((), min(journals, default=last))
 
     def _death_ops(self, died: Collection[SegmentId]) -> list[Op]:
         return [Op(Table.DEATHS, u64_key(each), None, pack_number(self.newest)) for each in died]

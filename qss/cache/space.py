@@ -135,7 +135,7 @@ class Space:
     def trim(self) -> int:
         """Mark journals and checkpoints that are not needed any more (step 1, as for data); the number of marks."""
         point, shelf = self._published, self._shelf
-        segments = superfluous(shelf.rows, point, self._snapshots.needed_logs())
+        segments = superfluous(shelf.rows, point, self._snapshots.holds_log)
         try:
             if point is not None and point.checkpoint and (ops := shelf.trim(point)):
                 self._ledger.write(ops)  # first: without this row nothing may be missed

@@ -6,7 +6,7 @@ journals before it and older checkpoints are *superfluous*, but for what somethi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from qss.formats.tables import SegmentRow, SegmentState
@@ -42,14 +42,19 @@ def groups(rows: Rows) -> list[Group]:
     return found[::-1]
 
 
-def needed_by(points: Iterable[RestorePoint]) -> set[SegmentId]:
-    """Every checkpoint part and journal that one of these restore points names."""
-    return {segment for point in points for segment in (*point.checkpoint, *point.journals)}
+def base_of(rows: Rows, trimmed: SegmentId) -> Group | None:
+    """What a cut that is made now may begin with: the newest checkpoint that is stored; None: every journal.
+
+    `trimmed`: journals up to here may be gone.
+    """
+    bases = [each for each in groups(rows) if each.goes_on > trimmed and each.goes_on in rows]
+    stored = [each for each in bases if all(rows[part].state is SegmentState.OFFLOADED for part in each.parts)]
+    return next(iter(stored or (bases if trimmed else [])), None)
 
 
-def superfluous(rows: Rows, published: RestorePoint | None, pinned: Collection[SegmentId]) -> list[SegmentId]:
+def superfluous(rows: Rows, published: RestorePoint | None, pinned: Callable[[SegmentId], bool]) -> list[SegmentId]:
     """Journals and checkpoint parts to condemn, in order. `published`: what the newest root names, or None; `pinned`:
-    `needed_by` whatever else may be restored.
+    whether a snapshot needs it.
 
     What is being stored just now is left for later. Of checkpoints that no root has come to, those between the oldest
     and the newest go if nothing of them was stored: so that they do not pile up while the locations are away.
@@ -66,7 +71,7 @@ def superfluous(rows: Rows, published: RestorePoint | None, pinned: Collection[S
             if row.kind is SegmentKind.JOURNAL and segment < published.journals[0] and _settled(row)
         ]
     found += [part for each in going for part in each.parts if all(_settled(rows[part]) for part in each.parts)]
-    return sorted(segment for segment in found if segment not in pinned)
+    return sorted(segment for segment in found if not pinned(segment))
 
 
 def _settled(row: SegmentRow) -> bool:

@@ -135,8 +135,7 @@ class Recovery:
         raise TooFewShards(f"no root can be restored from the locations that answer; newest: {skipped[0].why}")
 
     async def _fetch_all(self, point: RestorePoint, path_of: PathOf) -> list[Path]:
-        paths = {segment: path_of(segment, SegmentKind.CHECKPOINT) for segment in point.checkpoint}
-        paths |= {segment: path_of(segment, SegmentKind.JOURNAL) for segment in point.journals}
+        paths = {segment: path_of(segment, kind) for segment, kind in point.logs.items()}
         trouble: list[QssError] = []
         done = 0
         slots = trio.CapacityLimiter(SEGMENTS_AT_ONCE)

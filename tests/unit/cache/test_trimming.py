@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qss.cache.shelf import restore_point
-from qss.cache.trimming import Group, groups, needed_by, superfluous
+from qss.cache.trimming import Group, base_of, groups, superfluous
 from qss.formats.tables import SegmentRow, SegmentState
 from qss.ids import SegmentId
 from qss.segments import RestorePoint, SegmentKind
@@ -26,6 +26,10 @@ def named(point: RestorePoint | None) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 def point_of(rows: dict[int, SegmentRow], trimmed: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     return named(restore_point(rows, {}, SegmentId(100), 0, SegmentId(trimmed)))
+
+
+def unpinned(_segment: SegmentId) -> bool:
+    return False
 
 
 ROWS = {
@@ -63,30 +67,30 @@ def published(rows: dict[int, SegmentRow]) -> RestorePoint:
 
 
 def test_what_lies_before_a_published_checkpoint_goes() -> None:
-    assert superfluous(ROWS, published(ROWS), ()) == [1, 2, 4, 5]
-    assert superfluous(ROWS, None, ()) == []
+    assert superfluous(ROWS, published(ROWS), unpinned) == [1, 2, 4, 5]
+    assert superfluous(ROWS, None, unpinned) == []
 
 
 def test_a_root_without_a_checkpoint_takes_nothing_away() -> None:
     journals = {n: each for n, each in ROWS.items() if each.kind is JOURNAL}
-    assert superfluous(ROWS, published(journals), ()) == []
+    assert superfluous(ROWS, published(journals), unpinned) == []
 
 
 def test_what_is_pinned_stays() -> None:
     snapshot = RestorePoint((SegmentId(4), SegmentId(5)), (SegmentId(2),), 0, SegmentId(6))
-    assert superfluous(ROWS, published(ROWS), needed_by([snapshot])) == [1]
+    assert superfluous(ROWS, published(ROWS), snapshot.logs.__contains__) == [1]
 
 
 def test_what_is_being_stored_is_left_for_later() -> None:
-    assert superfluous(ROWS | {1: row(JOURNAL, SEALED, placed=3)}, published(ROWS), ()) == [2, 4, 5]
-    assert superfluous(ROWS | {5: row(CHECKPOINT, SEALED, 2, placed=3)}, published(ROWS), ()) == [1, 2]
-    assert superfluous(ROWS | {5: row(CHECKPOINT, SEALED, 2)}, published(ROWS), ()) == [1, 2, 4, 5]
+    assert superfluous(ROWS | {1: row(JOURNAL, SEALED, placed=3)}, published(ROWS), unpinned) == [2, 4, 5]
+    assert superfluous(ROWS | {5: row(CHECKPOINT, SEALED, 2, placed=3)}, published(ROWS), unpinned) == [1, 2]
+    assert superfluous(ROWS | {5: row(CHECKPOINT, SEALED, 2)}, published(ROWS), unpinned) == [1, 2, 4, 5]
 
 
 def test_checkpoints_do_not_pile_up_while_the_locations_are_away() -> None:
     rows = {1: row(JOURNAL), **{n: row(CHECKPOINT, SEALED, 1) for n in (3, 5, 7, 9)}}
-    assert superfluous(rows, None, ()) == [5, 7]
-    assert superfluous(rows | {5: row(CHECKPOINT, SEALED, 1, placed=2)}, None, ()) == [7]
+    assert superfluous(rows, None, unpinned) == [5, 7]
+    assert superfluous(rows | {5: row(CHECKPOINT, SEALED, 1, placed=2)}, None, unpinned) == [7]
 
 
 @st.composite
@@ -110,10 +114,10 @@ def histories(draw: st.DrawFn) -> dict[int, SegmentRow]:
 @given(histories(), st.sets(st.integers(1, 40)))
 def test_after_any_trimming_the_newest_point_is_as_it_was(rows: dict[int, SegmentRow], pinned: set[int]) -> None:
     point = restore_point(rows, {}, SegmentId(100), 0)
-    going = superfluous(rows, point, pinned)
+    going = superfluous(rows, point, pinned.__contains__)
     assert not pinned & set(going)
     if point is not None:
-        assert not needed_by([point]) & set(going)
+        assert not point.logs.keys() & set(going)
         assert point.journals == tuple(n for n in rows if rows[n].kind is JOURNAL and n in range(
             point.journals[0], point.journals[-1] + 1))  # fmt: skip
     trimmed = point.journals[0] - 1 if point is not None and point.checkpoint else 0
@@ -124,3 +128,13 @@ def test_after_any_trimming_the_newest_point_is_as_it_was(rows: dict[int, Segmen
     if point is not None and not pinned:
         kept = [n for n, each in gone.items() if each.kind is JOURNAL and n < point.journals[0]]
         assert not (kept and point.checkpoint)
+
+
+def test_a_snapshot_begins_with_the_newest_checkpoint_that_is_stored() -> None:
+    zero = SegmentId(0)
+    assert base_of(ROWS, zero) == Group((8,), 6)
+    assert base_of(ROWS | {8: row(CHECKPOINT, SEALED, 6)}, zero) == Group((4, 5), 2)
+    none_stored = {n: each._replace(state=SEALED) if each.kind is CHECKPOINT else each for n, each in ROWS.items()}
+    assert base_of(none_stored, zero) is None
+    assert base_of(none_stored, SegmentId(1)) == Group((8,), 6)
+    assert base_of(ROWS, SegmentId(7)) is None
