@@ -81,7 +81,7 @@ class SegmentCache(IndexRows):
         self._eviction = Eviction(
             host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
         )
-        levers = Levers(lambda: self._dirty_since, self._close_logs, self._mark_dirty, self._condemn)
+        levers = Levers(lambda: self._dirty_since, self._try_to_close_logs, self._mark_dirty, self._condemn)
         self._upkeep = Upkeep(
             levers, root, host, options, self._ledger, self._durability, self._space, self._eviction
         )  # fmt: skip
@@ -225,8 +225,7 @@ class SegmentCache(IndexRows):
         if not quiet:
             self._mark_dirty()
         if self._journal.reach[1] >= self._options.journal_bytes or self._uncut_bytes >= self._options.seal_bytes:
-            with contextlib.suppress(OSError):  # the change is made; the journal grows until it can be closed
-                self._close_logs()
+            self._try_to_close_logs()
 
     # -- content
 
@@ -273,7 +272,10 @@ class SegmentCache(IndexRows):
         if self.read_now(extent, start, stop) is None and self._shelf.stripes_elsewhere(extent.segment):
             with contextlib.suppress(FsError):
                 await self._reads.bring((extent.segment, StripeNo(extent.record_position // STRIPE_BYTES)))
-        return self.read_now(extent, start, stop) is not None
+        if self.read_now(extent, start, stop) is None:
+            return False
+        self._reads.damage.healed(extent)
+        return True
 
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
         """As `read`, if the bytes are cached and verify; None otherwise. Never waits."""
@@ -446,8 +448,13 @@ class SegmentCache(IndexRows):
         if self._ledger.index.changes >= self._options.checkpoint_changes_max:
             self._upkeep.wake()
 
+    def _try_to_close_logs(self) -> None:
+        """Where nobody waits for it: when the disk fails they grow on until they can be closed."""
+        with contextlib.suppress(OSError):
+            self._close_logs()
+
     def _close_logs(self) -> None:
-        """The cut itself, at one moment: both logs end here together. `settle` does the slow part."""
+        """The cut itself, at one moment: both logs end here together. `settle` does the slow part. Raises OSError."""
         if self._data.open is not None and self._data.open.count:
             self._data.close_open()
         file = self._journal.close_open()
