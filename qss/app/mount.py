@@ -28,7 +28,6 @@ from typing import Final
 import trio
 
 from qss.app import mountpoint as places
-from qss.app import snapshot_mount
 from qss.app.carriers import RemoteVault
 from qss.app.checkpoint import maker
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
@@ -39,7 +38,7 @@ from qss.app.logs import start_logging
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
 from qss.app.running import is_held, pid_file, state_lock
-from qss.app.snapshots import LOCK, folder_of, schedule_of
+from qss.app.snapshots import FOLDER, LOCK, folder_of, schedule_of
 from qss.app.supervise import Supervisor
 from qss.app.timetable import Timetable
 from qss.cache.store import SegmentCache
@@ -162,6 +161,15 @@ async def _wind_down(process: MountProcess) -> None:
         await process.calls.none_left()
 
 
+def _sweep(settings: Settings) -> None:
+    """Remove what killed mounts of snapshots have left."""
+    folder = settings.state / FOLDER
+    if folder.is_dir() and any(folder.iterdir()):
+        from qss.app import snapshot_mount
+
+        snapshot_mount.sweep(settings)
+
+
 def _offload_command(settings: Settings, log_file: Path | None) -> list[str]:
     command = [sys.executable, "-m", "qss.app.offload", "--config", str(settings.source)]
     return [*command, "--log-file", str(log_file)] if log_file else command
@@ -184,12 +192,14 @@ def main(arguments: list[str] | None = None) -> int:
         settings = replace(settings, mount=with_options(settings.mount, given.options))
         identity = read_identity(settings.state)
         if identity is not None and identity.snapshot:  # nothing else was recovered here
+            from qss.app import snapshot_mount  # it brings a client of the locations with it
+
             return snapshot_mount.main(arguments)
         start_logging(settings.log, "mount", given.log_file)
         with ExitStack() as held:
             check_key(settings)
             held.enter_context(state_lock(settings.state))
-            snapshot_mount.sweep(settings)
+            _sweep(settings)
             places.prepare(given.mountpoint)
             held.enter_context(pid_file(settings.run_dir / "mount.pid"))
             with ungrouped():

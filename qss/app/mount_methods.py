@@ -236,6 +236,7 @@ async def _status(process: MountProcess) -> Json:
         "damage": damage
         | {
             "found": damage["found"] + facts.damaged_reads,
+            "healed": facts.damage_healed,
             "unreadable": [_place_to_json(place) for place in process.unreadable.places],
         },
         "pins": [asdict(pin) for pin in process.keeping.pins()],

@@ -77,25 +77,22 @@ class Index:
     def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Rows with start <= key < stop, in key order."""
         try:
-            yield from self._scan(table, start, stop)
+            with self._txn.cursor(self._dbs[table]) as cursor:
+                if not cursor.set_range(start):
+                    return
+                if stop is None:
+                    yield from cursor
+                    return
+                for key, value in cursor:
+                    if key >= stop:
+                        return
+                    yield key, value
         except lmdb.Error as error:
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> Damaged:
         self.broken = True
         return Damaged(f"the index cannot be read: {error}")
-
-    def _scan(self, table: Table, start: bytes, stop: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        with self._txn.cursor(self._dbs[table]) as cursor:
-            if not cursor.set_range(start):
-                return
-            if stop is None:
-                yield from cursor
-                return
-            for key, value in cursor:
-                if key >= stop:
-                    return
-                yield key, value
 
     def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
         """The row with the greatest key <= `key`."""

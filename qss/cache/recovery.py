@@ -378,7 +378,10 @@ class _Recovery:
     def to_cut(self, reached: Applied) -> tuple[list[SegmentId], list[SegmentId]]:
         """Journals to keep and to remove. Raises Damaged where that would lose what an fsync has covered."""
         marker = None if self._data_elsewhere else self._marker
-        if marker is not None and (reached.journal, reached.position) < (marker.journal, marker.journal_bytes):
+        synced = _NO_SEGMENT
+        if marker is not None and marker.journal_bytes > SEGMENT_HEADER_BYTES:  # else there is no frame in it to miss
+            synced = (marker.journal, marker.journal_bytes)
+        if (reached.journal, reached.position) < synced:
             raise Damaged(f"journal segment {reached.journal:016x} is damaged behind byte {reached.position}")
         keep = [segment for segment in self._journal_ids if segment <= reached.journal]
         drop = [segment for segment in self._journal_ids if segment > reached.journal]

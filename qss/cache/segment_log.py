@@ -14,6 +14,7 @@ from typing import Final
 from qss.errors import FsError
 from qss.formats.journal import frame_position
 from qss.formats.record import (
+    RECORD_PAYLOAD_BYTES_MAX,
     SEGMENT_HEADER_BYTES,
     SegmentHeader,
     encode_head,
@@ -131,7 +132,8 @@ class SegmentLog:
         length = len(payload)
         position = file.position
         end = position + head_bytes(length) + length
-        if end <= segment_bytes_max and position // STRIPE_BYTES == (end - 1) // STRIPE_BYTES:
+        fits = end <= segment_bytes_max and position // STRIPE_BYTES == (end - 1) // STRIPE_BYTES
+        if fits and length <= RECORD_PAYLOAD_BYTES_MAX:
             return [(offset, self._write_record(file, position, ino, offset, payload))]  # nearly always
         view = memoryview(payload)
         extents = []

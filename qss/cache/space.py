@@ -154,10 +154,12 @@ class Space:
             return key[1] != WHOLE if row is None else row.state is SegmentState.CONDEMNED
 
         copies = [key for key in self._reads.files if gone(key)]
-        if not copies:
-            return 0
-        await self._durability.sync_local()  # the marks, and the changes that made them dead
-        return sum(self._reads.drop(key) for key in copies)
+        freed = 0
+        if copies:
+            await self._durability.sync_local()  # the marks, and the changes that made them dead
+            freed = sum(self._reads.drop(key) for key in copies)
+        await self._reads.free_dropped()
+        return freed
 
     def deletable(self) -> list[SegmentId]:
         """What offload may delete now (step 3)."""

@@ -27,7 +27,7 @@ from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
 from qss.cache.retention import EvictionReport
 from qss.cache.segment_log import LogFile
-from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.shelf import Shelf, row_of, sealed_of, with_receipt
 from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
 from qss.cache.upkeep import Levers, Upkeep
@@ -66,9 +66,7 @@ class SegmentCache(IndexRows):
         self._data = recovered.data
         self._journal = recovered.journal
         self._replayed = recovered.replayed
-        self._ledger = Ledger(
-            recovered.index, recovered.data, recovered.journal, recovered.checkpoints, self._reopened_index
-        )
+        self._ledger = Ledger(recovered.index, self._data, self._journal, recovered.checkpoints, self._reopened_index)
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
         self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
@@ -81,7 +79,7 @@ class SegmentCache(IndexRows):
             host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
         )
         self._checkpoints = Checkpoints(root, host, self._ledger, self._shelf, self._durability, maker)
-        levers = Levers(lambda: self._dirty_since, self._close_logs, self._condemn)
+        levers = Levers(lambda: self._dirty_since, self._try_to_close_logs, self._condemn)
         self._upkeep = Upkeep(
             levers, root, host, options, self._ledger, self._durability, self._space, self._eviction
         )  # fmt: skip
@@ -222,8 +220,7 @@ class SegmentCache(IndexRows):
         if not quiet:
             self._mark_dirty()
         if self._journal.reach[1] >= self._options.journal_bytes or self._uncut_bytes >= self._options.seal_bytes:
-            with contextlib.suppress(OSError):  # the change is made; the journal grows until it can be closed
-                self._close_logs()
+            self._try_to_close_logs()
 
     # -- content
 
@@ -270,7 +267,10 @@ class SegmentCache(IndexRows):
         if self.read_now(extent, start, stop) is None and self._shelf.stripes_elsewhere(extent.segment):
             with contextlib.suppress(FsError):
                 await self._reads.bring((extent.segment, StripeNo(extent.record_position // STRIPE_BYTES)))
-        return self.read_now(extent, start, stop) is not None
+        if self.read_now(extent, start, stop) is None:
+            return False
+        self._reads.damage.healed(extent)
+        return True
 
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None:
         """As `read`, if the bytes are cached and verify; None otherwise. Never waits."""
@@ -346,13 +346,8 @@ class SegmentCache(IndexRows):
 
     async def restore_point(self) -> RestorePoint | None:
         """The newest restore point all of whose segments are safe; None before the first."""
-        point = restore_point(
-            self._shelf.rows, self._ledger.index.live_all(), self._data.numbers.next_segment,
-            self._options.safe_missing_max, self._shelf.trimmed,
-        )  # fmt: skip
-        if point is not None and point.journals[-1] < self._shelf.published:
-            return None  # never back: what the newest root does not need may be deleted
-        return point
+        live, next_segment = self._ledger.index.live_all(), self._data.numbers.next_segment
+        return self._shelf.restore_point(live, next_segment, self._options.safe_missing_max)
 
     async def mark_published(self, point: RestorePoint) -> None:
         """Durably note that a root names this restore point. Idempotent."""
@@ -443,8 +438,13 @@ class SegmentCache(IndexRows):
         if self._ledger.index.changes >= self._options.checkpoint_changes_max:
             self._upkeep.wake()
 
+    def _try_to_close_logs(self) -> None:
+        """Where nobody waits for it: when the disk fails they grow on until they can be closed."""
+        with contextlib.suppress(OSError):
+            self._close_logs()
+
     def _close_logs(self) -> None:
-        """The cut itself, at one moment: both logs end here together. `settle` does the slow part."""
+        """The cut itself, at one moment: both logs end here together. `settle` does the slow part. Raises OSError."""
         if self._data.open is not None and self._data.open.count:
             self._data.close_open()
         file = self._journal.close_open()

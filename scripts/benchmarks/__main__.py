@@ -100,7 +100,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         lambda rig, options: start.starts(rig, options.files or 1_000_000),
         by_name_only=True,
     ),
-    "cache": alone("the cache alone: append, overwrite, group commit", lambda rig, options: cache.scenario(rig)),
+    "cache": alone(
+        "qss.cache by itself: CPU of the append path, bytes a second, group commit; on the disk and on a tmpfs",
+        lambda rig, options: cache.scenario(rig),
+    ),
     "offload": alone("plaintext written until all is safe at the nodes", lambda rig, options: locations.offload(rig)),
     "fetch": alone("evicted data read back: throughput, first bytes", lambda rig, options: locations.fetch(rig)),
     "trove": alone("requests a second and CPU of one node", lambda rig, options: node.requests(rig)),
