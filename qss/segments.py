@@ -97,7 +97,7 @@ class SegmentShelf(Protocol):
         """Facts of one sealed segment. Raises ObjectMissing if there is none."""
         ...
 
-    async def stored_segments(self) -> list[SealedSegment]:
+    async def held_segments(self) -> list[SealedSegment]:
         """Segments of which locations may hold shards, the dead ones whose shards are not deleted yet among them,
         oldest first."""
         ...

@@ -170,7 +170,7 @@ class Shelf:
             sealed_of(segment, row) for segment, row in sorted(self.rows.items()) if row.state is SegmentState.SEALED
         ]
 
-    def stored(self) -> list[SealedSegment]:
+    def held(self) -> list[SealedSegment]:
         """Of which locations may hold shards, oldest first."""
         return [
             sealed_of(segment, row)

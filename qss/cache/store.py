@@ -333,9 +333,9 @@ class SegmentCache(IndexRows):
         """Facts of one sealed segment. Raises ObjectMissing if there is none."""
         return sealed_of(segment, self._shelf.row(segment))
 
-    async def stored_segments(self) -> list[SealedSegment]:
-        """As qss.segments.SegmentShelf.stored_segments."""
-        return self._shelf.stored()
+    async def held_segments(self) -> list[SealedSegment]:
+        """As qss.segments.SegmentShelf.held_segments."""
+        return self._shelf.held()
 
     async def mark_offloaded(self, receipt: Receipt) -> None:
         """Durably note the receipt; now retention may free the local copy if it is complete. Idempotent."""

@@ -147,7 +147,7 @@ class Mover:
 
     # -- looking
     async def _manifests(self) -> AsyncIterator[Manifest]:
-        for sealed in await self._shelf.stored_segments():
+        for sealed in await self._shelf.held_segments():
             await trio.lowlevel.checkpoint()
             try:
                 yield await self._vault.manifest_of(sealed.id)
@@ -300,7 +300,7 @@ class Mover:
         vault = self._vault
         names = {
             vault.keys.shard_name(sealed.id, GENERATION, location): sealed.id
-            for sealed in await self._shelf.stored_segments()
+            for sealed in await self._shelf.held_segments()
         }
         node = vault.nodes[location]
         left = [info.key async for info in node.list() if info.key in names]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -75,6 +75,18 @@ def spares(
     room = _Room(policy, [by_name[location] for location in taken if location in by_name])
     usable = [facts for facts in locations if facts.takes and facts.location not in taken]
     return [facts.location for facts in _ranked(segment, usable) if room.fits(facts)]
+
+
+def room_for(
+    locations: Sequence[LocationFacts], policy: PlacementPolicy
+) -> Callable[[LocationId, Collection[LocationId]], bool]:
+    """Whether a location may take a shard of a segment beside those others, by the policy alone."""
+    by_name = {facts.location: facts for facts in locations}
+
+    def fits(location: LocationId, others: Collection[LocationId]) -> bool:
+        return _Room(policy, [by_name[other] for other in others if other in by_name]).fits(by_name[location])
+
+    return fits
 
 
 def check_policy(k: int, m: int, locations: Sequence[LocationFacts], policy: PlacementPolicy) -> list[str]:

@@ -104,7 +104,7 @@ class PlainShelf:
     async def sealed_segment(self, segment: SegmentId) -> SealedSegment:
         return self.segments[segment]
 
-    async def stored_segments(self) -> list[SealedSegment]:
+    async def held_segments(self) -> list[SealedSegment]:
         return [sealed for segment, sealed in sorted(self.segments.items()) if segment in self.receipts]
 
     async def mark_offloaded(self, receipt: Receipt) -> None:

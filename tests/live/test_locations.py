@@ -49,7 +49,7 @@ def census(demo: Demo, scratch: Path) -> dict[LocationId, int]:
     """Shards at each configured location, each block of them verified against the manifest. Fails for a segment that
     is not whole, or has a shard twice."""
     settings = load(demo.config, {})
-    stored = [SegmentId(each["id"]) for each in call_mount(settings, "shelf.stored_segments")]
+    stored = [SegmentId(each["id"]) for each in call_mount(settings, "shelf.held_segments")]
     assert stored
     keys = FsKeys.derive(read_key_file(settings.key_file))
     counts: dict[LocationId, int] = dict.fromkeys((each.name for each in settings.locations), 0)
