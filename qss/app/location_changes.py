@@ -121,6 +121,15 @@ class Changer:
         self._say("repair")
         self._offload("location.drained", name=name)
 
+    def reload(self) -> dict[str, Any]:
+        """Take over what somebody wrote into the file. Raises QssError with the old locations in use."""
+        if not self.mounted:
+            raise Unreachable("the file system is not mounted: the next mount reads the file")
+        self._say("settle")
+        change: dict[str, Any] = self._offload("location.reload")
+        self._offload("location.settled", farewell=next(iter(change["left"]), None))
+        return change
+
     def rebalance(self) -> dict[str, Any]:
         """Move what weights would put elsewhere; returns when that is done."""
         if not self.mounted:

@@ -1,4 +1,4 @@
-"""location list, test, add, drain, keep, remove, replace, rebalance: where shards are, changed while mounted."""
+"""location list, test, add, drain, keep, remove, replace, reload, rebalance: where shards are, changed in use."""
 
 from __future__ import annotations
 
@@ -150,6 +150,16 @@ def location_replace(
         if report["missing_shards"]:
             changer.repaired(old)
     print_json(report) if as_json else say(f"Location {old} is replaced by {name}.")
+
+
+@locations.command("reload")
+def location_reload(context: typer.Context, as_json: Annotated[bool, JsonFlag] = False) -> None:
+    """Take over [[location]] sections that were edited by hand; one location may come or go at a time."""
+    with _changer(context, as_json) as changer:
+        change = changer.reload()
+    words = {"came": "added", "left": "removed", "altered": "changed"}
+    said = [f"{words[kind]}: {', '.join(names)}" for kind, names in change.items() if names]
+    print_json(change) if as_json else say("; ".join(said) or "The locations are as they were.")
 
 
 @locations.command("rebalance")

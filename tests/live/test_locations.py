@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,6 @@ from qss.app.exits import Exit
 from qss.app.locations import open_nodes
 from qss.app.talk import call_mount
 from qss.config import load
-from qss.errors import QssError
 from qss.host import Host
 from qss.ids import LocationId, SegmentId, StripeNo
 from qss.offload.census import find_manifest, take_census
@@ -173,16 +173,31 @@ def test_a_life_of_locations(demo: Demo, tmp_path: Path) -> None:
         other.qssctl("umount", str(other.mnt))
 
 
-def test_a_wrong_file_is_refused_and_the_old_one_goes_on(tmp_path: Path) -> None:
+def test_the_file_is_taken_over_in_use_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
     with running_demo(tmp_path / "demo", k=2, m=1) as demo:
-        text = demo.config.read_text()
-        settings = load(demo.config, {})
-        from qss.app.talk import call
-
-        demo.config.write_text(text.replace("[[location]]", "[[locations]]"))
-        with pytest.raises(QssError):
-            call(settings.offload_socket, "location.reload")
-        demo.config.write_text(text)
+        urls = start_nodes(DemoNodes(demo.root, 4))
+        text, offload = demo.config.read_text(), demo.pid("offload")
         (demo.mnt / "file").write_bytes(b"x" * MIB)
         demo.sync()
-        assert set(states(demo).values()) == {"up"}
+
+        demo.config.write_text(text.replace("[[location]]", "[[locations]]"))
+        os.kill(offload, signal.SIGHUP)
+        log = demo.root / "log" / "qss.log"
+        wait_until("it says why not", lambda: "the configuration is not taken over" in log.read_text())
+        demo.config.write_text(text.replace("[[location]]", "[[location]]\nweight = 3.0", 1))
+        assert demo.qssctl("location", "reload").stdout == "changed: trove-1\n"
+        assert demo.qssctl("location", "reload").stdout == "The locations are as they were.\n"
+
+        demo.qssctl("location", "replace", "trove-1", "trove-4", url_of(demo, urls, "trove-4"))
+        assert states(demo) == {"trove-2": "up", "trove-3": "up", "trove-4": "up"}
+        listed = demo.qssctl("location", "list").stdout
+        assert f"{urls['trove-4']}/qss " in listed, "never cut"
+        assert len(listed.splitlines()) == 4
+        demo.evict_all()
+        assert (demo.mnt / "file").read_bytes() == b"x" * MIB
+        assert demo.pid("offload") == offload
+
+        demo.stop()
+        demo.start()
+        assert (demo.mnt / "file").read_bytes() == b"x" * MIB
+        stop_nodes(DemoNodes(demo.root, 4))
