@@ -31,7 +31,6 @@ from qss.formats.keyfile import (
 )
 from qss.host import Entropy
 from qss.offload.keys import MasterKey, fs_id_of
-from qss.offload.recipients import public_of
 from qss.offload.slots import DEFAULT_COST, Offer, PassphraseCost, close_raw, close_with_passphrase, open_slots, signed
 
 PASSPHRASE_BYTES_MAX: Final = 1024
@@ -165,6 +164,8 @@ def write_private(path: Path, data: bytes, what: str, mode: int = 0o600) -> None
 
 def write_identity_file(path: Path, seed: bytes) -> Path:
     """The identity of a recipient, and beside it, with `.pub`, what to give away; its path. Raises Refused."""
+    from qss.offload.recipients import public_of
+
     public = path.with_name(path.name + ".pub")
     data = recipient.encode_recipient(public_of(seed))
     if public.exists():

@@ -36,7 +36,6 @@ from qss.formats.keyfile import (
 from qss.host import Entropy
 from qss.limits import MIB
 from qss.offload.keys import MasterKey, derive_key, fs_id_of
-from qss.offload.recipients import public_of, unwrap, wrap
 
 _MAC_KEY: Final = "qss v2 2026-11 key file"
 
@@ -74,6 +73,8 @@ def close_raw(master: MasterKey, note: Note = NO_NOTE) -> RawSlot:
 
 def close_for(master: MasterKey, public: bytes, note: Note = NO_NOTE) -> RecipientSlot:
     """A slot that a recipient's identity opens. Raises CorruptData, Refused."""
+    from qss.offload.recipients import wrap  # not at the top: a mount process without recipients is 8 MiB smaller
+
     return RecipientSlot(public, wrap(public, master.raw, recipient_context(fs_id_of(master), public)), note)
 
 
@@ -104,6 +105,8 @@ def open_slots(keys: KeyFile, offer: Offer, slots: tuple[Slot, ...] | None = Non
         if isinstance(slot, RawSlot):
             return _of_this_file(MasterKey(slot.key), keys), slot
     if offer.seed is not None:
+        from qss.offload.recipients import public_of, unwrap
+
         mine = public_of(offer.seed)
         for slot in tried:
             if isinstance(slot, RecipientSlot) and slot.public == mine:
