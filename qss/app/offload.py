@@ -3,6 +3,7 @@
     main ── run_offload ─┬─ leave_with_parent   ends everything when the mount process is gone
                          ├─ courier.run         uploads, publishes roots, repairs, watches the locations
                          ├─ seal watch          hints of the mount process; only hints
+                         ├─ teller              events for the hooks of the mount process
                          └─ control server      run/offload.sock
 
 It may be killed at any moment: what is sealed and not yet safe is a question to the shelf.
@@ -29,6 +30,7 @@ from qss.app.locations import open_nodes, place_of
 from qss.app.logs import start_logging
 from qss.app.seal_watch import SealWatch
 from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
+from qss.app.teller import Teller
 from qss.config import Settings, environment, load
 from qss.control.client import ControlClient
 from qss.control.messages import Json
@@ -43,7 +45,6 @@ from qss.offload.keys import FsKeys
 from qss.offload.nodes import NodeFacts, Nodes, jitter_from
 from qss.offload.roots import RootBook, Roots
 from qss.offload.vault import Vault
-from qss.segments import Receipt
 
 log = logging.getLogger("qss.app.offload")
 
@@ -53,12 +54,14 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     host = Host()
     mount = ControlClient(settings.mount_socket)
     async with open_nodes(settings, host) as nodes:
-        parts = _put_together(settings, keys, nodes, host, mount)
+        teller = Teller(mount)
+        parts = _put_together(settings, keys, nodes, host, mount, teller)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave_with_parent, nursery.cancel_scope)
             nursery.start_soon(leave_on_signal, nursery.cancel_scope)
             watch = SealWatch(mount, host.clock, parts[1].hint)
             nursery.start_soon(watch.run)
+            nursery.start_soon(teller.run)
             await nursery.start(serve_control, settings.offload_socket, _methods(*parts, watch))
             await parts[1].run()
 
@@ -80,29 +83,20 @@ def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Ro
 
 
 def _put_together(
-    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient
+    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller
 ) -> tuple[Vault, Courier]:
-    async def tell(event: str, facts: dict[str, Json]) -> None:
-        try:
-            await mount.call("hook", event=event, facts=facts)
-        except QssError as error:
-            log.info("hook %s could not be told: %s", event, error)
-
     async def on_location(location: LocationId, up: bool) -> None:
         log.warning("location %s is %s", location, "up" if up else "down")
-        await tell("location-up" if up else "location-down", {"location": location})
-
-    async def on_stored(receipt: Receipt) -> None:
-        if not receipt.complete:
-            await tell("degraded", {"segment": receipt.segment, "missing": receipt.missing})
+        teller.tell("location-up" if up else "location-down", {"location": location})
 
     def on_sent(count: int) -> None:  # the courier is made after the vault that tells it
         courier.on_sent(count)
 
     vault = Vault(nodes, keys, settings.offload, host, settings.offload_dir, on_sent=on_sent)
+    vault.on_short = teller.short
     roots = make_roots(settings, keys, nodes, host)
     courier = Courier(
-        RemoteShelf(mount), vault, roots, jitter_from(host.entropy), on_stored=on_stored, on_location=on_location
+        RemoteShelf(mount), vault, roots, jitter_from(host.entropy), on_stored=teller.stored, on_location=on_location
     )
     return vault, courier
 

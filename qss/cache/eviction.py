@@ -150,6 +150,7 @@ class Eviction:
             stripes += victim.copy.stripe is not None and count > 0
         reasons: tuple[Reason, ...] = tuple(dict.fromkeys(victim.reason for victim in victims))
         report = EvictionReport(segments, stripes, freed, reasons)
+        await self._reads.free_dropped()
         if freed:
             self.on_evicted(report)
         return report
@@ -214,18 +215,12 @@ class Eviction:
 
     def recall_access(self) -> None:
         """At start: what the last `note_access` wrote, as far as it is there and the copies are."""
-        disk = self._host.disk
         try:
-            handle = disk.open(self._root / ACCESS)
-        except FileNotFoundError:
-            return
-        try:
-            self._noted = disk.pread(handle, disk.size(handle), 0)
-            uses, ghosts = decode_access(self._noted)
-        except CorruptData:
-            return
-        finally:
-            disk.close(handle)
+            data = self._access_file()
+            uses, ghosts = decode_access(data)
+        except (CorruptData, OSError):
+            return  # none, or none that can be read: copies count as used when they were written
+        self._noted = data
         now_s, now_ns = trio.current_time(), self._host.clock.now_ns()
         for use in uses:
             file = self._reads.files.get((use.segment, use.stripe))
@@ -235,3 +230,11 @@ class Eviction:
         for ghost in ghosts:
             key = (ghost.segment, ghost.stripe)
             self._reads.ghosts.add(key, ghost.length, self.retention.size_bytes_max // 2)
+
+    def _access_file(self) -> bytes:
+        disk = self._host.disk
+        handle = disk.open(self._root / ACCESS)
+        try:
+            return disk.pread(handle, disk.size(handle), 0)
+        finally:
+            disk.close(handle)

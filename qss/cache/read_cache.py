@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, TypedDict
 
@@ -70,6 +70,7 @@ class ReadCache:
         self._vault = vault
         self._deadline_s = fetch_deadline_s
         self._handles: OrderedDict[FileKey, Handle] = OrderedDict()
+        self._dropped: list[Handle] = []  # of removed files, to be closed by `free_dropped`
         self._tables: OrderedDict[tuple[SegmentId, int], bytes] = OrderedDict()
         self._fetches: dict[StripeKey, trio.Event] = {}
         self._slots = trio.CapacityLimiter(FETCHES_IN_FLIGHT_MAX)
@@ -107,18 +108,29 @@ class ReadCache:
         return self.files.get((segment, WHOLE))
 
     def drop(self, key: FileKey) -> int:
-        """Forget and unlink one cached file; the bytes that frees."""
+        """Forget and unlink one cached file; the bytes that frees, once `free_dropped` has returned."""
         file = self.files.pop(key, None)
         self._ahead.pop(key, None)
         if file is None:
             return 0
         handle = self._handles.pop(key, None)
-        if handle is not None:
-            self._disk.close(handle)
         self.bad_local.discard(key)
+        if handle is None:
+            with contextlib.suppress(OSError):
+                handle = self._disk.open(file.path)
         with contextlib.suppress(FileNotFoundError):
             self._disk.remove(file.path)
+        if handle is not None:
+            self._dropped.append(handle)
         return file.length
+
+    async def free_dropped(self) -> None:
+        """Close what was dropped. Whoever closes a removed file last waits until its blocks are free: a fifth of a
+        second for 64 MiB on a busy ext4, in which a thread may wait, and no `ls`."""
+        dropped, self._dropped = self._dropped, []
+        if dropped:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._close_all, dropped)
 
     def let_go(self) -> None:
         """Close what somebody else has unlinked: an open file keeps its space. For files that are not ours."""
@@ -126,13 +138,27 @@ class ReadCache:
             self._disk.close(self._handles.pop(key))
             del self.files[key]
 
-    def close(self) -> None:
-        for handle in self._handles.values():
+    def _close_all(self, handles: list[Handle]) -> None:
+        for handle in handles:
             self._disk.close(handle)
-        self._handles.clear()
 
-    def find_stripes(self, used_s: Callable[[Path], float]) -> None:
-        """At start: take up the stripes that are here and remove what a fetch left half done."""
+    def close(self) -> None:
+        self._close_all([*self._handles.values(), *self._dropped])
+        self._handles.clear()
+        self._dropped.clear()
+
+    def take_up(self, segments: Iterable[tuple[SegmentId, Path, int]], wall_ns: int) -> None:
+        """At start: the segments that are here (number, file, bytes), and stripes; what a fetch left half done goes."""
+        now = trio.current_time()
+
+        def used_s(path: Path) -> float:
+            return now - max(wall_ns - self._disk.mtime_ns(path), 0) / 1e9
+
+        for segment, path, length in segments:
+            self.add_segment(segment, path, length, used_s(path))
+        self._find_stripes(used_s)
+
+    def _find_stripes(self, used_s: Callable[[Path], float]) -> None:
         for name in self._disk.listdir(self._stripes_path):
             path = self._stripes_path / name
             segment, _, stripe = name.removesuffix(STRIPE_SUFFIX).partition("-")

@@ -154,9 +154,7 @@ def key_rotate(
     say(
         "Older copies of the file still open as before: destroy them. The key itself is the same, so whoever had it, or"
     )
-    say(
-        "the 24 words, can still read and write everything: only a new file system helps (docs/security.md)."
-    )
+    say("the 24 words, can still read and write everything: only a new file system helps (docs/security.md).")
 
 
 @keys.command("verify")

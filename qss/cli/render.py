@@ -89,7 +89,8 @@ def _status(document: Document) -> Group:
         count = len(document["pins"])
         rows.append(("pinned", f"{human_size(content)} in {count} paths, {human_size(here)} of it here"))
     if damage["found"]:
-        rows.append(("damage", f"[red]{damage['found']} damaged blocks or objects found[/]"))
+        good = damage["healed"] + damage.get("repaired", 0)
+        rows.append(("damage", f"[red]{damage['found']} damaged blocks or objects found[/], {good} made good"))
     rows += [("error", f"[red]{line}[/]") for line in document["errors"]]
     for each in damage["unreadable"][:UNREADABLE_MAX]:
         paths = ", ".join(each["paths"][:3]) + (", …" if len(each["paths"]) > 3 else "")

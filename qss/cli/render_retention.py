@@ -38,8 +38,8 @@ def shown(document: Document) -> None:
         out.print("", table)
     if document["pins"]:
         out.print("", _pins(document["pins"]))
-    if document["next"]:
-        out.print("", _copies(document["next"]))
+    if document["next"] or document["kept"]:
+        out.print("", _copies(document["next"] + document["kept"]))
 
 
 def copies(rows: list[Document]) -> None:
@@ -55,6 +55,12 @@ def pins(rows: list[Document]) -> None:
         console().print("Nothing is pinned.")
 
 
+def _why(row: Document) -> Text:
+    if row["pin"]:
+        return Text(f"stays: {row['pin']} is pinned")
+    return Text(row["reason"] or "not yet")
+
+
 def _age(seconds: float | None) -> str:
     return "none" if seconds is None else human_duration(seconds)
 
@@ -67,11 +73,11 @@ def _pins(rows: list[Document]) -> Table:
 
 
 def _copies(rows: list[Document]) -> Table:
-    table = table_of("order", "copy", "size", "unused for", "used", "limits of", "goes because")
+    table = table_of("order", "copy", "size", "unused for", "used", "limits of", "goes")
     for order, row in enumerate(rows, start=1):
         stripe = "whole segment" if row["stripe"] is None else f"stripe {row['stripe']}"
-        table.add_row(
-            str(order), f"{row['segment']:x}, {stripe}", human_size(row["bytes"]), human_duration(row["idle_s"]),
-            "again" if row["used_again"] else "once", Text(row["policy"] or "/"), row["reason"] or "not yet",
-        )  # fmt: skip
+        place, copy = "-" if row["pin"] else str(order), f"{row['segment']:x}, {stripe}"
+        used = "again" if row["used_again"] else "once"
+        sizes = human_size(row["bytes"]), human_duration(row["idle_s"])
+        table.add_row(place, copy, *sizes, used, Text(row["policy"] or "/"), _why(row))
     return table

@@ -101,6 +101,7 @@ def head_bytes(length: int) -> int:
 def payload_room(position: int, wanted: int) -> int:
     """How many of `wanted` bytes of payload a record at this position of a segment takes without crossing the
     stripe boundary: all, or a multiple of BLOCK_BYTES, or 0 (pad to the boundary)."""
+    wanted = min(wanted, RECORD_PAYLOAD_BYTES_MAX)  # a first stripe has room for a little more
     room = STRIPE_BYTES - position % STRIPE_BYTES - RECORD_HEAD_BYTES
     if wanted + table_bytes(wanted) <= room:
         return wanted

@@ -7,6 +7,7 @@ points to it any more. docs/adr/0098.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Final
 import trio
 
 from qss.cache.store import SegmentCache
+from qss.errors import QssError
 from qss.formats.tables import ExtentRow
 from qss.fs import tree
 from qss.host.clock import Clock
@@ -28,6 +30,8 @@ SPOTS_MAX: Final = 16
 PATHS_MAX: Final = 100
 """Paths named for one stripe."""
 AGAIN_EVERY_S: Final = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -83,10 +87,11 @@ class Unreadable:
                 await self._news.wait()
             fresh = self._news.is_set()
             self._news = trio.Event()
-            if fresh:
-                await self._name()
-            else:
-                await self.try_again()
+            try:
+                await (self._name() if fresh else self.try_again())
+            except (QssError, OSError):  # whatever is wrong, looking for it ends nothing
+                _log.exception("the files of what cannot be read could not be found")
+                await trio.sleep(AGAIN_EVERY_S)
 
     async def try_again(self) -> None:
         """Whatever can be read now, or belongs to nobody any more, leaves the list."""

@@ -73,7 +73,7 @@ def close_raw(master: MasterKey, note: Note = NO_NOTE) -> RawSlot:
 
 def close_for(master: MasterKey, public: bytes, note: Note = NO_NOTE) -> RecipientSlot:
     """A slot that a recipient's identity opens. Raises CorruptData, Refused."""
-    from qss.offload.recipients import wrap  # not at the top: a mount process without recipients is 8 MiB smaller
+    from qss.offload.recipients import wrap  # not at the top: a mount process without recipients is 6 MiB smaller
 
     return RecipientSlot(public, wrap(public, master.raw, recipient_context(fs_id_of(master), public)), note)
 

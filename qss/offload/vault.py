@@ -54,6 +54,8 @@ class Vault:
     ) -> None:
         """`state`: a directory of this machine, mode 0700, e.g. `state/offload`. `suite`: of new
         segments; None: what this processor is good at. `on_sent` hears of bytes uploaded."""
+        self.on_short: Callable[[SegmentId, int], None] = lambda _segment, _missing: None
+        """Hears of segments that have got too few shards to count as stored, and how many are missing."""
         self.nodes = nodes
         self.keys = keys
         self.options = options
@@ -236,6 +238,7 @@ class Vault:
     def _check_enough(self, segment: SegmentId, receipt: Receipt, trouble: str) -> None:
         there, safe = receipt.k + receipt.m - receipt.missing, min(self.options.safe_shards, receipt.k + receipt.m)
         if there < safe:
+            self.on_short(segment, receipt.missing)
             raise Unreachable(f"segment {segment_text(segment)}: {there} of {safe} shards placed: {trouble}")
 
     async def _locate(self, segment: SegmentId, stale: Manifest | None) -> Manifest:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cache, filesystem, latency, locations, million, node, overwrite, trees
+from benchmarks import cache, filesystem, latency, locations, million, node, overwrite, start, trees
 from benchmarks.figures import Figure, show
 from benchmarks.files import MIB
 from benchmarks.measure import Interrupted
@@ -95,7 +95,15 @@ BENCHMARKS: dict[str, Benchmark] = {
         lambda rig, options: million.many(rig, options.files or 1_000_000),
         by_name_only=True,
     ),
-    "cache": alone("the cache alone: append, overwrite, group commit", lambda rig, options: cache.scenario(rig)),
+    "start": alone(
+        "QSS only: time to the first answer with 1,000,000 small files (--files): clean, killed, without an index",
+        lambda rig, options: start.starts(rig, options.files or 1_000_000),
+        by_name_only=True,
+    ),
+    "cache": alone(
+        "qss.cache by itself: CPU of the append path, bytes a second, group commit; on the disk and on a tmpfs",
+        lambda rig, options: cache.scenario(rig),
+    ),
     "offload": alone("plaintext written until all is safe at the nodes", lambda rig, options: locations.offload(rig)),
     "fetch": alone("evicted data read back: throughput, first bytes", lambda rig, options: locations.fetch(rig)),
     "trove": alone("requests a second and CPU of one node", lambda rig, options: node.requests(rig)),

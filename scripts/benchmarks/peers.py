@@ -49,8 +49,11 @@ class Peer:
     def version(self) -> str:
         """What it says of itself in its first line."""
         name, word = self.asks_version
-        said = subprocess.run([program(name), word], check=False, capture_output=True, text=True, timeout=30)
-        return (said.stdout or said.stderr).strip().splitlines()[0]
+        try:
+            said = subprocess.run([program(name), word], check=False, capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.SubprocessError):
+            return "version not known"
+        return next(iter((said.stdout or said.stderr).strip().splitlines()), "version not known")
 
     def parts(self) -> dict[str, list[int]]:
         """Its processes under the names that the notes of the table use."""

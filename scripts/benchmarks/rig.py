@@ -31,6 +31,9 @@ class Demo:
         try:
             self.start()
         except BaseException:
+            log = self.root / "log" / "qss.log"
+            if log.exists():
+                print(*log.read_text(errors="replace").splitlines()[-5:], sep="\n", file=sys.stderr)
             self.stop()
             raise
         return self

@@ -97,12 +97,12 @@ class Life:
             self.disk.fail = fail
 
     async def _opened(self, world: World) -> None:
-        while True:
+        for attempt in range(3):
             try:
                 await world.open()
                 return
             except Exception as error:
-                if not refused(error):
+                if not refused(error) or attempt == 2:
                     raise
                 self.refusals["open"] += 1
                 self.disk.fail = None  # it is over when the user tries again

@@ -173,6 +173,7 @@ class World:
 
     def fresh(self) -> str:
         taken = {path.rpartition("/")[2] for path in self.model.now}
+        taken |= {facts.name for facts in self.cache.snapshots.listed()}
         self.serial = next(n for n in itertools.count(self.serial + 1) if f"f{n}" not in taken)
         return f"f{self.serial}"
 
@@ -303,7 +304,17 @@ async def compact(world: World) -> None:
 
 
 async def set_retention(world: World) -> None:
-    world.cache.set_retention(RetentionOptions(size_bytes_max=world.rng.randrange(1 << 20, 1 << 30)))
+    world.cache.eviction.set_retention(RetentionOptions(size_bytes_max=world.rng.randrange(1 << 20, 1 << 30)))
+
+
+async def snapshot(world: World) -> None:
+    name = world.fresh()
+    await world.synced(lambda: world.cache.snapshots.create(name))
+
+
+async def drop_snapshot(world: World) -> None:
+    for facts in world.cache.snapshots.listed()[:1]:
+        await world.cache.snapshots.delete(facts.name)
 
 
 async def reopen(world: World) -> None:
@@ -330,5 +341,7 @@ STEPS: Final[dict[str, Callable[[World], Awaitable[None]]]] = {
     "fetch back": fetch_back,
     "compact": compact,
     "set retention": set_retention,
+    "snapshot": snapshot,
+    "drop snapshot": drop_snapshot,
     "reopen": reopen,
 }

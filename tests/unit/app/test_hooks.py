@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from qss.app.hooks import EVENTS, PARALLEL_MAX, UserHooks, check_facts
-from qss.app.running import is_alive
+from qss.app.running import wait_gone
 from qss.config import HookOptions
 from qss.errors import CorruptData
 from qss.host import SystemClock
@@ -124,7 +124,7 @@ async def test_a_hook_that_hangs_is_stopped_with_all_it_started(folder: Path) ->
     hooks.post("ready", {"mountpoint": "/mnt"})
     await run_all(hooks)
     assert hooks.failed == 1
-    assert not is_alive(int(out.read_text()))
+    assert wait_gone(int(out.read_text()), 20), "killed with the hook"
 
 
 async def test_what_a_hook_leaves_running_does_not_hold_it_up(folder: Path) -> None:

@@ -14,6 +14,7 @@ from qss.cache.options import CacheOptions, RetentionOptions
 from qss.cache.read_cache import READAHEAD_STRIPES
 from qss.cache.store import SegmentCache
 from qss.errors import FsError, NoSpace, ObjectMissing, TooFewShards
+from qss.formats.record import RECORD_PAYLOAD_BYTES_MAX
 from qss.formats.tables import ExtentRow, InodeRow, SegmentState, Table, pair_key, u64_key
 from qss.host import Host
 from qss.ids import Ino, LocationId, SegmentId, StripeNo
@@ -73,7 +74,7 @@ async def read_all(cache: SegmentCache, extents: list[tuple[int, ExtentRow]]) ->
     return b"".join([bytes(await cache.read(extent, 0, extent.length)) for _, extent in extents])
 
 
-@pytest.mark.parametrize("size", [1, 100, 64 * KIB, 64 * KIB + 1, MIB, 5 * MIB, 20 * MIB])
+@pytest.mark.parametrize("size", [1, 100, 64 * KIB, 64 * KIB + 1, MIB, RECORD_PAYLOAD_BYTES_MAX + 1, 5 * MIB, 20 * MIB])
 async def test_content_comes_back_whole_and_in_any_part(tmp_path: Path, size: int) -> None:
     cache = await opened(tmp_path)
     payload = pattern(size)[:size]

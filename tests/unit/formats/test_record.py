@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qss.errors import CorruptData
@@ -76,6 +76,7 @@ def test_each_block_of_a_payload_verifies_by_itself(length: int, data: st.DataOb
             verify_blocks(table, block, damaged[piece])
 
 
+@example(SEGMENT_HEADER_BYTES, RECORD_PAYLOAD_BYTES_MAX + 1)
 @given(st.integers(SEGMENT_HEADER_BYTES, 2 * STRIPE_BYTES), st.integers(1, 2 * STRIPE_BYTES))
 def test_no_record_crosses_a_stripe_boundary(position: int, wanted: int) -> None:
     room = payload_room(position, wanted)

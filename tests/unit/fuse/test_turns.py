@@ -33,7 +33,7 @@ class Turn:
 async def test_the_next_request_costs_no_turn_until_the_time_is_up(pipe, monkeypatch, autojump_clock) -> None:
     reader, writer = pipe
     os.write(writer, b"request")
-    wait_readable = Turns().lowlevel.wait_readable
+    wait_readable = Turns(clock=trio.current_time).lowlevel.wait_readable
     others = Turn()
     async with trio.open_nursery() as nursery:
         await wait_readable(reader)  # the first wait is one of the loop
@@ -153,3 +153,22 @@ def test_the_session_loop_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pyfuse3.trio.Lock is ReadingLock
     assert pyfuse3.trio.ClosedResourceError is trio.ClosedResourceError
     assert pyfuse3.trio.lowlevel.current_task is trio.lowlevel.current_task
+
+
+async def test_who_was_woken_and_had_no_turn_yet_is_not_woken_again() -> None:
+    lock = ReadingLock()
+    came: list[int] = []
+
+    async def reader(number: int) -> None:
+        async with lock:
+            came.append(number)
+
+    async with trio.open_nursery() as nursery:
+        async with lock:
+            for number in range(3):
+                nursery.start_soon(reader, number)
+            await trio.testing.wait_all_tasks_blocked()
+        for _ in range(5):
+            async with lock:  # we go on; they wait for the loop
+                assert came == []
+    assert sorted(came) == [0, 1, 2]
