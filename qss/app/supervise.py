@@ -76,13 +76,13 @@ class Supervisor:
             self._child = None
         if self._child is not None:
             step_back(self._child.pid, self._nice)
-            await self._say_first_words(self._child)
             write_whole(self._pid_path, f"{self._child.pid}\n")
         if self.starts == 1:
             task_status.started()
         if self._child is None:
             return None
         try:
+            await self._say_first_words(self._child)
             return await self._child.wait()
         finally:
             if self._child.returncode is None:
@@ -96,7 +96,7 @@ class Supervisor:
 
     async def _say_first_words(self, child: trio.Process) -> None:
         if self._first_words and child.stdin is not None:
-            with suppress(trio.BrokenResourceError):  # gone already: `wait` tells
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # gone, or told to go: `wait` tells
                 await child.stdin.send_all(self._first_words)
 
     async def stop(self) -> None:

@@ -29,6 +29,9 @@ Raw = Annotated[bool, typer.Option("--raw", help="Bare: whoever has the file has
 Label = Annotated[str, typer.Option("--label", metavar="TEXT", help="What to call the slot")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
+SHORT = 12
+"""Characters; what is shorter is warned of. Words drawn at random are what is hard to guess: 8 or more."""
+
 
 def add_to(app: typer.Typer) -> None:
     app.add_typer(keys)
@@ -133,18 +136,21 @@ def key_rotate(
     """Close the same key anew, with new secrets: as it is closed now, or exactly as said. No data is rewritten."""
     from qss.app.keyring import rotate, slots_in
     from qss.app.unlock import ask_new, is_asking_possible
+    from qss.errors import Refused
 
     path, unlock = _path(context, key), _unlock(context)
     _no_words(unlock)
-    named = new_passphrase_file is not None or new_passphrase_fd is not None
-    again = [row["kind"] for row in slots_in(path)["slots"]]
-    ask = ask_new if is_asking_possible() else None
-    if named and not (passphrase or recipients or raw) and again.count("passphrase") == 1:
-        spoken = _new(True, new_passphrase_file, new_passphrase_fd)  # in the place of the one there is
-        rows = rotate(path, unlock, [], lambda _what: spoken or "")
+    new = _new(passphrase, new_passphrase_file, new_passphrase_fd)
+    if passphrase or recipients or raw:
+        rows = rotate(path, unlock, _locks(new, recipients, raw=raw, label=""))
+    elif new is None:
+        rows = rotate(path, unlock, [], ask_new if is_asking_possible() else None)
     else:
-        new = _new(passphrase or named, new_passphrase_file, new_passphrase_fd)
-        rows = rotate(path, unlock, _locks(new, recipients, raw=raw, label=""), ask)
+        if [row["kind"] for row in slots_in(path)["slots"]].count("passphrase") != 1:
+            raise Refused(
+                "there is not just one passphrase to renew: name all the slots there are to be, as --passphrase"
+            )
+        rows = rotate(path, unlock, [], lambda _what: new)
     if as_json:
         print_json({"key_file": str(path), "slots": rows})
         return
@@ -290,10 +296,16 @@ def _new(wanted: bool, file: Path | None, handle: int | None) -> str | None:
     from qss.offload.keyfiles import read_passphrase_file
 
     if file is not None:
-        return read_passphrase_file(file)
-    if handle is not None:
-        return read_passphrase_fd(handle)
-    return ask_new("the new passphrase") if wanted else None
+        new = read_passphrase_file(file)
+    elif handle is not None:
+        new = read_passphrase_fd(handle)
+    elif wanted:
+        new = ask_new("the new passphrase")
+    else:
+        return None
+    if len(new) < SHORT:
+        warn(f"A passphrase of fewer than {SHORT} characters can be guessed by whoever gets hold of the key file.")
+    return new
 
 
 def _locks(passphrase: str | None, recipients: list[Path] | None, *, raw: bool, label: str) -> list[Lock]:

@@ -144,6 +144,8 @@ def recover(  # noqa: PLR0913, PLR0917 - one for each option
         _say_snapshots(report)
     else:
         _say_recovered(report)
+        if session.unlock is not None and (session.unlock.words or session.unlock.words_file):
+            say(f"The key lies bare in {report['key_file']}: qssctl key add --passphrase locks it.")
     if report.get("lost_segments"):
         raise typer.Exit(Exit.DATA)
 

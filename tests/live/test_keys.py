@@ -146,6 +146,29 @@ def test_the_words_bring_it_back_without_a_key_file(locked: Locked) -> None:
     assert read_key_file(state / "key") == locked.master
 
 
+def test_a_file_system_is_made_with_a_locked_key_and_a_sheet(locked: Locked) -> None:
+    made, folder = locked.whole, locked.whole.folder / "other"
+    folder.mkdir()
+    access = f"access_key={made.trove.access_key}&secret_key_file={made.folder / 'secret'}"
+    chosen = [part for n in "123" for part in ("--location", f"{made.trove.endpoint}/other{n}?name=at{n}&{access}")]
+    config = folder / "mine.toml"
+    given = ("--config", config, "--passphrase-file", locked.passphrase)
+    report = json.loads(made.qssctl(*given, "init", "--passphrase", *chosen, "--k", "2", "--m", "1", "--json").stdout)
+    key = Path(report["key_file"])
+    master = read_key_file(key, lambda: PASSPHRASE)
+    assert master.raw.hex() not in key.read_text()
+    sheet = Path(report["sheet"])
+    assert sheet == folder / "mine-recovery.txt"
+    assert sheet.stat().st_mode & 0o777 == 0o600
+    text = sheet.read_text()
+    assert report["fs_id"] in text
+    assert "opens by passphrase" in text
+    assert all(f"{made.trove.endpoint}/other{n}" in text for n in "123")
+    assert recovery_phrase(master).split()[-1] not in text.split()
+    again = made.qssctl(*given, "init", "--passphrase", *chosen, check=False)
+    assert again.returncode != 0, "never over a key that is there"
+
+
 def test_it_is_mounted_with_nobody_there(locked: Locked) -> None:
     """As a line of /etc/fstab would: `mount.qss CONFIG DIR -o passphrase_file=…`; and as a service, by a credential."""
     made = locked.whole

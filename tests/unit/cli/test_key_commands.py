@@ -151,7 +151,9 @@ def test_rotation_renews_what_there_is(here, capsys):
 
 
 def test_rotation_to_other_locks(here, capsys):
-    qssctl(capsys, "key", "rotate", "--new-passphrase-file", "one")
+    assert "--passphrase" in qssctl(capsys, "key", "rotate", "--new-passphrase-file", "one", code=Exit.REFUSED)
+    assert kinds() == ["raw"]
+    qssctl(capsys, "key", "rotate", "--passphrase", "--new-passphrase-file", "one")
     assert kinds() == ["passphrase"], "exactly what was said: the bare key is gone"
     qssctl(capsys, "--passphrase-file", "one", "key", "verify")
     qssctl(capsys, "--passphrase-file", "one", "key", "rotate", "--raw")
