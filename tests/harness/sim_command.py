@@ -46,9 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
             failed.append(seed)
             print(f"seed {seed} failed:\n{traceback.format_exc()}")
         else:
-            print(
-                f"seed {seed} {outcome.trace.digest}, {outcome.trace.count} events: {dict(sorted(outcome.seen.items()))}"
-            )
+            told = ", ".join(f"{what} {count}" for what, count in sorted(outcome.seen.items()))
+            print(f"seed {seed} {outcome.trace.digest}, {outcome.trace.count} events: {told}")
     if failed:
         print(f"failed: {failed}")
     return 1 if failed else 0

@@ -17,7 +17,7 @@ import trio
 
 from qss.cache.index import Index
 from qss.cache.store import SegmentCache
-from qss.errors import Unreachable
+from qss.errors import NoSpace, Unreachable
 from qss.fs.filesystem import FileSystem, FsOptions
 from qss.host import Host
 from qss.ids import LocationId, SegmentId, StripeNo
@@ -102,6 +102,7 @@ class Machine:
         self.host = Host(self.disk, SimClock(self.boot), SimEntropy(rng))
         self.index = IndexFile(self.root)
         self.dead = False
+        self.closed = False  # as it should be
         self.offload: Offload | None = None
         self.scope = trio.CancelScope()
         self.offload_scope = trio.CancelScope()
@@ -113,19 +114,28 @@ class Machine:
 
     async def live(self, model: Model, drive) -> None:
         """Start, run `drive(world)`, stop cleanly; or until it dies."""
-        self.dead = False
+        self.dead = self.closed = False
         self.scope = trio.CancelScope()
         self.world = world = SimWorld(self, model)
         try:
             with self.scope:
-                await world.open()
+                try:
+                    await world.open()
+                except NoSpace:
+                    self.trace.add(f"{self.name} does not start on a full disk")
+                    await trio.sleep(5)
+                    return
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(world.cache.run)
                     nursery.start_soon(self._keep_offload, world)
                     await drive(world)
                     nursery.cancel_scope.cancel()
                 world.fs.detach()
-                await world.cache.close()
+                try:
+                    await world.cache.close()
+                    self.closed = True
+                except NoSpace:
+                    self.trace.add(f"{self.name} stops on a full disk")
         except BaseException as error:
             if not (self.disk.dead and only_power_cuts(error)):
                 raise

@@ -108,8 +108,8 @@ class Quiet:
                         await vault._fetcher.block(manifest, StripeNo(stripe), Source(ShardNo(number), place), room)
                     except Damaged as error:
                         self._trace.add(f"scrub {segment_text(segment)} {number}: {error}")
-            for location in await self._bad_headers(segment, manifest):
-                vault.damage.report(location, "its header does not verify")
+            if self._missing(segment, manifest):
+                await world.cache.mark_offloaded(await vault.complete(segment))
 
         async def repaired() -> bool:
             assert self._offload.courier is not None
@@ -118,25 +118,21 @@ class Quiet:
 
         await self._until(world, "repaired", repaired)
 
-    async def _bad_headers(self, segment: SegmentId, manifest: Manifest):
-        from qss.offload.damage import DamagedShard
+    def _missing(self, segment: SegmentId, manifest: Manifest) -> list[ShardNo]:
+        """Shards that are whole nowhere."""
+        shards = (ShardNo(number) for number in range(len(manifest.placed)))
+        return [shard for shard in shards if "" not in self._faults_of(segment, manifest, shard).values()]
 
-        bad = []
-        for number, place in enumerate(manifest.placed):
-            if place is not None:
-                fault = self._fault_of(segment, manifest, ShardNo(number), place)
-                if fault:
-                    bad.append(DamagedShard(segment, ShardNo(number), place))
-        return bad
+    def _faults_of(self, segment: SegmentId, manifest: Manifest, shard: ShardNo) -> dict[LocationId, str]:
+        return {place: self._fault_of(segment, manifest, shard, place) for place in self._stores}
 
     async def _census(self, world: SimWorld) -> None:
         """Every shard is whole where it should be, and nothing else is anywhere."""
         manifests = await self._manifests(world)
         for segment, manifest in manifests.items():
-            for number, place in enumerate(manifest.placed):
-                places = [place] if place is not None else list(self._stores)
-                faults = {place: self._fault_of(segment, manifest, ShardNo(number), place) for place in places}
-                assert "" in faults.values(), f"shard {number} of {segment_text(segment)}: {faults}"
+            missing = self._missing(segment, manifest)
+            why = [self._faults_of(segment, manifest, shard) for shard in missing]
+            assert not missing, f"segment {segment_text(segment)} lacks {missing}: {why}"
         rows = set(world.cache._shelf.rows)
         for location, store in self._stores.items():
             known = {self._machine.keys.shard_name(segment, GENERATION, location) for segment in rows}

@@ -123,7 +123,8 @@ class Simulation:
             fates = (IndexFate.NOW, IndexFate.GONE, IndexFate.DAMAGED) if fate is None else tuple(IndexFate)
             machine.boot_again(fate, self.rng.choice(fates))
         else:
-            self.model.covered = len(self.model.states) - 1
+            if machine.closed:
+                self.model.covered = len(self.model.states) - 1
             machine.index._opened.clear()
 
     def _arm(self, machine: Machine) -> None:
