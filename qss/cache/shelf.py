@@ -223,6 +223,15 @@ class Shelf:
         after = with_receipt(row, receipt)
         return None if after == row else after
 
+    def restore_point(
+        self, live: Mapping[SegmentId, int], next_segment: SegmentId, missing_max: int
+    ) -> RestorePoint | None:
+        """What a root may name now."""
+        point = restore_point(self.rows, live, next_segment, missing_max, self.trimmed)
+        if point is not None and point.journals[-1] < self.published:
+            return None  # never back: what the newest root does not need may be deleted
+        return point
+
     def publish(self, point: RestorePoint, get: Callable[[Table, bytes], bytes | None]) -> list[Op]:
         """What changes when a root names this point; nothing when that is known."""
         after = _PUBLISHED.pack(point.journals[-1], point.cut_ns, point.next_segment)
