@@ -35,7 +35,7 @@ from qss.formats.tables import ExtentRow, SegmentRow, SegmentState
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
 from qss.limits import STRIPE_BYTES
-from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
+from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault, StoredSegment
 
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
@@ -317,6 +317,10 @@ class SegmentCache(IndexRows):
     async def sealed_segment(self, segment: SegmentId) -> SealedSegment:
         """Facts of one sealed segment. Raises ObjectMissing if there is none."""
         return sealed_of(segment, self._shelf.row(segment))
+
+    async def stored_segments(self) -> list[StoredSegment]:
+        """Every segment that has a receipt and is not condemned, oldest first."""
+        return self._shelf.stored()
 
     async def mark_offloaded(self, receipt: Receipt) -> None:
         """Durably note the receipt; now retention may free the local copy if it is complete. Idempotent."""

@@ -197,6 +197,11 @@ OFFLOAD: Final[Fields] = {
     "probe_interval": Field("probe_interval_s", duration(0.05)),
     "upload_limit": Field("upload_bytes_per_s", optional(size(1))),
     "download_limit": Field("download_bytes_per_s", optional(size(1))),
+    "repair_grace": Field("repair_grace_s", duration()),
+    "repairs_in_flight": Field("repairs_in_flight", whole(1, 64)),
+    "repair_limit": Field("repair_bytes_per_s", optional(size(1))),
+    "scrub_period": Field("scrub_period_s", optional(duration(1.0))),
+    "scrub_limit": Field("scrub_bytes_per_s", optional(size(1))),
     "max_per_domain": Field("max_per_domain", counts),
 }
 

@@ -52,6 +52,11 @@ class OffloadOptions:
     probe_interval_s: float = 10.0
     upload_bytes_per_s: int | None = None  # at each location; None: no limit
     download_bytes_per_s: int | None = None
+    repair_grace_s: float = 3600.0  # a location down for longer is given up: its shards are rebuilt elsewhere
+    repairs_in_flight: int = 2  # segments; one while new segments wait to be stored
+    repair_bytes_per_s: int | None = None  # of segments being repaired; None: no limit
+    scrub_period_s: float | None = 30 * 86400.0  # every shard is looked at within; None: only when asked
+    scrub_bytes_per_s: int | None = 32 * MIB  # hashed, at all locations together
     max_per_domain: Mapping[str, int] = field(default_factory=dict)  # label → shards that may share one value
 
     def __post_init__(self) -> None:
