@@ -75,7 +75,7 @@ class Courier:
         on_location: Notify | None = None,
     ) -> None:
         """`jitter` returns a number in [0, 1), another one each time."""
-        self._shelf = shelf
+        self.shelf = shelf
         self._vault = vault
         self._roots = roots
         self._jitter = jitter
@@ -146,7 +146,7 @@ class Courier:
 
     async def _start_what_is_due(self, nursery: trio.Nursery) -> None:
         try:
-            self._queue = await self._shelf.unsafe_segments()
+            self._queue = await self.shelf.unsafe_segments()
         except QssError as error:
             self._trouble("shelf", error)
             return
@@ -171,7 +171,7 @@ class Courier:
         what = _what(sealed.id)
         try:
             receipt = await self._store(sealed)  # 1.
-            await self._shelf.mark_offloaded(receipt)  # 2.
+            await self.shelf.mark_offloaded(receipt)  # 2.
             self._note(receipt)
             if self._on_stored is not None:
                 await self._on_stored(receipt)
@@ -187,7 +187,7 @@ class Courier:
 
     async def _store(self, sealed: SealedSegment) -> Receipt:
         try:
-            path: Path | None = await self._shelf.path_of(sealed.id)
+            path: Path | None = await self.shelf.path_of(sealed.id)
         except ObjectMissing:
             path = None  # not cached: what is missing is rebuilt from the other shards
         if path is None:
@@ -243,13 +243,13 @@ class Courier:
         self._wake_publisher = trio.Event()
 
     async def _publish(self) -> None:
-        point = await self._shelf.restore_point()
+        point = await self.shelf.restore_point()
         if point is None or point == self._marked:
             return
         last = self._roots.last
         if last is None or last.point != point:
             await self._roots.publish(point)  # 3.
-        await self._shelf.mark_published(point)  # 4.
+        await self.shelf.mark_published(point)  # 4.
         self._marked = point
 
     async def _disposal_loop(self) -> None:
