@@ -85,6 +85,13 @@ class RestorePoint:
     cut_ns: int  # wall clock of the newest cut included
     next_segment: SegmentId  # no segment from here on existed at the cut
 
+    @property
+    def logs(self) -> dict[SegmentId, SegmentKind]:
+        """The segments to be replayed, in order."""
+        return dict.fromkeys(self.checkpoint, SegmentKind.CHECKPOINT) | dict.fromkeys(
+            self.journals, SegmentKind.JOURNAL
+        )
+
 
 class SegmentShelf(Protocol):
     """The cache, as offload sees it."""

@@ -1,13 +1,13 @@
 """qssctl fsck: which checks run where.
 
-mounted        index: in the mount process, a page of rows at a time (`fsck.index` on its socket)
+mounted        index: in the mount process, a page of rows at a time (`fsck.index` on its socket: qss.app.fsck_methods)
                files, content, locations: in this process, on files that never change and with clients of its own
 not mounted    all here, under the lock that a mount takes; repairs only now
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
@@ -18,16 +18,12 @@ from qss.app.locations import open_nodes
 from qss.app.running import is_locked, state_lock
 from qss.app.snapshots import refuse_recovered
 from qss.app.talk import OnProgress, call_mount
-from qss.cache.store import SegmentCache
 from qss.config import Settings
-from qss.control.messages import Json
-from qss.control.server import Call, Method
 from qss.errors import Refused, Unreachable
 from qss.formats.tables import SegmentRow
 from qss.fsck import remote_repair
-from qss.fsck.check import check_online
 from qss.fsck.findings import Report
-from qss.fsck.offline import Looked, look, look_at_files, plan_repair, repair, segment_rows
+from qss.fsck.offline import Looked, look, look_at_files, plan_repair, repair
 from qss.fsck.remote import Remote, RowsNow, check_remote
 from qss.fsck.segments import SegmentRows, Shelves
 from qss.host import Host
@@ -44,27 +40,6 @@ _PROGRESS_EVERY: Final = 1_000
 
 Tell = Callable[[str, int], None]
 """(stage, looked at in it)."""
-
-
-# -- in the mount process
-
-
-def fsck_methods(cache: SegmentCache) -> Mapping[str, Method]:
-    """What the mount process answers to fsck. Read only."""
-
-    async def index(call: Call) -> Json:
-        async def on_stage(stage: str, count: int) -> None:
-            await call.progress({"stage": stage, "looked_at": count})
-
-        return (await check_online(cache, on_stage)).to_json()
-
-    async def segments(_call: Call) -> Json:
-        return [[segment, row.pack().hex()] for segment, row in segment_rows(cache).items()]
-
-    return {"fsck.index": index, "fsck.segments": segments}
-
-
-# -- in qssctl
 
 
 def check(

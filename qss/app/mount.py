@@ -28,8 +28,8 @@ from typing import Final
 import trio
 
 from qss.app import mountpoint as places
-from qss.app import snapshot_mount
 from qss.app.carriers import RemoteVault
+from qss.app.checkpoint import maker
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
 from qss.app.exits import exit_of, ungrouped
 from qss.app.hooks import UserHooks
@@ -38,14 +38,14 @@ from qss.app.logs import start_logging
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
 from qss.app.running import is_held, pid_file, state_lock
-from qss.app.snapshots import LOCK, folder_of, schedule_of
+from qss.app.snapshots import LOCK, folder_of, schedule_of, sweep
 from qss.app.supervise import Supervisor
 from qss.app.timetable import Timetable
 from qss.cache.store import SegmentCache
 from qss.config import Settings, environment, load, with_options
 from qss.control.client import ControlClient
 from qss.control.server import serve as serve_control
-from qss.errors import QssError
+from qss.errors import NoSpace, QssError
 from qss.fs.filesystem import FileSystem
 from qss.fs.keeping import Keeping
 from qss.fuse.mount import serve
@@ -63,7 +63,9 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
     """Serve the file system until it is unmounted or a signal asks for the end. The caller holds the lock."""
     host = Host()
     vault_client = ControlClient(settings.offload_socket)
-    cache = await SegmentCache.open(settings.cache_dir, host, settings.cache, RemoteVault(vault_client))
+    cache = await SegmentCache.open(
+        settings.cache_dir, host, settings.cache, RemoteVault(vault_client), maker(settings.cache.index_map_bytes)
+    )
     try:
         cache.eviction.set_retention(settings.cache.retention)  # what is configured holds, whatever was set before
         keeping = cache.eviction.guard = Keeping(cache, host.clock)
@@ -98,7 +100,10 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
     finally:
         vault_client.close()
         with trio.CancelScope(shield=True):
-            await cache.close()
+            try:
+                await cache.close()
+            except NoSpace as error:
+                log.warning("the cache is closed without its last seal: %s", error)
 
 
 def _timetable(cache: SegmentCache, settings: Settings, host: Host) -> Timetable:
@@ -181,12 +186,14 @@ def main(arguments: list[str] | None = None) -> int:
         settings = replace(settings, mount=with_options(settings.mount, given.options))
         identity = read_identity(settings.state)
         if identity is not None and identity.snapshot:  # nothing else was recovered here
+            from qss.app import snapshot_mount  # needs a client of the locations, which this process is not
+
             return snapshot_mount.main(arguments)
         start_logging(settings.log, "mount", given.log_file)
         with ExitStack() as held:
             check_key(settings)
             held.enter_context(state_lock(settings.state))
-            snapshot_mount.sweep(settings)
+            sweep(settings)
             places.prepare(given.mountpoint)
             held.enter_context(pid_file(settings.run_dir / "mount.pid"))
             with ungrouped():

@@ -15,7 +15,7 @@ import trio
 from qss.app import mountpoint as places
 from qss.app import wire
 from qss.app.carriers import shelf_methods
-from qss.app.fsck import fsck_methods
+from qss.app.fsck_methods import fsck_methods
 from qss.app.hooks import UserHooks
 from qss.app.identity import read_identity
 from qss.app.retention_methods import limits_of, retention_methods
@@ -122,6 +122,7 @@ def methods(process: MountProcess) -> Mapping[str, Method]:
         "status": lambda _call: _status(process),
         "sync": lambda call: _sync(process, call),
         "cut": lambda _call: _cut(process),
+        "checkpoint": lambda _call: _checkpoint(process),
         **retention_methods(process.cache, process.keeping),
         **fsck_methods(process.cache),
         **snapshot_methods(process.cache, process.settings),
@@ -145,6 +146,11 @@ async def _where(process: MountProcess) -> Json:
 
 async def _cut(process: MountProcess) -> Json:
     return {"journal": await process.cache.cut()}
+
+
+async def _checkpoint(process: MountProcess) -> Json:
+    """Make a checkpoint of the journal now."""
+    return {"segments": list(await process.cache.checkpoint_journal())}
 
 
 async def _sync(process: MountProcess, call: Call) -> Json:

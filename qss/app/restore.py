@@ -22,6 +22,7 @@ from qss.app.identity import Identity, read_identity, write_identity
 from qss.app.locations import open_nodes
 from qss.app.offload import make_roots
 from qss.app.running import state_lock, write_whole
+from qss.cache.segment_log import FOLDERS, log_path
 from qss.cache.store import SegmentCache
 from qss.config import Settings
 from qss.config.write import NewLocation
@@ -29,12 +30,12 @@ from qss.errors import Refused
 from qss.formats.root import Root
 from qss.formats.tables import Table
 from qss.host import Host
-from qss.ids import SegmentId, segment_text
+from qss.ids import SegmentId
 from qss.offload.keys import FsKeys, MasterKey, fs_id_of, read_key_file, write_key_file
 from qss.offload.recovery import Found, Recovery, RecoveryReport
 from qss.offload.roots import RootBook
 from qss.offload.vault import Vault
-from qss.segments import RestorePoint
+from qss.segments import RestorePoint, SegmentKind
 
 _MARK: Final = "recovering"
 
@@ -137,14 +138,18 @@ def begin(settings: Settings) -> None:
 
 async def _bring_back(settings: Settings, keys: FsKeys) -> _Outcome:
     host = Host()
-    journal_dir = settings.cache_dir / "journal"
-    journal_dir.mkdir(mode=0o700, parents=True)
+    for kind in (SegmentKind.JOURNAL, SegmentKind.CHECKPOINT):
+        (settings.cache_dir / FOLDERS[kind]).mkdir(mode=0o700, parents=True)
     segments = inodes = 0
 
+    def path_of(segment: SegmentId, kind: SegmentKind) -> Path:
+        return log_path(settings.cache_dir, kind, segment)
+
     async def rebuild(point: RestorePoint, paths: list[Path]) -> Sequence[SegmentId]:
-        wanted = {journal_dir / f"{segment_text(each)}.log" for each in point.journals}
-        for left_over in set(journal_dir.iterdir()) - wanted:  # of a newer root that could not be brought back whole
-            left_over.unlink()
+        for kind in (SegmentKind.JOURNAL, SegmentKind.CHECKPOINT):
+            folder = settings.cache_dir / FOLDERS[kind]
+            for left_over in set(folder.iterdir()) - set(paths):  # of a newer root that could not be brought back whole
+                left_over.unlink()
         made = await SegmentCache.rebuild(settings.cache_dir, host, settings.cache, paths, point.next_segment)
         return made.unplaced
 
@@ -162,7 +167,7 @@ async def _bring_back(settings: Settings, keys: FsKeys) -> _Outcome:
     async with open_nodes(settings, host) as nodes:
         vault = Vault(nodes, keys, settings.offload, host, settings.offload_dir)
         recovery = Recovery(vault, RootBook(nodes, keys, host))
-        report = await recovery.run(lambda each: journal_dir / f"{segment_text(each)}.log", rebuild, adopt)
+        report = await recovery.run(path_of, rebuild, adopt)
         make_roots(settings, keys, nodes, host).take_over(report.newest)  # 3.
     return _Outcome(report, inodes, segments)
 

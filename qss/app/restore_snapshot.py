@@ -26,9 +26,10 @@ from qss.app.identity import Identity
 from qss.app.locations import open_nodes
 from qss.app.restore import begin, finish
 from qss.app.running import state_lock
-from qss.app.snapshot_view import lay_out, log_path
-from qss.cache.frozen import replayed
+from qss.app.snapshot_view import lay_out, logs_of
+from qss.cache.frozen import build_index, open_index
 from qss.cache.pins import point_of
+from qss.cache.segment_log import FOLDERS, log_path
 from qss.config import Settings
 from qss.errors import QssError, Refused
 from qss.formats.root import Root
@@ -39,7 +40,7 @@ from qss.offload.keys import FsKeys, MasterKey, fs_id_of
 from qss.offload.recovery import Recovery, RecoveryReport
 from qss.offload.roots import RootBook
 from qss.offload.vault import Vault
-from qss.segments import RestorePoint
+from qss.segments import RestorePoint, SegmentKind
 
 SCRATCH: Final = "newest"
 FINDS_AT_ONCE: Final = 16
@@ -98,15 +99,18 @@ async def _list(settings: Settings, keys: FsKeys, folder: Path) -> _Known:
 
 async def _newest(settings: Settings, recovery: Recovery, host: Host, scratch: Path) -> _Known:
     """Bring the logs of the newest root to `scratch`, and read them."""
-    journals = scratch / "journal"
-    journals.mkdir(mode=0o700, parents=True)
+    kinds = (SegmentKind.JOURNAL, SegmentKind.CHECKPOINT)
+    for kind in kinds:
+        (scratch / FOLDERS[kind]).mkdir(mode=0o700, parents=True)
     rows: dict[str, SnapshotRow] = {}
     points: dict[str, RestorePoint] = {}
 
     async def read(point: RestorePoint, paths: list[Path]) -> list[SegmentId]:
-        for left_over in set(journals.iterdir()) - set(paths):  # of a newer root that could not be brought back whole
+        found = {path for kind in kinds for path in (scratch / FOLDERS[kind]).iterdir()}
+        for left_over in found - set(paths):  # of a newer root that could not be brought back whole
             left_over.unlink()
-        index = await trio.to_thread.run_sync(replayed, scratch, host, settings.cache.index_map_bytes, point)
+        await trio.to_thread.run_sync(build_index, scratch, host, settings.cache.index_map_bytes, point)
+        index = open_index(scratch, settings.cache.index_map_bytes)
         try:
             rows.update({key.decode(): SnapshotRow.unpack(value) for key, value in index.scan(Table.SNAPSHOTS, b"")})
             segments = {
@@ -120,15 +124,15 @@ async def _newest(settings: Settings, recovery: Recovery, host: Host, scratch: P
     async def adopt(_found: object) -> None:
         return
 
-    report = await recovery.run(lambda segment: log_path(journals, segment), read, adopt)
+    report = await recovery.run(lambda segment, kind: log_path(scratch, kind, segment), read, adopt)
     return _Known(report, rows, points)
 
 
 async def _bring_back(settings: Settings, keys: FsKeys, name: str) -> tuple[dict[str, Any], SnapshotRow]:
     host, scratch = Host(), settings.state / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
-    journals = settings.cache_dir / "journal"
-    journals.mkdir(mode=0o700, parents=True)
+    for kind in (SegmentKind.JOURNAL, SegmentKind.CHECKPOINT):
+        (settings.cache_dir / FOLDERS[kind]).mkdir(mode=0o700, parents=True)
     try:
         async with open_nodes(settings, host) as nodes:
             vault = reading_vault(settings, keys, nodes, host, settings.offload_dir)
@@ -139,14 +143,14 @@ async def _bring_back(settings: Settings, keys: FsKeys, name: str) -> tuple[dict
                 others = ", ".join(sorted(known.rows)) or "none"
                 raise Refused(f"the newest root knows no snapshot {name}; those it knows: {others}")
             point = known.points[name]
-            for segment in point.journals:
+            kept, view = logs_of(point, settings.cache_dir), logs_of(point, scratch / "view")
+            for segment, path in logs_of(point, scratch).items():
                 with suppress(FileNotFoundError):
-                    log_path(scratch / "journal", segment).rename(log_path(journals, segment))
+                    path.rename(kept[segment])
             index = await lay_out(settings, host, point, scratch / "view", recovery.fetch_segment)
             try:
-                for segment in point.journals:  # those that were fetched only now
-                    with suppress(FileExistsError):
-                        log_path(journals, segment).hardlink_to(log_path(scratch / "view" / "journal", segment))
+                for segment, path in view.items():  # those that were fetched only now
+                    path.rename(kept[segment])
                 files, segments = index.count(Table.INODES), sorted(index.live_all())
             finally:
                 index.close()

@@ -15,11 +15,10 @@ import argparse
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -32,16 +31,16 @@ from qss.app.exits import exit_of, ungrouped
 from qss.app.identity import check_key, read_identity
 from qss.app.logs import start_logging
 from qss.app.mount_choices import mount_options
-from qss.app.running import lock_file, state_lock, write_whole
+from qss.app.running import state_lock, write_whole
 from qss.app.snapshot_view import lay_out, patient
-from qss.app.snapshots import FOLDER, LOCK, MOUNTED, SOCKET, Cut, MountedSnapshot, find, folder_of
+from qss.app.snapshots import MOUNTED, SOCKET, Cut, MountedSnapshot, find, folder_of, scratch_of
 from qss.app.supervise import Supervisor
 from qss.cache.frozen import FrozenCache
 from qss.config import Settings, environment, load, with_options
 from qss.control.messages import Json
 from qss.control.server import Call, Calls, Method
 from qss.control.server import serve as serve_control
-from qss.errors import QssError, Refused
+from qss.errors import QssError
 from qss.fs.filesystem import FileSystem, FsOptions
 from qss.fuse.mount import serve
 from qss.host import Host
@@ -74,8 +73,8 @@ async def run(place: Place, readiness: Readiness, log_file: Path | None) -> None
     async with trio.open_nursery() as nursery:
         await nursery.start(supervisor.run)
         index = await lay_out(settings, host, place.cut.point, folder / "view", patient(fetcher.fetch_segment))
-        lent, deadline_s = settings.cache_dir / "data", settings.cache.fetch_deadline_s
-        cache = FrozenCache(host, folder / "view", index, lent, fetcher, fetcher, deadline_s)
+        deadline_s = settings.cache.fetch_deadline_s
+        cache = FrozenCache(host, folder / "view", index, settings.cache_dir, fetcher, fetcher, deadline_s)
         try:
             nursery.start_soon(cache.run)
             await nursery.start(serve_control, place.socket, _methods(place), place.calls)
@@ -143,30 +142,6 @@ def _methods(place: Place) -> Mapping[str, Method]:
     return {"where": where, "status": status, "unmount": unmount}
 
 
-@contextmanager
-def _scratch(folder: Path, name: str) -> Iterator[None]:
-    """The directory, ours alone and empty but for its lock; removed at the end. Raises Refused when it is in use."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with lock_file(folder / LOCK, f"the snapshot {name} is mounted already"):
-        if not (folder / LOCK).exists():  # whoever had it removed it this moment
-            raise Refused(f"the snapshot {name} is just being unmounted: try again")
-        for left in folder.iterdir():
-            if left.name != LOCK:
-                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-        try:
-            yield
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def sweep(settings: Settings) -> None:
-    """Remove what killed processes have left."""
-    parent = settings.state / FOLDER
-    for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
-        with suppress(Refused), _scratch(folder, folder.name):
-            log.info("%s was left by a process that is gone", folder)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The exit code; errors before the mount is ready go to whoever started us, or to standard error."""
     parser = argparse.ArgumentParser(prog="qss-snapshot-mount")
@@ -192,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
                 held.enter_context(state_lock(settings.state))
             cut = find(settings, given.name)
             folder = folder_of(settings, cut.number)
-            held.enter_context(_scratch(folder, cut.name))
+            held.enter_context(scratch_of(folder, cut.name))
             mountpoint.prepare(given.mountpoint)
             socket = settings.mount_socket if recovered else folder / SOCKET
             with ungrouped():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +15,7 @@ import trio
 
 from qss.app import wire
 from qss.app.identity import check_key, read_identity
-from qss.app.running import is_held, is_locked, state_lock
+from qss.app.running import is_held, is_locked, lock_file, state_lock
 from qss.app.talk import call_mount
 from qss.cache.schedule import OFF, Schedule
 from qss.cache.snapshots import SnapshotFacts
@@ -31,6 +34,8 @@ FOLDER: Final = "snapshots"
 LOCK: Final = "lock"
 SOCKET: Final = "mount.sock"
 MOUNTED: Final = "mount.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,30 @@ def refuse_if_mounted(settings: Settings, number: int) -> None:
         found = mounted_in(folder)
         where = f" on {found.mountpoint}" if found else ""
         raise Refused(f"the snapshot is mounted{where}: unmount it first")
+
+
+@contextmanager
+def scratch_of(folder: Path, name: str) -> Iterator[None]:
+    """The directory, ours alone and empty but for its lock; removed at the end. Raises Refused when it is in use."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with lock_file(folder / LOCK, f"the snapshot {name} is mounted already"):
+        if not (folder / LOCK).exists():  # whoever had it removed it this moment
+            raise Refused(f"the snapshot {name} is just being unmounted: try again")
+        for left in folder.iterdir():
+            if left.name != LOCK:
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(settings: Settings) -> None:
+    """Remove what killed processes have left."""
+    parent = settings.state / FOLDER
+    for folder in sorted(parent.iterdir()) if parent.is_dir() else ():
+        with suppress(Refused), scratch_of(folder, folder.name):
+            log.info("%s was left by a process that is gone", folder)
 
 
 # -- answers

@@ -106,9 +106,10 @@ class Admission:
     def check_names(self) -> None:
         """Something is about to be made that takes a little space for good. Raises NoSpace when only the reserve is
         left in which things are deleted."""
-        if trio.current_time() - self._sampled_s >= SAMPLE_EVERY_S:
-            self._sample()
-        if self._left < self._limits.names - self._limits.hard:
+        least = self._limits.names - self._limits.hard
+        if self._left < least or trio.current_time() - self._sampled_s >= SAMPLE_EVERY_S:
+            self._sample()  # nobody is refused for what was so a moment ago
+        if self._left < least:
             raise NoSpace("the cache disk is at its limit: only deleting goes on")
 
     async def admit(self, count: int) -> None:

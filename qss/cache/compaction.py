@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, Protocol
 import trio
 
 from qss.cache.change import Change
-from qss.errors import CorruptData, FsError, QssError
+from qss.errors import CorruptData, FsError, NoSpace, QssError
 from qss.formats.record import (
     PADDING_MAGIC,
     RECORD_HEAD_BYTES,
@@ -44,6 +44,8 @@ LOOK_S: Final = 1.0
 BUSY_S: Final = 0.25
 REFUSED_S: Final = 300.0
 """A victim that could not be emptied is left alone for this long."""
+NO_ROOM_S: Final = 5.0
+"""The same where only room was missing: what is deleted meanwhile makes it."""
 TRIES_MAX: Final = 3
 """Of one batch, all of it in one stripe: a miss, and one for damage found here."""
 LATE_S: Final = 0.003
@@ -223,7 +225,8 @@ class Compactor:
         except (QssError, OSError) as error:
             if not (isinstance(error, CorruptData) and self._segments.distrust(victim.segment)):
                 _log.warning("segment %s is not compacted now: %s", segment_text(victim.segment), error)
-                self._refused[victim.segment] = trio.current_time() + REFUSED_S
+                pause_s = NO_ROOM_S if isinstance(error, NoSpace) else REFUSED_S
+                self._refused[victim.segment] = trio.current_time() + pause_s
         return True
 
     def _candidates(self) -> list[Candidate]:

@@ -19,7 +19,6 @@ from qss.errors import CorruptData, Damaged, FsError
 from qss.formats.journal import Op
 from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
 from qss.host import Host
-from qss.segments import SegmentKind
 
 _T = TypeVar("_T")
 _FAILED: Final = "an earlier sync of the cache failed"
@@ -61,7 +60,8 @@ class Durability:
             self._answered = covers
 
     def _unsynced(self) -> list[LogFile]:
-        return self._ledger.data.unsynced() + self._ledger.journal.unsynced()
+        ledger = self._ledger
+        return ledger.data.unsynced() + ledger.journal.unsynced() + ledger.checkpoints.unsynced()
 
     async def _sync(self, files: list[LogFile]) -> None:
         """Holding the lock."""
@@ -101,20 +101,19 @@ class Durability:
 
         Crash after 1 or 2: they are given their rows at the next start. After 3: nothing is left to do.
         """
-        data, journal = self._ledger.data, self._ledger.journal
-        if not data.closing and not journal.closing:
+        if not self._ledger.closing:
             return
         async with self._sync_lock:
             if self._failed:
                 raise FsError(errno.EIO, _FAILED)
-            files = data.closing + journal.closing
+            files = self._ledger.closing
             await self._sync([file for file in files if not file.durable])  # 1. their bytes are safe here
             rows = [(file, self._row(file)) for file in files]
             ops = [Op(Table.SEGMENTS, u64_key(file.segment), None, row.pack()) for file, row in rows]
             if ops:
                 self._ledger.write(ops)  # 2. from here on they are sealed
             for file, _ in rows:
-                (data if file.kind is SegmentKind.DATA else journal).settled(file)
+                self._ledger.log_of(file.kind).settled(file)
             with trio.CancelScope(shield=True):
                 await self._sync(self._unsynced())  # 3. for good
             for file, row in rows:

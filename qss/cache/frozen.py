@@ -17,18 +17,19 @@ from typing import Final, Protocol
 import trio
 
 from qss.cache.access import WHOLE
+from qss.cache.applied import NOTHING_APPLIED
 from qss.cache.change import Change
 from qss.cache.index import Index
 from qss.cache.read_cache import ReadCache
-from qss.cache.recovery import NOTHING_APPLIED, replay_into
+from qss.cache.recovery import INDEX_DIR, load_newest, replay_into
 from qss.cache.scan import file_length
-from qss.cache.segment_log import LOG_SUFFIX
+from qss.cache.segment_log import FOLDERS, log_path
 from qss.errors import Damaged, FsError, QssError, Retryable, TooFewShards
 from qss.formats.tables import ExtentRow, SegmentRow, Table, u64_key
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
 from qss.limits import GIB, STRIPE_BYTES
-from qss.segments import RestorePoint, SegmentVault
+from qss.segments import RestorePoint, SegmentKind, SegmentVault
 
 STRIPES_BYTES_MAX: Final = 1 * GIB
 """Fetched stripes kept; the longest unused go first."""
@@ -52,26 +53,32 @@ class FrozenFacts:
     disk_free_bytes: int = 0
 
 
-def replayed(root: Path, host: Host, map_bytes: int, point: RestorePoint) -> Index:
-    """The index of a restore point whose logs lie in `root`, in a new file there. Blocks.
+def build_index(root: Path, host: Host, map_bytes: int, point: RestorePoint) -> None:
+    """Make the index of a restore point whose logs lie in `root`, in a new file there. Blocks; in any thread.
 
     Raises Damaged when they are not all there or do not verify to their ends.
     """
     if not point.journals:
         raise Damaged("a restore point without a journal")
-    for folder in ("data", "journal", "index", "stripes"):
+    for folder in (*FOLDERS.values(), INDEX_DIR, "stripes"):
         host.disk.makedirs(root / folder)
-    index = Index(root / "index", map_bytes)
+    index = open_index(root, map_bytes)
     try:
-        reached = replay_into(index, root, host, NOTHING_APPLIED, same_boot=True, data_elsewhere=True)
-        last = root / "journal" / (segment_text(point.journals[-1]) + LOG_SUFFIX)
+        applied = load_newest(index, root, host.disk)
+        if point.checkpoint and applied == NOTHING_APPLIED:
+            raise Damaged("a checkpoint does not verify")
+        reached = replay_into(index, root, host, applied, same_boot=True, data_elsewhere=True)
+        last = log_path(root, SegmentKind.JOURNAL, point.journals[-1])
         if (reached.journal, reached.position) != (point.journals[-1], file_length(host.disk, last)):
             raise Damaged(f"journal segment {segment_text(reached.journal)} does not verify to its end")
-        index.checkpoint(reached.pack())  # out of this process's memory
-    except BaseException:
+        index.checkpoint(reached.pack())
+    finally:
         index.close()
-        raise
-    return index
+
+
+def open_index(root: Path, map_bytes: int) -> Index:
+    """What `build_index` made. To be closed by the thread that opened it."""
+    return Index(root / INDEX_DIR, map_bytes)
 
 
 class FrozenCache:
@@ -80,7 +87,7 @@ class FrozenCache:
     def __init__(
         self, host: Host, root: Path, index: Index, lent: Path, vault: SegmentVault, lengths: Lengths, deadline_s: float
     ) -> None:
-        """`root`: where `replayed` made the index; `lent`: the data directory of a live cache, there or not."""
+        """`root`: where `build_index` made it; `lent`: the directory of a live cache, there or not."""
         self._host = host
         self._root = root
         self._index = index
@@ -90,7 +97,7 @@ class FrozenCache:
         self._stripes: dict[SegmentId, int] = {}  # of each segment whose length is known
         now = trio.current_time()
         for segment in sorted(index.live_all()):
-            path = lent / (segment_text(segment) + LOG_SUFFIX)
+            path = log_path(lent, SegmentKind.DATA, segment)
             if host.disk.exists(path):
                 length = file_length(host.disk, path)
                 self._reads.add_segment(segment, path, length, now)

@@ -10,15 +10,17 @@ LIVE (bytes of files that point into each segment) is not journaled: it follows 
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self, cast
 
 import lmdb
 
-from qss.errors import Damaged, NoSpace
-from qss.formats.journal import Op
+from qss.errors import CorruptData, Damaged, NoSpace
+from qss.formats.journal import Op, PackedOp
 from qss.formats.tables import Table, u64_key, u64_of_key
 from qss.ids import SegmentId
 
@@ -26,29 +28,41 @@ _LIVE: Final = struct.Struct("<Q")
 _EXTENT_PART: Final = struct.Struct("<Q12xI")  # ExtentRow: segment … length
 _EXTENTS: Final = Table.EXTENTS
 _APPLIED: Final = b"index.applied"  # in META, the one row that is not journaled
+READERS_MAX: Final = 16
+"""Read transactions at one time, in all processes together."""
 
 
 class Index:
-    """Named databases, one for each Table. Keys and values are bytes; iterators die with the next checkpoint."""
+    """Named databases, one for each Table. Keys and values are bytes; iterators die with the next checkpoint.
+
+    LMDB's lock file is for readers in other processes (`Committed`): pages they look at are not used again meanwhile.
+    It also has the mutex of the writer, which belongs to the thread that took it: opened, written and closed on one.
+    """
 
     def __init__(self, path: Path, map_bytes: int) -> None:
         """Open or create. Raises Damaged when LMDB cannot read what is there."""
+        self._thread = threading.get_ident()
+        _close_abandoned(self._thread)
         try:
             self._env = lmdb.open(
                 str(path), map_size=map_bytes, max_dbs=len(Table), mode=0o600, sync=False, metasync=False,
-                lock=False, writemap=False, readahead=True, meminit=False,
+                lock=True, max_readers=READERS_MAX, writemap=False, readahead=True, meminit=False,
             )  # fmt: skip
+            self._env.reader_check()  # of processes that are no more
             self._dbs = [self._env.open_db(table.name.encode()) for table in Table]
             self._txn = self._env.begin(write=True)
-            self._live: dict[SegmentId, int] = {
-                SegmentId(u64_of_key(key)): _LIVE.unpack(value)[0] for key, value in self.scan(Table.LIVE, b"")
-            }
+            self._read_live()
         except (lmdb.Error, struct.error) as error:
             raise Damaged(f"the index cannot be opened: {error}") from error
+        self.changes = 0  # rows changed since the last checkpoint
+
+    def _read_live(self) -> None:
+        self._live: dict[SegmentId, int] = {
+            SegmentId(u64_of_key(key)): _LIVE.unpack(value)[0] for key, value in self.scan(Table.LIVE, b"")
+        }
         self._live_changed: set[SegmentId] = set()
         self.live_total = sum(self._live.values())
         """Bytes of files that point into any segment."""
-        self.changes = 0  # rows changed since the last checkpoint
         self.broken = False  # LMDB has failed: it must be built anew
 
     # -- rows
@@ -121,6 +135,41 @@ class Index:
         except lmdb.Error as error:
             raise Damaged(f"the index cannot be written: {error}") from error
 
+    def replay(self, ops: Iterable[PackedOp]) -> None:
+        """As `apply`, of changes as they stand in the journal. Raises CorruptData for one that does not fit its row."""
+        txn, delete, dbs = self._txn, b"", self._dbs
+        try:
+            for op in ops:
+                table, key = op.table, op.key
+                before = txn.get(key, None, dbs[table]) if op.is_patch or table is Table.EXTENTS else None
+                after = op.after(before)
+                if table is Table.EXTENTS:
+                    self._count(before, after)
+                if after is None:
+                    txn.delete(key, delete, dbs[table])
+                else:
+                    txn.put(key, after, True, True, False, dbs[table])
+                self.changes += 1
+        except lmdb.Error as error:
+            raise Damaged(f"the index cannot be written: {error}") from error
+
+    def load(self, table: Table, rows: list[tuple[bytes, bytes]]) -> None:
+        """Add rows of a checkpoint behind all there are of this table, in key order.
+
+        Raises CorruptData when they are not in order, Damaged when LMDB fails.
+        """
+        try:
+            with self._txn.cursor(self._dbs[table]) as cursor:
+                cursor.putmulti(rows, append=True)
+            if table is Table.EXTENTS:
+                for _, value in rows:
+                    self._count(None, value)
+        except (lmdb.KeyExistsError, lmdb.BadValsizeError, struct.error) as error:
+            raise CorruptData("rows of a checkpoint are not in order") from error
+        except lmdb.Error as error:
+            raise Damaged(f"the index cannot be written: {error}") from error
+        self.changes += len(rows)
+
     def live_bytes(self, segment: SegmentId) -> int:
         """Bytes of files that point into this segment."""
         return self._live.get(segment, 0)
@@ -147,6 +196,10 @@ class Index:
             changed.add(segment)
 
     # -- durability
+
+    def committed(self) -> Committed:
+        """What the last `checkpoint` has left, as it stays while others go on."""
+        return Committed(self._env.begin(), self._dbs)
 
     @property
     def applied(self) -> bytes | None:
@@ -185,7 +238,77 @@ class Index:
         except lmdb.Error as error:
             raise Damaged(f"the index cannot be synced: {error}") from error
 
+    def forget(self) -> None:
+        """Take back everything since the last `checkpoint`."""
+        self._txn.abort()
+        self._txn = self._env.begin(write=True)
+        self._read_live()
+        self.changes = 0
+
     def close(self) -> None:
         """Close without committing."""
         self._txn.abort()
         self._env.close()
+        self._thread = 0
+
+    def __del__(self) -> None:
+        """Without `close`, after an error or in a test: another thread that happens to collect the garbage must not
+        free a mutex that ours holds (glibc's list of robust mutexes would be damaged)."""
+        if self._thread not in (0, threading.get_ident()) and hasattr(self, "_txn"):
+            _abandoned.append((self._thread, self._txn, self._env))
+
+
+_abandoned: list[tuple[int, lmdb.Transaction, lmdb.Environment]] = []
+
+
+def _close_abandoned(thread: int) -> None:
+    for entry in [each for each in _abandoned if each[0] == thread]:
+        _abandoned.remove(entry)
+        _, txn, env = entry
+        txn.abort()
+        env.close()
+
+
+class Committed:
+    """One committed state of the index, in a read transaction: it keeps its pages from being used again, so close it
+    soon."""
+
+    def __init__(self, txn: lmdb.Transaction, dbs: list[lmdb._Database]) -> None:
+        """Use `Index.committed`, or `opened` in another process."""
+        self._txn = txn
+        self._dbs = dbs
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, path: Path, map_bytes: int) -> Iterator[Self]:
+        """Beside the process that writes it. Raises Damaged when LMDB cannot read what is there."""
+        try:
+            env = lmdb.open(
+                str(path), map_size=map_bytes, max_dbs=len(Table), readonly=True, create=False, max_readers=READERS_MAX
+            )
+        except lmdb.Error as error:
+            raise Damaged(f"the index cannot be opened: {error}") from error
+        try:
+            with env.begin() as txn:
+                yield cls(txn, [env.open_db(table.name.encode(), txn, create=False) for table in Table])
+        finally:
+            env.close()
+
+    @property
+    def applied(self) -> bytes | None:
+        """The mark of that `checkpoint`."""
+        found = self._txn.get(_APPLIED, db=self._dbs[Table.META])
+        return None if found is None else bytes(found)
+
+    def rows(self, table: Table) -> Iterator[tuple[bytes, bytes]]:
+        """All journaled rows of a table, in key order."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            if table is not Table.META:
+                yield from cast("Iterator[tuple[bytes, bytes]]", cursor)
+                return
+            for key, value in cast("Iterator[tuple[bytes, bytes]]", cursor):
+                if key != _APPLIED:
+                    yield key, value
+
+    def close(self) -> None:
+        self._txn.abort()

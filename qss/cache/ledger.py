@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from qss.cache.applied import Applied
 from qss.cache.index import Index
-from qss.cache.recovery import Applied
-from qss.cache.segment_log import SegmentLog
+from qss.cache.segment_log import LogFile, SegmentLog
 from qss.errors import Damaged
 from qss.formats.journal import Op, encode_batch
+from qss.segments import SegmentKind
 
 
 class Observer(Protocol):
@@ -21,13 +22,26 @@ class Observer(Protocol):
 class Ledger:
     """Sole writer of journal and index."""
 
-    def __init__(self, index: Index, data: SegmentLog, journal: SegmentLog, reopen: Callable[[], Index]) -> None:
-        """`reopen` gives a fresh index brought up to the journal's end, should LMDB lose its transaction."""
+    def __init__(
+        self, index: Index, data: SegmentLog, journal: SegmentLog, checkpoints: SegmentLog, reopen: Callable[[], Index]
+    ) -> None:
+        """`checkpoints`: a log that is never open; its segments come whole.
+
+        `reopen` gives a fresh index brought up to the journal's end, should LMDB lose its transaction."""
         self.index = index
         self.data = data
         self.journal = journal
+        self.checkpoints = checkpoints
         self._reopen = reopen
         self.observers: list[Observer] = []
+
+    def log_of(self, kind: SegmentKind) -> SegmentLog:
+        return {SegmentKind.DATA: self.data, SegmentKind.JOURNAL: self.journal}.get(kind, self.checkpoints)
+
+    @property
+    def closing(self) -> list[LogFile]:
+        """Segments that are complete and have no row yet."""
+        return self.data.closing + self.journal.closing + self.checkpoints.closing
 
     def write(self, ops: Sequence[Op]) -> None:
         """Append one batch to the journal, then apply it. Raises NoSpace and OSError; then nothing has changed."""

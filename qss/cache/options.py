@@ -45,6 +45,7 @@ class CacheOptions:
     seal_bytes: int = 1 * GIB  # and after so much content, so that no more than this lies behind the newest root
     checkpoint_every_s: float = 5.0
     checkpoint_changes_max: int = 50_000  # rows changed, whichever comes first
+    trim_after_bytes: int = 32 * MIB  # of journal behind the last journal checkpoint, and as many as that one is large
     index_map_bytes: int = 64 * GIB  # address space, not memory
     fetch_deadline_s: float = 60.0  # a read miss gets EIO after this long
     safe_missing_max: int = 0  # shards that may still be missing when a root names a segment

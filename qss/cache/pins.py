@@ -27,7 +27,13 @@ class Pins:
         rows = sorted(snapshots, key=lambda row: row.number)  # and so by next_segment: both only grow
         self._numbers = [row.number for row in rows]
         self._nexts = [row.next_segment for row in rows]
-        self.logs = [(row.checkpoint, row.journal_first, row.journal_last) for row in rows]
+        self._parts = {part for row in rows for part in row.checkpoint}
+        self._journals: list[tuple[SegmentId, SegmentId]] = []  # first and last, apart from each other
+        for first, last in sorted((row.journal_first, row.journal_last) for row in rows):
+            if self._journals and first <= self._journals[-1][1]:
+                self._journals[-1] = (self._journals[-1][0], max(last, self._journals[-1][1]))
+            else:
+                self._journals.append((first, last))
 
     def holders(self, segment: SegmentId, death: int | None) -> list[int]:
         """Numbers of the snapshots that need a data segment, oldest first."""
@@ -40,9 +46,12 @@ class Pins:
         first = bisect_right(self._nexts, segment)
         return first < (len(self._numbers) if death is None else bisect_right(self._numbers, death))
 
-    def holds_log(self, segment: SegmentId) -> bool:
+    def holds_log(self, segment: SegmentId, kind: SegmentKind) -> bool:
         """Whether any snapshot needs a journal, or a part of a checkpoint."""
-        return any(first <= segment <= last or segment in parts for parts, first, last in self.logs)
+        if kind is SegmentKind.CHECKPOINT:
+            return segment in self._parts
+        place = bisect_right(self._journals, segment, key=lambda ends: ends[0])
+        return place > 0 and segment <= self._journals[place - 1][1]
 
 
 def held_alone(rows: Rows, deaths: Deaths, pins: Pins) -> dict[int, int]:
@@ -95,8 +104,10 @@ def missing(snapshots: Iterable[SnapshotRow], rows: Rows, deaths: Deaths) -> lis
         for segment, row in rows.items():
             if row.state is not SegmentState.CONDEMNED:
                 continue
-            if row.kind is not SegmentKind.DATA:
-                needed = segment in snapshot.checkpoint or snapshot.journal_first <= segment <= snapshot.journal_last
+            if row.kind is SegmentKind.CHECKPOINT:
+                needed = segment in snapshot.checkpoint
+            elif row.kind is SegmentKind.JOURNAL:
+                needed = snapshot.journal_first <= segment <= snapshot.journal_last
             elif segment >= snapshot.next_segment:
                 needed = False
             elif segment in deaths:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final, TypedDict
 
@@ -147,8 +147,18 @@ class ReadCache:
         self._handles.clear()
         self._dropped.clear()
 
-    def find_stripes(self, used_s: Callable[[Path], float]) -> None:
-        """At start: take up the stripes that are here and remove what a fetch left half done."""
+    def take_up(self, segments: Iterable[tuple[SegmentId, Path, int]], wall_ns: int) -> None:
+        """At start: the segments that are here (number, file, bytes), and stripes; what a fetch left half done goes."""
+        now = trio.current_time()
+
+        def used_s(path: Path) -> float:
+            return now - max(wall_ns - self._disk.mtime_ns(path), 0) / 1e9
+
+        for segment, path, length in segments:
+            self.add_segment(segment, path, length, used_s(path))
+        self._find_stripes(used_s)
+
+    def _find_stripes(self, used_s: Callable[[Path], float]) -> None:
         for name in self._disk.listdir(self._stripes_path):
             path = self._stripes_path / name
             segment, _, stripe = name.removesuffix(STRIPE_SUFFIX).partition("-")

@@ -4,8 +4,8 @@
                             (its file is looked at nevertheless: qss.cache.index_file)
     another boot            LMDB is trusted only if its last transaction is the one noted as synced (the logs were
                             synced before it was noted); log tails are verified frame by frame and record by record
-    LMDB missing, damaged,  the index is rebuilt by replaying every journal from the first
-    or not to be trusted
+    LMDB missing, damaged,  the index is rebuilt from the newest checkpoint that is whole and the journals behind it;
+    or not to be trusted    without one, from every journal
 
 A sync that failed in this boot: the index is rebuilt and what had no row is written anew (qss.cache.failed_sync).
 
@@ -16,58 +16,33 @@ lies behind is cut off: it was never covered by an fsync. docs/crash-points.md g
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from qss.cache.applied import NOTHING_APPLIED, Applied
+from qss.cache.checkpoint_files import NEW_DIR, Checkpoint, checkpoints_in, clear_new, load
 from qss.cache.failed_sync import has_note, write_anew
 from qss.cache.index import Index
 from qss.cache.index_file import DATA_FILE, digest_of, last_txnid, verify_tree
 from qss.cache.marker import Marker, read_marker
 from qss.cache.scan import any_op, file_length, frames_of, header_of, segments_in, verified_length
-from qss.cache.segment_log import LogFile, Numbers, SegmentLog
+from qss.cache.segment_log import FOLDERS, LogFile, Numbers, SegmentLog, log_path
 from qss.cache.shelf import is_quiet
 from qss.errors import CorruptData, Damaged
-from qss.formats.journal import Batch, Op, PackedOp, ops_of
-from qss.formats.record import SEGMENT_HEADER_BYTES
+from qss.formats.journal import Batch, ops_of
+from qss.formats.record import SEGMENT_HEADER_BYTES, SegmentHeader
 from qss.formats.tables import Table, u64_key, u64_of_key
-from qss.host import Host
+from qss.host import Disk, Host
 from qss.ids import SEGMENT_ID_NONE, SegmentId
 from qss.segments import SegmentKind
 
 INDEX_DIR: Final = "index"
 STARTS_MAX: Final = 3
 """Starts that came to nothing, one after the other: whatever it is, it is not tried a fourth time with this index."""
-_APPLIED: Final = struct.Struct("<QIIQIQ")
 _WHOLE_SEGMENT: Final = 2**32
 _NO_SEGMENT: Final = (SEGMENT_ID_NONE, 0)
-
-
-class Applied(NamedTuple):
-    """How far the index has come: everything in the journal up to here is in it."""
-
-    journal: SegmentId  # 0: nothing yet
-    position: int  # end of the last frame applied
-    frames: int  # up to there in that segment
-    data_segment: SegmentId  # the data log reached to here then
-    data_bytes: int
-    next_segment: SegmentId
-
-    def pack(self) -> bytes:
-        return _APPLIED.pack(*self)
-
-    @classmethod
-    def unpack(cls, untrusted: bytes) -> Applied:
-        """Raises CorruptData."""
-        try:
-            return cls(*_APPLIED.unpack(untrusted))
-        except struct.error as error:
-            raise CorruptData("the mark of the index has the wrong length") from error
-
-
-NOTHING_APPLIED: Final = Applied(SEGMENT_ID_NONE, 0, 0, SEGMENT_ID_NONE, 0, SegmentId(1))
 
 
 class Frame(NamedTuple):
@@ -85,9 +60,10 @@ class Recovered:
     index: Index
     data: SegmentLog
     journal: SegmentLog
+    checkpoints: SegmentLog
     numbers: Numbers
     replayed: int = 0  # batches
-    rebuilt: bool = False  # the index was not trusted, or not there
+    rebuilt: bool = False  # the index was not trusted, or not there: made from checkpoint and journals
     cut_bytes: int = 0  # taken off the tails
     unsealed: bool = False  # a kill has left changes in the open journal: they are in no root yet
     local: dict[SegmentKind, dict[SegmentId, int]] = field(default_factory=dict)  # every log file here → its length
@@ -112,28 +88,39 @@ def recover(root: Path, host: Host, map_bytes: int, *, data_elsewhere: bool = Fa
     marker = read_marker(host, root)
     same_boot = marker is not None and marker.boot_id == host.clock.boot_id()
     numbers = Numbers(SegmentId(1))
-    data = SegmentLog(host.disk, root / "data", SegmentKind.DATA, numbers)
-    journal = SegmentLog(host.disk, root / "journal", SegmentKind.JOURNAL, numbers)
+    data, journal, checkpoints = (
+        SegmentLog(host.disk, root / FOLDERS[kind], kind, numbers)
+        for kind in (SegmentKind.DATA, SegmentKind.JOURNAL, SegmentKind.CHECKPOINT)
+    )
     _make_directories(root, host, marker)
     if has_note(host, root):
         drop_index(root, host)
-    index, applied = _open_index(root, host, map_bytes, marker, same_boot)
+    index, applied, rebuilt = _open_index(root, host, map_bytes, marker, same_boot)
     try:
-        return _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker).run(applied)
+        recovery = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker)
+        recovered = recovery.run(applied, checkpoints)
     except BaseException as error:
         index.close()
-        if applied == NOTHING_APPLIED or not isinstance(error, CorruptData):
+        if rebuilt or not isinstance(error, CorruptData):
             raise
-    # The index did not fit the journal after all: start again from the journal alone.
-    drop_index(root, host)
-    index = Index(root / INDEX_DIR, map_bytes)
-    return _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker).run(NOTHING_APPLIED)
+        # The index did not fit the journal after all: start again from the logs alone.
+        index, applied = _rebuilt_index(root, host, map_bytes)
+        rebuilt = True
+        recovery = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker)
+        try:
+            recovered = recovery.run(applied, checkpoints)
+        except BaseException:
+            index.close()
+            raise
+    recovered.rebuilt = rebuilt and (applied != NOTHING_APPLIED or bool(recovered.local[SegmentKind.JOURNAL]))
+    return recovered
 
 
 def _make_directories(root: Path, host: Host, marker: Marker | None) -> None:
     disk = host.disk
-    for path in (root / "data", root / "journal", root / "stripes", root / INDEX_DIR):
+    for path in (*(root / folder for folder in FOLDERS.values()), root / "stripes", root / INDEX_DIR):
         disk.makedirs(path)
+    clear_new(disk, root / NEW_DIR)
     if marker is None:  # the first start: a name in a directory that a power cut takes away is no name
         disk.sync_dir(root.parent)
         disk.sync_dir(root)
@@ -144,9 +131,32 @@ def catch_up(root: Path, host: Host, map_bytes: int, data: SegmentLog, journal: 
 
     Raises Damaged when that fails too.
     """
-    index, applied = _open_index(root, host, map_bytes, read_marker(host, root), same_boot=True)
+    index, applied, _ = _open_index(root, host, map_bytes, read_marker(host, root), same_boot=True)
     _Recovery(host, index, data, journal, same_boot=True).replay(applied)
     return index
+
+
+def load_newest(index: Index, root: Path, disk: Disk) -> Applied:
+    """Fill an empty index from the newest checkpoint that is whole and whose journal is here; how far it goes then.
+
+    Without one the index stays empty. Nothing is committed.
+    """
+    directory = root / FOLDERS[SegmentKind.CHECKPOINT]
+    for checkpoint in checkpoints_in(disk, directory):
+        if _goes_on(disk, root, checkpoint):
+            try:
+                load(index, disk, directory, checkpoint)
+            except CorruptData:
+                index.forget()  # an older one then, if the journals reach so far back
+            else:
+                return checkpoint.applied
+    return NOTHING_APPLIED
+
+
+def _goes_on(disk: Disk, root: Path, checkpoint: Checkpoint) -> bool:
+    """Whether the journal is here that goes on behind a checkpoint."""
+    path = log_path(root, SegmentKind.JOURNAL, checkpoint.applied.journal)
+    return disk.exists(path) and file_length(disk, path) >= checkpoint.applied.position
 
 
 def replay_into(
@@ -155,8 +165,8 @@ def replay_into(
     """Bring an index to the end of the journal and touch nothing else, neither logs nor LMDB's file (nothing is
     committed): for qss.fsck and snapshots. Raises CorruptData (it does not fit the journal) and Damaged."""
     numbers = Numbers(SegmentId(1))
-    data = SegmentLog(host.disk, root / "data", SegmentKind.DATA, numbers)
-    journal = SegmentLog(host.disk, root / "journal", SegmentKind.JOURNAL, numbers)
+    data = SegmentLog(host.disk, root / FOLDERS[SegmentKind.DATA], SegmentKind.DATA, numbers)
+    journal = SegmentLog(host.disk, root / FOLDERS[SegmentKind.JOURNAL], SegmentKind.JOURNAL, numbers)
     recovery = _Recovery(host, index, data, journal, same_boot, data_elsewhere, marker=read_marker(host, root))
     reached, _ = recovery.replay(applied)
     recovery.to_cut(reached)
@@ -172,12 +182,18 @@ def drop_index(root: Path, host: Host) -> None:
 
 def _open_index(
     root: Path, host: Host, map_bytes: int, marker: Marker | None, same_boot: bool
-) -> tuple[Index, Applied]:
+) -> tuple[Index, Applied, bool]:
+    """The index, how far it has come, and whether it was built anew."""
     if marker is not None and marker.starts < STARTS_MAX:
         with contextlib.suppress(Damaged):
-            return open_trusted(root, map_bytes, marker, same_boot)
+            return *open_trusted(root, map_bytes, marker, same_boot), False
+    return *_rebuilt_index(root, host, map_bytes), True
+
+
+def _rebuilt_index(root: Path, host: Host, map_bytes: int) -> tuple[Index, Applied]:
     drop_index(root, host)
-    return Index(root / INDEX_DIR, map_bytes), NOTHING_APPLIED
+    index = Index(root / INDEX_DIR, map_bytes)
+    return index, load_newest(index, root, host.disk)
 
 
 def open_trusted(root: Path, map_bytes: int, marker: Marker, same_boot: bool) -> tuple[Index, Applied]:
@@ -232,22 +248,22 @@ class _Recovery:
         self._needs: dict[SegmentId, SegmentId] = {}  # journal → newest data segment its frames name
         self._cut = 0
 
-    def run(self, applied: Applied) -> Recovered:
+    def run(self, applied: Applied, checkpoints: SegmentLog) -> Recovered:
         reached, replayed = self.replay(applied)
         self._end_journal(reached)
         self._end_data(reached)
         seen = [*self._data_ids, *self._journal_ids, SegmentId(reached.next_segment - 1)]
+        seen += self._end_checkpoints(checkpoints)
         last_row = self._index.floor(Table.SEGMENTS, b"\xff" * 8)
         if last_row is not None:
             seen.append(SegmentId(u64_of_key(last_row[0])))
         numbers = self._data.numbers
         numbers.next_segment = SegmentId(max(seen) + 1)
-        recovered = Recovered(self._index, self._data, self._journal, numbers, replayed)
-        recovered.rebuilt = applied == NOTHING_APPLIED and bool(self._journal_ids)
+        recovered = Recovered(self._index, self._data, self._journal, checkpoints, numbers, replayed)
         recovered.cut_bytes = self._cut
         left = self._journal.open
         recovered.unsealed = left is not None and any_op(self._disk, left.handle, lambda op: not is_quiet(op))
-        for log in (self._data, self._journal):
+        for log in (self._data, self._journal, checkpoints):
             ids = segments_in(self._disk, log.directory)
             recovered.local[log.kind] = {segment: file_length(self._disk, log.path_of(segment)) for segment in ids}
         return recovered
@@ -267,18 +283,13 @@ class _Recovery:
             if batch.more_follows:
                 continue
             for part in waiting:
-                for packed in ops_of(part):
-                    self._apply(packed)
+                self._index.replay(ops_of(part))
             waiting.clear()
             replayed += 1
             reached = Applied(
                 frame.journal, frame.end, batch.number + 1, batch.data_segment, batch.data_bytes, reached.next_segment
             )
         return reached, replayed
-
-    def _apply(self, packed: PackedOp) -> None:
-        before = self._index.get(packed.table, packed.key)
-        self._index.apply([Op(packed.table, packed.key, before, packed.after(before))])
 
     def _frames(self, start: Applied) -> Iterator[Frame]:
         """Frames from `start` on, as long as they verify and follow each other."""
@@ -297,7 +308,7 @@ class _Recovery:
                         raise CorruptData("the index is ahead of the journal")
                 elif header is None or (header.previous, header.previous_length) != before:
                     # The first journal of all may be lost with the power before anything was synced; no row names it.
-                    if header is not None and before == _NO_SEGMENT and header.previous in self._sealed_ahead():
+                    if header is not None and self._sealed_between(before[0], header):
                         raise Damaged(f"journal segment {header.previous:016x} is missing")
                     return
                 for end, batch in frames_of(self._disk, handle, position):
@@ -310,6 +321,10 @@ class _Recovery:
                     return  # a torn tail: nothing behind it counts
             finally:
                 self._disk.close(handle)
+
+    def _sealed_between(self, before: SegmentId, header: SegmentHeader) -> bool:
+        """Whether a journal that was sealed should stand before this one and is not here: no torn tail."""
+        return header.previous > before and header.previous in self._sealed_ahead()
 
     # -- 2. is the data there that a batch names?
 
@@ -416,6 +431,22 @@ class _Recovery:
                 self._data.closing.append(self._take_over(self._data, segment, length, 0))
         if not self._data_elsewhere:  # else the chain of data segments begins anew
             self._data.last = (reached.data_segment, reached.data_bytes)
+
+    def _end_checkpoints(self, log: SegmentLog) -> list[SegmentId]:
+        """Those that are whole get the rows a crash has kept from them; parts of others without rows go. The ids."""
+        whole = {segment: each for each in checkpoints_in(self._disk, log.directory) for segment, _ in each.parts}
+        found = segments_in(self._disk, log.directory)
+        for segment in found:
+            if self._has_row(segment):
+                continue
+            if segment in whole:
+                length = file_length(self._disk, log.path_of(segment))
+                file = self._take_over(log, segment, length, 0)
+                file.needs_upto = whole[segment].applied.journal
+                log.closing.append(file)
+            else:
+                self._remove(log, segment)
+        return found
 
     def _has_row(self, segment: SegmentId) -> bool:
         return self._index.get(Table.SEGMENTS, u64_key(segment)) is not None

@@ -1,4 +1,4 @@
-"""The two logs as files: append, close, sync. Synchronous; the caller hands the syncs to threads.
+"""The logs as files: append, close, sync. Synchronous; the caller hands the syncs to threads.
 
 A log has at most one open segment. `close_open` (a roll or a cut) takes it away; the next append makes a new one at
 once, so writers never wait for a seal. Closed segments stay in `closing` until they are synced and have their row.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from qss.errors import FsError
 from qss.formats.journal import frame_position
@@ -30,6 +31,13 @@ from qss.ranges import round_up
 from qss.segments import SegmentKind
 
 LOG_SUFFIX = ".log"
+FOLDERS: Final = {SegmentKind.DATA: "data", SegmentKind.JOURNAL: "journal", SegmentKind.CHECKPOINT: "checkpoint"}
+"""In a cache's directory."""
+
+
+def log_path(root: Path, kind: SegmentKind, segment: SegmentId) -> Path:
+    """Where the file of a segment lies in the cache in `root`."""
+    return root / FOLDERS[kind] / (segment_text(segment) + LOG_SUFFIX)
 
 
 @dataclass(slots=True)
@@ -61,7 +69,7 @@ class LogFile:
 
 
 class SegmentLog:
-    """One of the two logs. Sole writer of its directory."""
+    """One of the logs. Sole writer of its directory."""
 
     def __init__(self, disk: Disk, directory: Path, kind: SegmentKind, numbers: Numbers) -> None:
         self._disk = disk

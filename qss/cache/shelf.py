@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypedDict
 
 from qss.cache.index import Index
+from qss.cache.trimming import groups
 from qss.errors import CorruptData, ObjectMissing
 from qss.formats.journal import Op, PackedOp
 from qss.formats.tables import INODE_BYTES, SegmentRow, SegmentState, Table, is_only_atime, u64_key, u64_of_key
@@ -19,16 +20,18 @@ from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, Stor
 
 PUBLISHED_KEY: Final = b"cache.published"
 FALLBACK_KEY: Final = b"cache.fallback"
-_PUBLISHED: Final = struct.Struct("<QqQ")
-_FALLBACK: Final = struct.Struct("<Q")
+TRIMMED_KEY: Final = b"cache.trimmed"
+QUIET_KEYS: Final = (PUBLISHED_KEY, FALLBACK_KEY, TRIMMED_KEY)
 _NUMBERS_BETWEEN_MAX: Final = 8  # segments of other kinds between two data segments, to look past
+_PUBLISHED: Final = struct.Struct("<QqQ")
+_JOURNAL: Final = struct.Struct("<Q")
 
 
 def is_quiet(op: PackedOp) -> bool:
     """Whether a change is not worth a seal by itself: what is stored where, and access times."""
     if op.table is Table.INODES:
         return _is_atime(op)
-    return op.table is Table.SEGMENTS or (op.table is Table.META and op.key in (PUBLISHED_KEY, FALLBACK_KEY))
+    return op.table is Table.SEGMENTS or (op.table is Table.META and op.key in QUIET_KEYS)
 
 
 def _is_atime(op: PackedOp) -> bool:
@@ -59,7 +62,7 @@ class Figures(TypedDict):
 
 
 def sealed_of(segment: SegmentId, row: SegmentRow) -> SealedSegment:
-    needs_upto = row.needs_upto if row.kind is SegmentKind.JOURNAL else SEGMENT_ID_NONE
+    needs_upto = SEGMENT_ID_NONE if row.kind is SegmentKind.DATA else row.needs_upto
     return SealedSegment(segment, row.kind, row.length, row.sealed_ns, needs_upto)
 
 
@@ -71,15 +74,19 @@ def is_safe(row: SegmentRow, missing_max: int) -> bool:
 
 
 def restore_point(
-    rows: Mapping[SegmentId, SegmentRow], live: Mapping[SegmentId, int], next_segment: SegmentId, missing_max: int
+    rows: Mapping[SegmentId, SegmentRow],
+    live: Mapping[SegmentId, int],
+    next_segment: SegmentId,
+    missing_max: int,
+    trimmed: SegmentId = SEGMENT_ID_NONE,
 ) -> RestorePoint | None:
     """The newest journal such that it, every journal before it and every data segment it needs is safe. Pure.
+
+    The newest checkpoint that is safe stands for the journals before it. `trimmed`: journals up to here may be gone.
 
     A data segment that holds live bytes and has no row is not safe. A condemned one that was never stored is not safe
     for journals before the one with its mark: what is dead now may have been alive at their cut.
     """
-    journals: list[SegmentId] = []
-    point: RestorePoint | None = None
     data_safe_upto = next_segment
     hollow: list[tuple[SegmentId, SegmentId]] = []  # data segment, the journal that says it is dead
     for segment, row in rows.items():
@@ -92,20 +99,38 @@ def restore_point(
     for segment in live:
         if segment not in rows:
             data_safe_upto = min(data_safe_upto, SegmentId(segment - 1))
-    for segment in sorted(rows):
-        row = rows[segment]
-        if row.kind is not SegmentKind.JOURNAL:
+    chain = sorted(
+        s for s, r in rows.items() if r.kind is SegmentKind.JOURNAL and r.state is not SegmentState.CONDEMNED
+    )
+    bases = [each for each in groups(rows) if all(is_safe(rows[part], missing_max) for part in each.parts)]
+    for parts, first in [*((base.parts, base.goes_on) for base in bases), ((), chain[0] if chain else SEGMENT_ID_NONE)]:
+        if first <= trimmed or first not in rows:
             continue
-        if not is_safe(row, missing_max):
-            break
-        journals.append(segment)
-        if row.needs_upto > data_safe_upto:
+        reached = _reached(rows, chain[chain.index(first) :], data_safe_upto, hollow, missing_max)
+        if reached:
+            row = rows[reached[-1]]
+            # A journal that was open for long is older than data its cut closed: numbers go on behind all of it.
+            behind = SegmentId(max(reached[-1], row.needs_upto, *parts) + 1)
+            return RestorePoint(parts, tuple(reached), row.sealed_ns, behind)
+    return None
+
+
+def _reached(
+    rows: Mapping[SegmentId, SegmentRow],
+    chain: list[SegmentId],
+    data_safe_upto: SegmentId,
+    hollow: list[tuple[SegmentId, SegmentId]],
+    missing_max: int,
+) -> list[SegmentId]:
+    """The journals of the chain up to the newest that can be restored. Pure."""
+    count = 0
+    for place, segment in enumerate(chain):
+        row = rows[segment]
+        if not is_safe(row, missing_max) or row.needs_upto > data_safe_upto:
             break
         if not any(data <= row.needs_upto and segment < mark for data, mark in hollow):
-            # A journal that was open for long is older than data its cut closed: numbers must go on behind both.
-            behind = SegmentId(max(segment, row.needs_upto) + 1)
-            point = RestorePoint((), tuple(journals), row.sealed_ns, behind)
-    return point
+            count = place + 1
+    return chain[:count]
 
 
 class Shelf:
@@ -118,19 +143,14 @@ class Shelf:
         stored = index.get(Table.META, PUBLISHED_KEY)
         self.published = SEGMENT_ID_NONE
         self.published_cut_ns = 0
-        self.fallback = SEGMENT_ID_NONE  # newest journal of the root before the newest
         if stored is not None:
             try:
                 journal, self.published_cut_ns, _ = _PUBLISHED.unpack(stored)
             except struct.error as error:
                 raise CorruptData("the published point does not hold") from error
             self.published = SegmentId(journal)
-        before = index.get(Table.META, FALLBACK_KEY)
-        if before is not None:
-            try:
-                self.fallback = SegmentId(_FALLBACK.unpack(before)[0])
-            except struct.error as error:
-                raise CorruptData("the mark of the root before does not hold") from error
+        self.fallback = _journal_in(index, FALLBACK_KEY)  # newest journal of the root before the newest
+        self.trimmed = _journal_in(index, TRIMMED_KEY)  # journals up to here may be gone: a checkpoint stands for them
 
     def row(self, segment: SegmentId) -> SegmentRow:
         """Raises ObjectMissing."""
@@ -166,7 +186,7 @@ class Shelf:
         return sealed_of(segment, row).stripe_count
 
     def following(self, segment: SegmentId) -> tuple[SegmentId, int] | None:
-        """The data segment behind this one; journals and checkpoints take numbers in between."""
+        """The data segment behind this one, and its stripes elsewhere; others take numbers in between."""
         for number in range(segment + 1, segment + 1 + _NUMBERS_BETWEEN_MAX):
             row = self.rows.get(SegmentId(number))
             if row is not None and row.kind is SegmentKind.DATA:
@@ -211,18 +231,44 @@ class Shelf:
         after = with_receipt(row, receipt)
         return None if after == row else after
 
+    def restore_point(
+        self, live: Mapping[SegmentId, int], next_segment: SegmentId, missing_max: int
+    ) -> RestorePoint | None:
+        """What a root may name now."""
+        point = restore_point(self.rows, live, next_segment, missing_max, self.trimmed)
+        if point is not None and point.journals[-1] < self.published:
+            return None  # never back: what the newest root does not need may be deleted
+        return point
+
     def publish(self, point: RestorePoint, get: Callable[[Table, bytes], bytes | None]) -> list[Op]:
         """What changes when a root names this point; nothing when that is known."""
         after = _PUBLISHED.pack(point.journals[-1], point.cut_ns, point.next_segment)
         ops = [Op(Table.META, PUBLISHED_KEY, get(Table.META, PUBLISHED_KEY), after)]
         if point.journals[-1] > self.published:
-            ops.append(Op(Table.META, FALLBACK_KEY, get(Table.META, FALLBACK_KEY), _FALLBACK.pack(self.published)))
+            ops.append(Op(Table.META, FALLBACK_KEY, get(Table.META, FALLBACK_KEY), _JOURNAL.pack(self.published)))
         return [op for op in ops if op.before != op.after]
+
+    def trim(self, point: RestorePoint) -> list[Op]:
+        """What changes when journals before this point's may go."""
+        trimmed = SegmentId(point.journals[0] - 1)
+        if trimmed <= self.trimmed:
+            return []
+        before = _JOURNAL.pack(self.trimmed) if self.trimmed else None
+        return [Op(Table.META, TRIMMED_KEY, before, _JOURNAL.pack(trimmed))]
 
     def note_published(self, point: RestorePoint) -> None:
         if point.journals[-1] > self.published:
             self.fallback, self.published = self.published, point.journals[-1]
         self.published_cut_ns = max(self.published_cut_ns, point.cut_ns)
+
+
+def _journal_in(index: Index, key: bytes) -> SegmentId:
+    """A journal's number in META; 0: none is noted. Raises CorruptData."""
+    stored = index.get(Table.META, key)
+    try:
+        return SEGMENT_ID_NONE if stored is None else SegmentId(_JOURNAL.unpack(stored)[0])
+    except struct.error as error:
+        raise CorruptData(f"{key.decode()} does not hold") from error
 
 
 def with_receipt(row: SegmentRow, receipt: Receipt) -> SegmentRow:

@@ -17,7 +17,8 @@ from qss.cache.durability import Durability
 from qss.cache.ledger import Ledger
 from qss.cache.pins import Pins, held_alone, held_bytes, point_of
 from qss.cache.schedule import Schedule
-from qss.cache.shelf import Shelf
+from qss.cache.shelf import Shelf, is_safe
+from qss.cache.trimming import Group, base_of
 from qss.errors import Refused
 from qss.formats.journal import Op
 from qss.formats.tables import SegmentState, SnapshotRow, Table, pack_number, u64_key, u64_of_key, unpack_number
@@ -87,6 +88,10 @@ class Snapshots:
     def holds(self, segment: SegmentId) -> bool:
         """Whether a snapshot needs this data segment."""
         return self.pins.holds(segment, self.deaths.get(segment))
+
+    def holds_log(self, segment: SegmentId) -> bool:
+        """Whether a snapshot needs this journal, or this part of a checkpoint."""
+        return self.pins.holds_log(segment, self._shelf.rows[segment].kind)
 
     def note_dead(self, segments: Collection[SegmentId]) -> None:
         """These data segments hold no live byte. Writes down when those died that a snapshot needs. Raises NoSpace."""
@@ -162,10 +167,18 @@ class Snapshots:
         return [
             SnapshotFacts(
                 name, row.number, row.created_ns, row.automatic, row.comment, alone.get(row.number, 0),
-                self._shelf.published >= row.noted_in,
+                self._is_protected(row),
             )
             for name, row in sorted(self.rows.items(), key=lambda item: item[1].number)
         ]  # fmt: skip
+
+    def _is_protected(self, row: SnapshotRow) -> bool:
+        """A root knows of it, and so all data of its cut is safe; and its own logs can be had."""
+        rows = self._shelf.rows
+        if self._shelf.published < row.noted_in:
+            return False
+        point = point_of(row, rows)
+        return all(each in rows and is_safe(rows[each], rows[each].m) for each in (*point.checkpoint, *point.journals))
 
     # -- the schedule
 
@@ -213,11 +226,13 @@ class Snapshots:
         last = ledger.journal.last[0]
         if last == SEGMENT_ID_NONE:
             raise Refused("nothing was ever written here: there is nothing to keep")
-        journals = [segment for segment, row in rows.items() if row.kind is SegmentKind.JOURNAL]
-        journals += [file.segment for file in ledger.journal.closing]
-        behind = SegmentId(max(last, ledger.data.last[0]) + 1)
+        condemned = SegmentState.CONDEMNED
+        journals = {s for s, row in rows.items() if row.kind is SegmentKind.JOURNAL and row.state is not condemned}
+        journals |= {file.segment for file in ledger.journal.closing}
+        base = base_of(rows, self._shelf.trimmed) or Group((), min(journals, default=last))
+        behind = SegmentId(max(last, ledger.data.last[0], *base.parts) + 1)
         return SnapshotRow(
-            0, self._clock.now_ns(), behind, min(journals, default=last), last, SEGMENT_ID_NONE, automatic, (), comment
+            0, self._clock.now_ns(), behind, base.goes_on, last, SEGMENT_ID_NONE, automatic, base.parts, comment
         )
 
     def _death_ops(self, died: Collection[SegmentId]) -> list[Op]:

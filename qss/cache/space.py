@@ -21,12 +21,13 @@ from qss.cache.ledger import Ledger
 from qss.cache.read_cache import ReadCache
 from qss.cache.shelf import Shelf
 from qss.cache.snapshots import Snapshots
+from qss.cache.trimming import superfluous
 from qss.errors import NoSpace
 from qss.formats.journal import Op
 from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
 from qss.host import Host
 from qss.ids import SEGMENT_ID_NONE, SegmentId
-from qss.segments import SegmentKind
+from qss.segments import RestorePoint, SegmentKind
 
 UNPUBLISHED_S_MAX: Final = 60.0
 """While the newest root is older than this and shards are being placed, dead segments are stored too: skipping them
@@ -73,7 +74,9 @@ def finished(rows: Rows) -> list[SegmentId]:
     return sorted(
         segment
         for segment, row in rows.items()
-        if row.state is SegmentState.CONDEMNED and row.needs_upto == SEGMENT_ID_NONE and segment < newest
+        if row.state is SegmentState.CONDEMNED
+        and row.needs_upto == SEGMENT_ID_NONE
+        and (segment < newest or row.kind is not SegmentKind.DATA)
     )
 
 
@@ -90,6 +93,7 @@ class Space:
         self._durability = durability
         self._snapshots = snapshots
         self._stored_s = trio.current_time()  # when the last receipt came
+        self._published: RestorePoint | None = None  # by the newest root, as far as this run knows
 
     def receipt_came(self) -> None:
         self._stored_s = trio.current_time()
@@ -112,6 +116,32 @@ class Space:
             segments = [segment for segment in segments if not self._snapshots.holds(segment)]
             if segments:
                 mark = self._ledger.journal.ensure_open().segment  # where the ops below go
+                self._put({s: self._condemned(s)._replace(needs_upto=mark) for s in segments})
+        except NoSpace:
+            return 0
+        return len(segments)
+
+    def note_cut(self, journal: SegmentId) -> None:
+        """Data segments closed by now that nobody needs are dead from this cut on: they are not even stored."""
+        for file in self._ledger.data.closing:
+            needed = self._ledger.index.live_bytes(file.segment) or self._snapshots.holds(file.segment)
+            if not needed and not file.dead_from:
+                file.dead_from = journal
+
+    def published(self, point: RestorePoint) -> None:
+        """The newest root names this point; offload says so again after every start."""
+        self._published = point
+
+    def trim(self) -> int:
+        """Mark journals and checkpoints that are not needed any more (step 1, as for data); the number of marks."""
+        point, shelf = self._published, self._shelf
+        segments = superfluous(shelf.rows, point, self._snapshots.holds_log)
+        try:
+            if point is not None and point.checkpoint and (ops := shelf.trim(point)):
+                self._ledger.write(ops)  # first: without this row nothing may be missed
+                shelf.trimmed = SegmentId(point.journals[0] - 1)
+            if segments:
+                mark = self._ledger.journal.ensure_open().segment
                 self._put({s: self._condemned(s)._replace(needs_upto=mark) for s in segments})
         except NoSpace:
             return 0
@@ -156,7 +186,7 @@ class Space:
             return
         await self.unlink()
         # A file that came back after a power cut and found no row would be taken for a new segment.
-        await trio.to_thread.run_sync(self._host.disk.sync_dir, self._ledger.data.directory)
+        await trio.to_thread.run_sync(self._host.disk.sync_dir, self._ledger.log_of(row.kind).directory)
         self._put({segment: self._condemned(segment)._replace(needs_upto=SEGMENT_ID_NONE, stored_bytes=0)})
         self._put(dict.fromkeys(finished(self._shelf.rows)))
 

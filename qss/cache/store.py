@@ -12,6 +12,7 @@ import trio
 
 from qss.cache.admission import Admission, Limits, Pressure
 from qss.cache.change import Change
+from qss.cache.checkpoints import Checkpoints, Maker
 from qss.cache.compaction import Compactor
 from qss.cache.damage import DamageBook
 from qss.cache.durability import Durability
@@ -26,11 +27,11 @@ from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
 from qss.cache.retention import EvictionReport
 from qss.cache.segment_log import LogFile
-from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.shelf import Shelf, row_of, sealed_of, with_receipt
 from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
 from qss.cache.upkeep import Levers, Upkeep
-from qss.errors import CorruptData, Damaged, FsError, NoSpace, ObjectMissing
+from qss.errors import CorruptData, Damaged, FsError, ObjectMissing
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
@@ -55,8 +56,9 @@ class SegmentCache(IndexRows):
     """
 
     def __init__(
-        self, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None, recovered: Recovered
-    ) -> None:
+        self, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None, recovered: Recovered,
+        maker: Maker | None = None,
+    ) -> None:  # fmt: skip
         """Use `open`."""
         self._root = root
         self._host = host
@@ -64,7 +66,7 @@ class SegmentCache(IndexRows):
         self._data = recovered.data
         self._journal = recovered.journal
         self._replayed = recovered.replayed
-        self._ledger = Ledger(recovered.index, recovered.data, recovered.journal, self._reopened_index)
+        self._ledger = Ledger(recovered.index, self._data, self._journal, recovered.checkpoints, self._reopened_index)
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
         self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
@@ -73,10 +75,11 @@ class SegmentCache(IndexRows):
             host.clock, self._ledger, self._shelf, self._durability, self._end_for_snapshot, self._mark_dirty
         )
         self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability, self.snapshots)
+        self._checkpoints = Checkpoints(root, host, self._ledger, self._shelf, self._durability, maker)
         self._eviction = Eviction(
             host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
         )
-        levers = Levers(lambda: self._dirty_since, self._try_to_close_logs, self._condemn)
+        levers = Levers(lambda: self._dirty_since, self._try_to_close_logs, self._mark_dirty, self._condemn)
         self._upkeep = Upkeep(
             levers, root, host, options, self._ledger, self._durability, self._space, self._eviction
         )  # fmt: skip
@@ -97,20 +100,27 @@ class SegmentCache(IndexRows):
         self._published_event = trio.Event()
         self.on_sealed: Callable[[SegmentId, int], None] = lambda _segment, _length: None
         self.on_unreadable: Callable[[ExtentRow, int, int, str], None] = lambda *_what: None
-        self._note_local(recovered)
+        logs = (self._data, self._journal, self._ledger.checkpoints)
+        here = [(s, log.path_of(s), length) for log in logs for s, length in recovered.local[log.kind].items()]
+        self._reads.take_up(here, host.clock.now_ns())
+        self._eviction.recall_access()
         if recovered.unsealed or self._space.waiting:
             self._mark_dirty()
 
     @classmethod
-    async def open(cls, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None) -> Self:
+    async def open(
+        cls, root: Path, host: Host, options: CacheOptions, vault: SegmentVault | None, maker: Maker | None = None
+    ) -> Self:
         """Open or create the cache in `root`: recover the logs, replay the journal's tail into the index.
+
+        `maker` writes journal checkpoints in a process of its own; without one this thread does.
 
         Raises Damaged when a journal is damaged where an fsync has covered it, or the disk cannot be read or written.
         """
         cache: Self | None = None
         try:
             recovered = recover(root, host, options.index_map_bytes)
-            cache = cls(root, host, options, vault, recovered)
+            cache = cls(root, host, options, vault, recovered, maker)
             await cache._durability.settle()
             await cache._durability.mark_opened()
             return cache
@@ -125,15 +135,16 @@ class SegmentCache(IndexRows):
     async def rebuild(
         cls, root: Path, host: Host, options: CacheOptions, journals: list[Path], next_segment: SegmentId
     ) -> RebuildReport:
-        """On a new machine: make a cache of journals brought back from the locations.
+        """On a new machine: make a cache of a restore point brought back from the locations.
 
-        `journals`: all of the restore point, oldest first, already at `root`/journal/<segment>.log. No content is
+        `journals`: its segments, checkpoint first, where `log_path` puts them. No content is
         here afterwards; `adopt` the segments the report names before the first use of their content.
         `next_segment`: of the restore point. Raises Damaged when a journal does not verify to its end.
         """
         drop_index(root, host)
         recovered = recover(root, host, options.index_map_bytes, data_elsewhere=True)
-        if recovered.cut_bytes or recovered.local[SegmentKind.JOURNAL].keys() != {_id_of(path) for path in journals}:
+        here = recovered.local[SegmentKind.JOURNAL].keys() | recovered.local[SegmentKind.CHECKPOINT].keys()
+        if recovered.cut_bytes or here != {_id_of(path) for path in journals}:
             recovered.index.close()
             raise Damaged("the journals brought back do not make a whole")
         newest_live = max(recovered.index.live_all(), default=0)  # roots written before 2026-11-21 may name less
@@ -153,6 +164,7 @@ class SegmentCache(IndexRows):
         async with trio.open_nursery() as nursery:
             self._reads.nursery = nursery
             nursery.start_soon(self._compactor.run)
+            nursery.start_soon(self._checkpoints.run, self._options.trim_after_bytes, self._options.segment_bytes)
             nursery.start_soon(self._eviction.run)
             try:
                 await self._upkeep.run()
@@ -160,21 +172,20 @@ class SegmentCache(IndexRows):
                 self._reads.nursery = None
 
     async def close(self) -> None:
-        """Seal what is open, checkpoint, close."""
+        """Seal what is open, checkpoint, close. Raises NoSpace and FsError; closed it is all the same, and what
+        the logs have is sealed after the next start."""
         with trio.CancelScope(shield=True):
             try:
-                with contextlib.suppress(NoSpace):  # what the logs have is sealed after the next start
-                    await self.cut()
+                await self.cut()
                 await self._durability.sync_local()
-                with contextlib.suppress(NoSpace):
-                    await self._durability.mark_closed()
+                await self._durability.mark_closed()
                 self._eviction.note_access()
             finally:
                 self._let_go()
 
     def _let_go(self) -> None:
         self._reads.close()
-        for file in [*self._data.closing, *self._journal.closing, self._data.open, self._journal.open]:
+        for file in [*self._ledger.closing, self._data.open, self._journal.open]:
             if file is not None:
                 self._host.disk.close(file.handle)
         self._ledger.index.close()
@@ -294,6 +305,10 @@ class SegmentCache(IndexRows):
         """Make the index durable as it is; afterwards a start has less to replay."""
         await self._durability.checkpoint()
 
+    async def checkpoint_journal(self) -> tuple[SegmentId, ...]:
+        """Make a checkpoint of the journal now, so that journals before it can be trimmed once it is published."""
+        return await self._checkpoints.make(self._options.segment_bytes)
+
     async def wait_published(self, journal: SegmentId) -> None:
         """Return when a root names a restore point that includes this journal segment."""
         while self._shelf.published < journal:
@@ -337,13 +352,8 @@ class SegmentCache(IndexRows):
 
     async def restore_point(self) -> RestorePoint | None:
         """The newest restore point all of whose segments are safe; None before the first."""
-        point = restore_point(
-            self._shelf.rows, self._ledger.index.live_all(), self._data.numbers.next_segment,
-            self._options.safe_missing_max,
-        )  # fmt: skip
-        if point is not None and point.journals[-1] < self._shelf.published:
-            return None  # never back: what the newest root does not need may be deleted
-        return point
+        live, next_segment = self._ledger.index.live_all(), self._data.numbers.next_segment
+        return self._shelf.restore_point(live, next_segment, self._options.safe_missing_max)
 
     async def mark_published(self, point: RestorePoint) -> None:
         """Durably note that a root names this restore point. Idempotent."""
@@ -352,7 +362,8 @@ class SegmentCache(IndexRows):
             self._ledger.write(ops)
         await self._durability.sync_local()
         self._shelf.note_published(point)
-        if self._space.waiting:
+        self._space.published(point)
+        if self._space.trim() or self._space.waiting:
             self._mark_dirty()  # one more root, and they may go
         self._published_event.set()
         self._published_event = trio.Event()
@@ -422,7 +433,7 @@ class SegmentCache(IndexRows):
             writers_refused=self._admission.refused,
             replayed_batches=self._replayed,
             **shelf.figures(),
-            **reads.figures({s for s, row in shelf.rows.items() if row.kind is SegmentKind.JOURNAL}),
+            **reads.figures({s for s, row in shelf.rows.items() if row.kind is not SegmentKind.DATA}),
         )
 
     # -- inside
@@ -445,10 +456,7 @@ class SegmentCache(IndexRows):
         file = self._journal.close_open()
         if file is not None:
             file.needs_upto = self._data.last[0]
-            for closed in self._data.closing:
-                live = self._ledger.index.live_bytes(closed.segment) or self.snapshots.holds(closed.segment)
-                if not live and not closed.dead_from:
-                    closed.dead_from = file.segment
+            self._space.note_cut(file.segment)
         self._dirty_since = None
         self._uncut_bytes = 0
         self._upkeep.wake()
@@ -476,19 +484,6 @@ class SegmentCache(IndexRows):
         if op.before != op.after:
             self._ledger.write([op])
             self._shelf.rows[segment] = row
-
-    def _note_local(self, recovered: Recovered) -> None:
-        disk, now, wall_ns = self._host.disk, trio.current_time(), self._host.clock.now_ns()
-
-        def used_s(path: Path) -> float:
-            return now - max(wall_ns - disk.mtime_ns(path), 0) / 1e9
-
-        for log in (self._data, self._journal):
-            for segment, length in recovered.local[log.kind].items():
-                path = log.path_of(segment)
-                self._reads.add_segment(segment, path, length, used_s(path))
-        self._reads.find_stripes(used_s)
-        self._eviction.recall_access()
 
     def _reopened_index(self) -> Index:
         return catch_up(self._root, self._host, self._options.index_map_bytes, self._data, self._journal)

@@ -40,6 +40,7 @@ class Levers:
 
     dirty_since_s: Callable[[], float | None]  # trio's clock; None: nothing to cut
     close_logs: Callable[[], None]
+    mark_dirty: Callable[[], None]  # something was written that is worth a root
     condemn: Callable[[bool], None]  # True: also what would better be stored first
 
 
@@ -94,6 +95,8 @@ class Upkeep:
     async def reclaim(self) -> int:
         """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
         self._levers.condemn(False)
+        if self._space.trim():
+            self._levers.mark_dirty()
         return await self._space.unlink()
 
     async def make_room(self) -> None:

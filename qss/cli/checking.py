@@ -9,7 +9,9 @@ import typer
 
 from qss.cli.session import JsonFlag, print_json, say, session_of
 
-_FROM_THE_LOCATIONS = {"journal-missing", "journal-damaged", "shards-missing", "shard-damaged"}
+_FROM_THE_LOCATIONS = {
+    "journal-missing", "journal-damaged", "checkpoint-missing", "checkpoint-damaged", "shards-missing", "shard-damaged",
+}  # fmt: skip
 
 
 def add_to(app: typer.Typer) -> None:

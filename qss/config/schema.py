@@ -136,6 +136,7 @@ CACHE: Final[Fields] = {
     "seal_after": Field("seal_after_s", duration(0.05)),
     "seal_bytes": Field("seal_bytes", size(64 * KIB)),
     "checkpoint_every": Field("checkpoint_every_s", duration(0.05)),
+    "trim_after": Field("trim_after_bytes", size(64 * KIB)),
     "index_map": Field("index_map_bytes", size(16 * MIB)),
     "fetch_deadline": Field("fetch_deadline_s", duration(0.05)),
     "checkpoint_changes": Field("checkpoint_changes_max", whole(1)),

@@ -41,6 +41,8 @@ _SET: Final = b"\0" + b"\1" * 255  # for bytes.translate: which are not zero
 _SHAPES_MAX: Final = 4_096  # some 500 bytes each
 _KEY_BYTES: Final = 16  # of a key that may be shared with the one before
 _NO_KEY: Final = bytes(_KEY_BYTES)
+_TABLES: Final = tuple(Table)
+assert all(table == place for place, table in enumerate(_TABLES))
 
 
 class Op(NamedTuple):
@@ -145,26 +147,27 @@ def decode_frame(untrusted: Bytes) -> tuple[Batch, int]:
 
 def ops_of(batch: Batch) -> Iterator[PackedOp]:
     """The changes of one frame, in order. Raises CorruptData."""
-    packed = batch.packed_ops
+    packed = bytes(batch.packed_ops)
     at, last_key = 0, _NO_KEY
     while at < len(packed):
-        if len(packed) - at < 2:
+        if len(packed) - at < 3:
             raise CorruptData("a change in the journal is cut short")
-        code, shared = packed[at], packed[at + 1]
+        code, shared, length = packed[at], packed[at + 1], packed[at + 2]
         if shared > len(_NO_KEY):
             raise CorruptData("the key of a change in the journal does not hold")
-        rest, at = _take_bytes(packed, at + 2)
-        key = _padded(last_key)[:shared] + rest
+        at += 3
+        if length > 0x7F:  # nearly never: this loop is what a start without an index waits for
+            length, at = _take_varint(packed, at - 1)
+        key = _padded(last_key)[:shared] + packed[at : at + length]
+        at += length
+        if at > len(packed) or not key:
+            raise CorruptData("the key of a change in the journal does not hold")
         value = b""
         if code & 3 != _DELETE:
             value, at = _take_bytes(packed, at)
-        try:
-            table = Table(code >> 2)
-        except ValueError as error:
-            raise CorruptData(f"table {code >> 2} is not known") from error
-        if not key:
-            raise CorruptData("the key of a change in the journal is empty")
-        yield PackedOp(table, key, code & 3, value)
+        if code >> 2 >= len(_TABLES):
+            raise CorruptData(f"table {code >> 2} is not known")
+        yield PackedOp(_TABLES[code >> 2], key, code & 3, value)
         last_key = key
 
 
@@ -282,20 +285,22 @@ _SPARSES: Final[dict[bytes, _Shape]] = {}
 
 def _patched(before: bytes, packed: Bytes, at: int) -> bytes:
     value = bytearray(before)
-    position = 0
-    while at < len(packed):
-        gap, at = _take_varint(packed, at)
-        run, at = _take_bytes(packed, at)
+    position, end = 0, len(packed)
+    while at < end:
+        gap, at = (packed[at], at + 1) if packed[at] < 0x80 else _take_varint(packed, at)
+        length, at = (packed[at], at + 1) if at < end and packed[at] < 0x80 else _take_varint(packed, at)
         position += gap
-        if position + len(run) > len(value):
+        stop = position + length
+        if stop > len(value) or at + length > end:
             raise CorruptData("a change in the journal reaches outside its row")
-        value[position : position + len(run)] = run
-        position += len(run)
+        value[position:stop] = packed[at : at + length]
+        position = stop
+        at += length
     return bytes(value)
 
 
 def _padded(key: bytes) -> bytes:
-    return key.ljust(_KEY_BYTES, b"\0")
+    return key if len(key) >= _KEY_BYTES else key.ljust(_KEY_BYTES, b"\0")
 
 
 def _varint(number: int) -> bytes:

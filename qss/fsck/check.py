@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from typing import Protocol
 
 import trio
@@ -56,6 +56,15 @@ def index_checks(
         yield "extents", check_extents(rows, reach_of, extents)
     yield "segments", check_segment_rows(rows)
     yield "snapshots", check_snapshots(rows)
+
+
+def segment_rows(rows: Rows) -> dict[SegmentId, SegmentRow]:
+    """The rows of SEGMENTS that can be read."""
+    found = {}
+    for key, packed in rows.scan(Table.SEGMENTS, b""):
+        with suppress(CorruptData):
+            found[SegmentId(u64_of_key(key))] = SegmentRow.unpack(packed)
+    return found
 
 
 def check_segment_rows(rows: Rows) -> Check:

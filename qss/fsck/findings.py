@@ -69,6 +69,8 @@ class Kind(enum.StrEnum):
     JOURNAL_MISSING = "journal-missing"
     JOURNAL_CHAIN = "journal-chain"
     JOURNAL_DAMAGED = "journal-damaged"
+    CHECKPOINT_MISSING = "checkpoint-missing"
+    CHECKPOINT_DAMAGED = "checkpoint-damaged"
     DATA_DAMAGED = "data-damaged"
     STRIPE_DAMAGED = "stripe-damaged"
     LOCATION_SILENT = "location-silent"
@@ -88,7 +90,8 @@ class KindFacts(NamedTuple):
 _LOSS, _ERROR, _WARNING = Severity.LOSS, Severity.ERROR, Severity.WARNING
 _LOST_KINDS: Final = {
     Kind.INODE_INVALID, Kind.SYMLINK_MISSING, Kind.EXTENT_INVALID, Kind.EXTENT_SEGMENT, Kind.EXTENT_RECORD,
-    Kind.SEGMENT_MISSING, Kind.JOURNAL_MISSING, Kind.JOURNAL_CHAIN, Kind.JOURNAL_DAMAGED, Kind.SHARDS_BELOW_K,
+    Kind.SEGMENT_MISSING, Kind.JOURNAL_MISSING, Kind.JOURNAL_CHAIN, Kind.JOURNAL_DAMAGED, Kind.CHECKPOINT_MISSING,
+    Kind.CHECKPOINT_DAMAGED, Kind.SHARDS_BELOW_K,
     Kind.SNAPSHOT_INVALID, Kind.SNAPSHOT_LOST,
 }  # fmt: skip
 _ERRORS_TO_STAY: Final = {

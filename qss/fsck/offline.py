@@ -19,17 +19,16 @@ from qss.cache.change import Change
 from qss.cache.options import CacheOptions
 from qss.cache.recovery import drop_index
 from qss.cache.store import SegmentCache
-from qss.errors import CorruptData
-from qss.formats.tables import SegmentRow, Table, u64_of_key
-from qss.fsck.check import check_index, index_checks
+from qss.formats.tables import SegmentRow, u64_of_key
+from qss.fsck.check import check_index, index_checks, segment_rows
 from qss.fsck.findings import Check, Finding, Kind, Report, run
 from qss.fsck.repair import repair_rows
 from qss.fsck.replay import OfflineReach, Opened, check_replay, open_both
-from qss.fsck.rows import Rows
 from qss.fsck.segments import (
     STRIPE_SUFFIX,
     SegmentRows,
     Shelves,
+    check_checkpoints,
     check_data,
     check_files,
     check_journals,
@@ -50,7 +49,9 @@ OnStage = Callable[[str, int], None]
 """(stage, looked at in it)."""
 
 _REBUILT: Final = {Kind.INDEX_DIFFERS, Kind.LIVE_WRONG}
-_LOGS_NOT_WHOLE: Final = {Kind.JOURNAL_DAMAGED, Kind.JOURNAL_MISSING, Kind.JOURNAL_CHAIN}
+_LOGS_NOT_WHOLE: Final = {
+    Kind.JOURNAL_DAMAGED, Kind.JOURNAL_MISSING, Kind.JOURNAL_CHAIN, Kind.CHECKPOINT_DAMAGED, Kind.CHECKPOINT_MISSING,
+}  # fmt: skip
 _FETCHED_AGAIN: Final = {Kind.SEGMENT_FILE, Kind.DATA_DAMAGED}
 
 
@@ -60,15 +61,6 @@ class Looked:
 
     report: Report
     rows: dict[SegmentId, SegmentRow] = field(default_factory=dict)
-
-
-def segment_rows(rows: Rows) -> dict[SegmentId, SegmentRow]:
-    """The rows of SEGMENTS that can be read."""
-    found = {}
-    for key, packed in rows.scan(Table.SEGMENTS, b""):
-        with contextlib.suppress(CorruptData):
-            found[SegmentId(u64_of_key(key))] = SegmentRow.unpack(packed)
-    return found
 
 
 @contextlib.contextmanager
@@ -115,6 +107,7 @@ def look_at_files(shelves: Shelves, rows: SegmentRows, report: Report, *, data: 
     """The checks of sealed files, which need no index but these rows."""
     _do("files", check_files(shelves, rows), report, on_stage)
     _do("journals", check_journals(shelves, rows), report, on_stage)
+    _do("checkpoints", check_checkpoints(shelves, rows), report, on_stage)
     if data:
         _do("data", check_data(shelves, rows), report, on_stage)
         _do("fetched stripes", check_stripes(shelves, rows), report, on_stage)

@@ -182,7 +182,7 @@ def _odd_sizes(headers: Mapping[LocationId, ShardHeader], sizes: Mapping[Locatio
 
 
 async def _check_root(remote: Remote, rows: SegmentRows, report: Report) -> None:
-    """The newest root is there and names only journals this index knows as safe."""
+    """The newest root is there and names only segments this index knows as safe."""
     roots, answered = await remote.book.survey()
     if not any(row.state is SegmentState.OFFLOADED for row in rows.values()) or not answered:
         return
@@ -191,7 +191,7 @@ async def _check_root(remote: Remote, rows: SegmentRows, report: Report) -> None
         report.add(Finding(Kind.ROOT_UNPUBLISHED, "the root", sentence))
         return
     newest = max(roots, key=lambda root: root.order)
-    for segment in newest.point.journals:
+    for segment in (*newest.point.checkpoint, *newest.point.journals):
         row = rows.get(segment)
         if row is None or row.state is SegmentState.SEALED:
             sentence = f"The newest root names {text(segment)}, which does not count as safe here."

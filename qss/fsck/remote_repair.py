@@ -13,15 +13,14 @@ from qss.fsck.segments import SegmentRows, Shelves, elsewhere, text
 from qss.ids import SegmentId
 from qss.offload.census import take_census
 from qss.offload.vault import Vault
-from qss.segments import SegmentKind
 
-_JOURNALS = {Kind.JOURNAL_MISSING, Kind.JOURNAL_DAMAGED}
+_LOGS = {Kind.JOURNAL_MISSING, Kind.JOURNAL_DAMAGED, Kind.CHECKPOINT_MISSING, Kind.CHECKPOINT_DAMAGED}
 _SHARDS = {Kind.SHARDS_MISSING, Kind.SHARD_DAMAGED}
 
 
 def to_fetch(report: Report, rows: SegmentRows) -> list[SegmentId]:
-    """Journals that are damaged or gone here and can be had from the locations. Pure."""
-    found = {segment for each in report.findings if each.kind in _JOURNALS and (segment := _segment_of(each))}
+    """Journals and checkpoint parts that are damaged or gone here and can be had from the locations. Pure."""
+    found = {segment for each in report.findings if each.kind in _LOGS and (segment := _segment_of(each))}
     return sorted(segment for segment in found if segment in rows and elsewhere(rows[segment]))
 
 
@@ -38,7 +37,9 @@ def _segment_of(finding: Finding) -> SegmentId | None:
 
 def plan(report: Report, rows: SegmentRows) -> list[str]:
     """The sentences of `repair_remote`, if all goes well. Pure."""
-    return [_fetched(each) for each in to_fetch(report, rows)] + [_completed(each) for each in to_complete(report)]
+    return [_fetched(each, rows) for each in to_fetch(report, rows)] + [
+        _completed(each) for each in to_complete(report)
+    ]
 
 
 async def repair_remote(vault: Vault, shelves: Shelves, report: Report, rows: SegmentRows) -> list[str]:
@@ -46,10 +47,10 @@ async def repair_remote(vault: Vault, shelves: Shelves, report: Report, rows: Se
     done = []
     for segment in to_fetch(report, rows):
         try:
-            await vault.fetch_segment(segment, shelves.path_of(segment, SegmentKind.JOURNAL))
+            await vault.fetch_segment(segment, shelves.path_of(segment, rows[segment].kind))
         except QssError:
             continue
-        done.append(_fetched(segment))
+        done.append(_fetched(segment, rows))
     for segment in to_complete(report):
         try:
             receipt = await vault.complete(segment)
@@ -61,8 +62,8 @@ async def repair_remote(vault: Vault, shelves: Shelves, report: Report, rows: Se
     return done
 
 
-def _fetched(segment: SegmentId) -> str:
-    return f"Brought the journal {text(segment)} back from the locations."
+def _fetched(segment: SegmentId, rows: SegmentRows) -> str:
+    return f"Brought the {rows[segment].kind.name.lower()} {text(segment)} back from the locations."
 
 
 def _completed(segment: SegmentId) -> str:

@@ -15,16 +15,16 @@ from typing import Final
 from qss.cache.index import Index
 from qss.cache.index_file import DATA_FILE, last_txnid
 from qss.cache.marker import read_marker
-from qss.cache.recovery import INDEX_DIR, NOTHING_APPLIED, open_trusted, replay_into
+from qss.cache.recovery import INDEX_DIR, load_newest, open_trusted, replay_into
 from qss.cache.scan import file_length
-from qss.cache.segment_log import LOG_SUFFIX
+from qss.cache.segment_log import log_path
 from qss.errors import CorruptData, Damaged
 from qss.formats.tables import SegmentRow, Table, u64_key
 from qss.fsck.extents import live_findings
 from qss.fsck.findings import Check, Finding, Kind, Where
 from qss.fsck.rows import Row
 from qss.host import Host
-from qss.ids import SegmentId, segment_text
+from qss.ids import SegmentId
 from qss.segments import SegmentKind
 
 PAUSE_ROWS: Final = 10_000
@@ -59,7 +59,7 @@ def open_both(root: Path, host: Host, map_bytes: int, scratch: Path) -> Opened:
     logged: Index | None = replayed
     log_problem = ""
     try:
-        replay_into(replayed, root, host, NOTHING_APPLIED, same_boot=same_boot)
+        replay_into(replayed, root, host, load_newest(replayed, root, host.disk), same_boot=same_boot)
     except Damaged as error:
         replayed.close()
         logged, log_problem = None, str(error)
@@ -129,7 +129,7 @@ class OfflineReach:
 
     def __init__(self, index: Index, root: Path, host: Host) -> None:
         self._index = index
-        self._data = root / "data"
+        self._root = root
         self._disk = host.disk
 
     def __call__(self, segment: SegmentId) -> int | None:
@@ -140,5 +140,5 @@ class OfflineReach:
             except CorruptData:
                 return None
             return row.length if row.kind is SegmentKind.DATA else None
-        path = self._data / (segment_text(segment) + LOG_SUFFIX)
+        path = log_path(self._root, SegmentKind.DATA, segment)
         return file_length(self._disk, path) if self._disk.exists(path) else None

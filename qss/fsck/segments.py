@@ -10,9 +10,13 @@ from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from qss.cache.checkpoint_files import checkpoints_in
+from qss.cache.checkpoint_files import frames_of as checkpoint_frames
 from qss.cache.scan import file_length, frames_of, header_of
-from qss.cache.segment_log import LOG_SUFFIX
+from qss.cache.segment_log import FOLDERS, log_path
+from qss.cache.trimming import groups
 from qss.errors import CorruptData, Damaged
+from qss.formats.checkpoint import FrameKind, rows_of
 from qss.formats.journal import ops_of
 from qss.formats.record import SEGMENT_HEADER_BYTES, decode_head, head_bytes, scan_stripe
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table, pair_of_key, u64_key
@@ -37,8 +41,7 @@ class Shelves:
         self.disk = disk
 
     def path_of(self, segment: SegmentId, kind: SegmentKind) -> Path:
-        folder = "journal" if kind is SegmentKind.JOURNAL else "data"
-        return self.root / folder / (segment_text(segment) + LOG_SUFFIX)
+        return log_path(self.root, kind, segment)
 
     def open(self, path: Path) -> Handle | None:
         """None: it is not here."""
@@ -94,18 +97,24 @@ def _file_problem(shelves: Shelves, path: Path, segment: SegmentId, row: Segment
 
 
 def check_journals(shelves: Shelves, rows: SegmentRows) -> Check:
-    """Sealed journals: all here, each going on where the one before ends, every frame whole."""
-    before: tuple[SegmentId, int] = (SEGMENT_ID_NONE, 0)
+    """Sealed journals: all here, each going on where the one before ends, every frame whole.
+
+    Those before the newest checkpoint may be gone: trimmed, or never brought to this machine.
+    """
+    whole = checkpoints_in(shelves.disk, shelves.root / FOLDERS[SegmentKind.CHECKPOINT])
+    based = whole[0].applied.journal if whole else SEGMENT_ID_NONE
+    before: tuple[SegmentId, int] | None = None if based else (SEGMENT_ID_NONE, 0)
     for segment, row in sorted(rows.items()):
-        if row.kind is not SegmentKind.JOURNAL:
+        if row.kind is not SegmentKind.JOURNAL or row.state is SegmentState.CONDEMNED:
             continue
         path = shelves.path_of(segment, row.kind)
         handle = shelves.open(path)
         if handle is None:
-            yield _finding(Kind.JOURNAL_MISSING, segment, f"The journal of {text(segment)} is gone.")
+            if segment >= based:
+                yield _finding(Kind.JOURNAL_MISSING, segment, f"The journal of {text(segment)} is gone.")
         else:
             try:
-                yield from _journal(shelves, handle, segment, row, before)
+                yield from _journal(shelves, handle, segment, row, before if segment > based else None)
             finally:
                 shelves.disk.close(handle)
         before = (segment, row.length)
@@ -113,13 +122,14 @@ def check_journals(shelves: Shelves, rows: SegmentRows) -> Check:
 
 
 def _journal(
-    shelves: Shelves, handle: Handle, segment: SegmentId, row: SegmentRow, before: tuple[SegmentId, int]
+    shelves: Shelves, handle: Handle, segment: SegmentId, row: SegmentRow, before: tuple[SegmentId, int] | None
 ) -> Iterator[Finding]:
+    """`before`: the journal it should go on behind, and its length; None: whatever it was."""
     header = header_of(shelves.disk, shelves.path_of(segment, row.kind), segment)
     if header is None:
         yield _finding(Kind.JOURNAL_DAMAGED, segment, f"The head of the journal {text(segment)} does not verify.")
         return
-    if (header.previous, header.previous_length) != before:
+    if before is not None and (header.previous, header.previous_length) != before:
         sentence = (
             f"The journal {text(segment)} follows {text(header.previous)} of {header.previous_length} bytes;"
             f" the one before it here is {text(before[0])} of {before[1]}."
@@ -138,6 +148,48 @@ def _journal(
     if end != row.length or shelves.disk.size(handle) != row.length:
         sentence = f"The journal {text(segment)} verifies up to byte {end} of {row.length}."
         yield _finding(Kind.JOURNAL_DAMAGED, segment, sentence)
+
+
+def check_checkpoints(shelves: Shelves, rows: SegmentRows) -> Check:
+    """Checkpoints: the newest is all here, and what is here of any is whole."""
+    for place, checkpoint in enumerate(groups(rows)):
+        number = 0
+        before = (SEGMENT_ID_NONE, 0)
+        for part in checkpoint.parts:
+            row = rows[part]
+            path = shelves.path_of(part, row.kind)
+            if not shelves.disk.exists(path):
+                if place == 0 or not elsewhere(row):
+                    yield _finding(Kind.CHECKPOINT_MISSING, part, f"The checkpoint of {text(part)} is gone.")
+                number = -1
+            else:
+                problem, number = _part_problem(shelves, path, (part, row, before), number)
+                if problem:
+                    yield _finding(Kind.CHECKPOINT_DAMAGED, part, f"The checkpoint of {text(part)} {problem}.")
+            before = (part, row.length)
+            yield 1
+
+
+def _part_problem(
+    shelves: Shelves, path: Path, expected: tuple[SegmentId, SegmentRow, tuple[SegmentId, int]], number: int
+) -> tuple[str, int]:
+    """What is wrong, or nothing, and the number of the frame that the next part begins with; -1: not known."""
+    part, row, before = expected
+    try:
+        header = header_of(shelves.disk, path, part)
+        if header is None or (header.kind, header.previous, header.previous_length) != (row.kind, *before):
+            return "does not begin as it should", -1
+        for frame in checkpoint_frames(shelves.disk, path, row.length):
+            if number not in (-1, frame.number):
+                return f"has frame {frame.number} where {number} should be", -1
+            number = frame.number + 1
+            if frame.kind is FrameKind.ROWS:
+                rows_of(frame)
+    except FileNotFoundError:  # trimmed this moment
+        return "", -1
+    except CorruptData as error:
+        return f"does not verify: {error}", -1
+    return "", number
 
 
 # -- content, with --data

@@ -10,9 +10,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from qss.cache.frozen import replayed
+from qss.cache.frozen import build_index, open_index
 from qss.cache.pins import missing, point_of
-from qss.cache.segment_log import LOG_SUFFIX
+from qss.cache.segment_log import FOLDERS, log_path
 from qss.cache.snapshots import NEWEST_KEY
 from qss.errors import CorruptData, Damaged
 from qss.formats.tables import SegmentRow, SegmentState, SnapshotRow, Table, u64_key, u64_of_key, unpack_number
@@ -115,14 +115,15 @@ def check_contents(rows: Rows, root: Path, host: Host, map_bytes: int, scratch: 
         folder = scratch / str(row.number)
         point = point_of(row, segments)
         try:
-            for journal in point.journals:
-                file = segment_text(journal) + LOG_SUFFIX
-                host.disk.makedirs(folder / "journal")
-                (folder / "journal" / file).symlink_to(root / "journal" / file)
-            index = replayed(folder, host, map_bytes, point)
+            for kind, logs in ((SegmentKind.JOURNAL, point.journals), (SegmentKind.CHECKPOINT, point.checkpoint)):
+                host.disk.makedirs(folder / FOLDERS[kind])
+                for segment in logs:
+                    log_path(folder, kind, segment).symlink_to(log_path(root, kind, segment))
+            build_index(folder, host, map_bytes, point)
         except (FileNotFoundError, Damaged):
             yield 1
             continue
+        index = open_index(folder, map_bytes)
         try:
             for segment in sorted(index.live_all()):
                 now = segments.get(segment)

@@ -1,8 +1,8 @@
 """The machine has burnt: from the key and any k locations back to a file system.
 
-    find the newest root → bring its journals back → (cache: replay them) → find where the other segments are
+    find the newest root → bring its checkpoint and journals back → (cache: replay them) → find where the others are
 
-What to do with the journals is the caller's: offload does not know the cache.
+What to do with them is the caller's: offload does not know the cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qss.ids import SegmentId
 from qss.offload.census import locate
 from qss.offload.roots import RootBook
 from qss.offload.vault import Vault
-from qss.segments import Receipt, RestorePoint, SealedSegment
+from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind
 
 SEGMENTS_AT_ONCE: Final = 4
 
@@ -29,8 +29,9 @@ Stage = Literal["roots", "journals", "replay", "segments"]
 Progress = Callable[[Stage, int, int], None]
 """(what is being done, how many are done, of how many)."""
 Found = tuple[SealedSegment, Receipt]
+PathOf = Callable[[SegmentId, SegmentKind], Path]
 Rebuild = Callable[[RestorePoint, list[Path]], Awaitable[Iterable[SegmentId]]]
-"""Make a cache of the journals, oldest first; returns the segments whose places it wants to know."""
+"""Make a cache of the checkpoint and the journals, oldest first; returns the segments whose places it wants to know."""
 Adopt = Callable[[Sequence[Found]], Awaitable[None]]
 """Take what was found of those segments."""
 
@@ -89,8 +90,8 @@ class Recovery:
         """Bring a whole segment back, verified and synced. Raises TooFewShards, Damaged."""
         await self._vault.fetch_segment(segment, into)
 
-    async def run(self, path_of: Callable[[SegmentId], Path], rebuild: Rebuild, adopt: Adopt) -> RecoveryReport:
-        """Restore the newest root whose journals can all be brought back. `path_of`: where a journal has to lie.
+    async def run(self, path_of: PathOf, rebuild: Rebuild, adopt: Adopt) -> RecoveryReport:
+        """Restore the newest root whose checkpoint and journals can all be brought back. `path_of`: where they lie.
 
         Raises WrongKey (nothing opens with this key), TooFewShards (no root can be restored now), and what the
         callbacks raise. Can be repeated: journals brought back before are fetched again and replaced.
@@ -115,7 +116,7 @@ class Recovery:
             lost=tuple(lost),
         )
 
-    async def _restorable(self, path_of: Callable[[SegmentId], Path]) -> tuple[Root, Root, list[Skipped], list[Path]]:
+    async def _restorable(self, path_of: PathOf) -> tuple[Root, Root, list[Skipped], list[Path]]:
         newest: Root | None = None
         skipped: list[Skipped] = []
         self._progress("roots", 0, 1)
@@ -124,7 +125,7 @@ class Recovery:
                 newest = newest or root
                 self._progress("roots", 1, 1)
                 try:
-                    paths = await self._fetch_all([*root.point.checkpoint, *root.point.journals], path_of)
+                    paths = await self._fetch_all(root.point, path_of)
                 except Damaged as error:
                     skipped.append(Skipped(root.generation, root.created_ns, root.point.cut_ns, str(error)))
                     continue
@@ -133,7 +134,8 @@ class Recovery:
             raise _no_root()
         raise TooFewShards(f"no root can be restored from the locations that answer; newest: {skipped[0].why}")
 
-    async def _fetch_all(self, segments: list[SegmentId], path_of: Callable[[SegmentId], Path]) -> list[Path]:
+    async def _fetch_all(self, point: RestorePoint, path_of: PathOf) -> list[Path]:
+        paths = {segment: path_of(segment, kind) for segment, kind in point.logs.items()}
         trouble: list[QssError] = []
         done = 0
         slots = trio.CapacityLimiter(SEGMENTS_AT_ONCE)
@@ -142,20 +144,20 @@ class Recovery:
             nonlocal done
             async with slots:
                 try:
-                    await self._vault.fetch_segment(segment, path_of(segment))
+                    await self._vault.fetch_segment(segment, paths[segment])
                 except QssError as error:
                     trouble.append(error)
                     nursery.cancel_scope.cancel()
                     return
             done += 1
-            self._progress("journals", done, len(segments))
+            self._progress("journals", done, len(paths))
 
         async with trio.open_nursery() as nursery:
-            for segment in segments:
+            for segment in paths:
                 nursery.start_soon(fetch, segment)
         if trouble:
             raise trouble[0]
-        return [path_of(segment) for segment in segments]
+        return list(paths.values())
 
     async def _find_all(self, wanted: list[SegmentId]) -> tuple[list[Found], list[tuple[SegmentId, str]]]:
         found: list[Found] = []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cache, filesystem, latency, locations, million, node, overwrite, trees
+from benchmarks import cache, filesystem, latency, locations, million, node, overwrite, start, trees
 from benchmarks.figures import Figure, show
 from benchmarks.files import MIB
 from benchmarks.measure import Interrupted
@@ -93,6 +93,11 @@ BENCHMARKS: dict[str, Benchmark] = {
     "fs-million": alone(
         "QSS only: 1,000,000 empty files (--files), find -ls twice; rates, and the memory of the mount",
         lambda rig, options: million.many(rig, options.files or 1_000_000),
+        by_name_only=True,
+    ),
+    "start": alone(
+        "QSS only: time to the first answer with 1,000,000 small files (--files): clean, killed, without an index",
+        lambda rig, options: start.starts(rig, options.files or 1_000_000),
         by_name_only=True,
     ),
     "cache": alone(

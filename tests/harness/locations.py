@@ -7,13 +7,14 @@ from pathlib import Path
 import trio
 
 from qss.cache.options import CacheOptions
+from qss.cache.segment_log import log_path
 from qss.cache.store import SegmentCache
 from qss.errors import TooFewShards
 from qss.formats.tables import ExtentRow, Table, pair_of_key
 from qss.host import Host
-from qss.ids import LocationId, SegmentId, StripeNo, segment_text
+from qss.ids import LocationId, SegmentId, StripeNo
 from qss.limits import STRIPE_BYTES
-from qss.segments import Receipt, RestorePoint
+from qss.segments import Receipt, RestorePoint, SegmentKind
 
 PLACES = tuple(LocationId(f"trove-{n}") for n in range(6))
 Contents = dict[tuple[int, int], bytes]
@@ -71,11 +72,11 @@ class Locations:
 
     async def restored(self, point: RestorePoint, root: Path, host: Host, options: CacheOptions) -> Contents:
         """What a new machine reads after recovery from a root; fails when a byte cannot be had."""
-        (root / "journal").mkdir(parents=True)
-        paths = []
-        for journal in (*point.checkpoint, *point.journals):
-            paths.append(root / "journal" / f"{segment_text(journal)}.log")
-            paths[-1].write_bytes(self.segments[journal])
+        paths = [log_path(root, SegmentKind.CHECKPOINT, part) for part in point.checkpoint]
+        paths += [log_path(root, SegmentKind.JOURNAL, journal) for journal in point.journals]
+        for path, segment in zip(paths, (*point.checkpoint, *point.journals), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.segments[segment])
         await SegmentCache.rebuild(root, host, options, paths, point.next_segment)
         cache = await SegmentCache.open(root, host, options, None)
         try:

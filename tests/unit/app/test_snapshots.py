@@ -10,8 +10,7 @@ import pytest
 
 from qss.app.identity import Identity, read_identity, write_identity
 from qss.app.running import lock_file
-from qss.app.snapshot_mount import sweep
-from qss.app.snapshots import LOCK, MOUNTED, all_mounted, ask, cut_of, find, folder_of, mounted_in
+from qss.app.snapshots import LOCK, MOUNTED, all_mounted, ask, cut_of, find, folder_of, mounted_in, sweep
 from qss.app.timetable import Timetable
 from qss.cache.options import CacheOptions
 from qss.cache.schedule import Schedule

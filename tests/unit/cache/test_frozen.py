@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from qss.cache.frozen import FrozenCache, replayed
+from qss.cache.frozen import FrozenCache, build_index, open_index
 from qss.cache.store import SegmentCache
 from qss.errors import CorruptData, Damaged, FsError, TooFewShards, Unreachable
 from qss.formats.tables import ExtentRow, Table, pair_of_key
@@ -73,9 +73,11 @@ class Kept:
 
     def open(self) -> FrozenCache:
         root = self.lay_out()
-        index = replayed(root, Host(), OPTIONS.index_map_bytes, self.cache.snapshots.point("s"))
-        data = self.root / "live" / "data"
-        return FrozenCache(Host(), root, index, data, self.locations, self.locations, OPTIONS.fetch_deadline_s)
+        build_index(root, Host(), OPTIONS.index_map_bytes, self.cache.snapshots.point("s"))
+        index = open_index(root, OPTIONS.index_map_bytes)
+        return FrozenCache(
+            Host(), root, index, self.root / "live", self.locations, self.locations, OPTIONS.fetch_deadline_s
+        )
 
 
 @pytest.fixture
@@ -192,13 +194,13 @@ async def test_logs_that_are_not_whole_make_no_index(kept: Kept) -> None:
     path = root / "journal" / f"{segment_text(point.journals[-1])}.log"
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(Damaged):
-        replayed(root, Host(), OPTIONS.index_map_bytes, point)
+        build_index(root, Host(), OPTIONS.index_map_bytes, point)
     shutil.rmtree(root / "index")
     path.unlink()
     with pytest.raises((Damaged, FileNotFoundError)):
-        replayed(root, Host(), OPTIONS.index_map_bytes, point)
+        build_index(root, Host(), OPTIONS.index_map_bytes, point)
     with pytest.raises(Damaged, match="without"):
-        replayed(root, Host(), OPTIONS.index_map_bytes, replace(point, journals=()))
+        build_index(root, Host(), OPTIONS.index_map_bytes, replace(point, journals=()))
 
 
 async def test_a_file_system_on_it(tmp_path: Path) -> None:
@@ -217,8 +219,9 @@ async def test_a_file_system_on_it(tmp_path: Path) -> None:
     for journal in cache.snapshots.point("s").journals:
         name = segment_text(journal) + ".log"
         os.link(tmp_path / "live" / "journal" / name, root / "journal" / name)
-    index = replayed(root, Host(), OPTIONS.index_map_bytes, cache.snapshots.point("s"))
-    frozen = FrozenCache(Host(), root, index, tmp_path / "live" / "data", locations, locations, 0.5)
+    build_index(root, Host(), OPTIONS.index_map_bytes, cache.snapshots.point("s"))
+    index = open_index(root, OPTIONS.index_map_bytes)
+    frozen = FrozenCache(Host(), root, index, tmp_path / "live", locations, locations, 0.5)
     old = FileSystem(frozen, Host().clock, FsOptions(read_only=True))
     assert [entry.name for entry in old.readdir(ROOT_INO)][2:] == [b"f"]
     opened_old = await old.open(old.lookup(ROOT_INO, b"f"), os.O_RDONLY)

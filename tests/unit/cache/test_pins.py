@@ -97,12 +97,22 @@ def test_dead_bytes_beside_live_ones_are_held_too() -> None:
 def test_logs_are_pinned_and_named() -> None:
     row = snapshot(1, 20, 7, 12)._replace(checkpoint=(SegmentId(3), SegmentId(4)))
     pins = Pins([row])
-    assert [each for each in range(1, 15) if pins.holds_log(SegmentId(each))] == [3, 4, 7, 8, 9, 10, 11, 12]
+    numbers = [SegmentId(each) for each in range(1, 15)]
+    assert [each for each in numbers if pins.holds_log(each, JOURNAL)] == [7, 8, 9, 10, 11, 12]
+    assert [each for each in numbers if pins.holds_log(each, SegmentKind.CHECKPOINT)] == [3, 4]
     rows = {SegmentId(each): segment(JOURNAL) for each in (2, 7, 9, 13)} | {SegmentId(8): segment(DATA)}
     point = point_of(row, rows, [SegmentId(12)])
     assert point.checkpoint == (3, 4)
     assert point.journals == (7, 9, 12)
     assert point.next_segment == 20
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 9)), max_size=8))
+def test_journals_are_held_from_the_first_to_the_last_of_each(spans: list[tuple[int, int]]) -> None:
+    pins = Pins(snapshot(number, 99, first, first + more) for number, (first, more) in enumerate(spans, 1))
+    for number in range(1, 45):
+        wanted = any(first <= number <= first + more for first, more in spans)
+        assert pins.holds_log(SegmentId(number), JOURNAL) == wanted
 
 
 def test_what_is_missing_shows_in_the_rows() -> None:
@@ -119,5 +129,8 @@ def test_what_is_missing_shows_in_the_rows() -> None:
     assert Missing(2, SegmentId(6)) in missing([row], rows, {})
     rows[SegmentId(2)] = segment(JOURNAL, condemned)
     assert Missing(2, SegmentId(2)) in missing([row], rows, {})
+    rows[SegmentId(3)] = segment(SegmentKind.CHECKPOINT, condemned, 2)
+    assert Missing(2, SegmentId(3)) not in missing([row], rows, {}), "between the journals, and not of them"
+    assert Missing(2, SegmentId(3)) in missing([row._replace(checkpoint=(SegmentId(3),))], rows, {})
     del rows[SegmentId(9)]
     assert Missing(2, SegmentId(6)) not in missing([row], rows, {}), "its row comes with the next journal"

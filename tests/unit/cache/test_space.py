@@ -36,9 +36,13 @@ async def opened(root: Path, locations: Locations) -> SegmentCache:
     return await SegmentCache.open(root, Host(), OPTIONS, locations)
 
 
-def data_rows(cache: SegmentCache) -> dict[int, SegmentRow]:
+def all_rows(cache: SegmentCache) -> dict[int, SegmentRow]:
     rows = {key: SegmentRow.unpack(value) for key, value in cache.scan(Table.SEGMENTS, b"")}
-    return {int.from_bytes(key, "big"): row for key, row in rows.items() if row.kind is DATA}
+    return {int.from_bytes(key, "big"): row for key, row in rows.items()}
+
+
+def data_rows(cache: SegmentCache) -> dict[int, SegmentRow]:
+    return {segment: row for segment, row in all_rows(cache).items() if row.kind is DATA}
 
 
 def live_by_extents(cache: SegmentCache) -> dict[int, int]:
@@ -267,6 +271,7 @@ class Life:
         self.cache: SegmentCache
         self.restores = 0
         self.moved = 0
+        self.checkpoints = 0
 
     async def open(self) -> None:
         self.cache = await opened(self.root / "a", self.locations)
@@ -301,9 +306,9 @@ class Life:
         assert live_by_extents(cache) == cache._ledger.index.live_all()
         self.moved = max(self.moved, cache.facts().moved_bytes)
 
-    async def step(self) -> None:
+    async def step(self) -> None:  # noqa: PLR0912 - a branch for each thing that may happen
         rng, cache, locations = self.rng, self.cache, self.locations
-        match rng.choice("wwwwddcckkppxrsemmm"):
+        match rng.choice("wwwwddcckkppxrsemmmjj"):
             case "w":
                 self.write_some()
             case "d":
@@ -324,9 +329,16 @@ class Life:
                 await cache.evict(all_=True)
             case "m":
                 await self.compact()
+            case "j":
+                await cache.checkpoint_journal()
+                self.checkpoints += 1
             case "s":
+                before = self.contents()
                 await cache.close()
+                if rng.random() < 0.3:
+                    shutil.rmtree(self.root / "a" / "index")
                 await self.open()
+                assert self.contents() == before
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -348,6 +360,12 @@ async def test_at_any_moment_both_newest_roots_can_be_restored_whole(tmp_path: P
     assert {s for s, each in rows.items() if each.state is not CONDEMNED} == live
     assert locations.segments.keys() & rows.keys() == live
     assert locations.deleted
+    assert life.checkpoints
+    first = min(s for s, each in all_rows(cache).items() if each.kind is JOURNAL)
+    assert first == locations.roots[-1].journals[0] > 1, "journals before the published checkpoint are trimmed"
+    assert {int(path.stem, 16) for path in (tmp_path / "a" / "journal").iterdir()} >= {first}
+    assert min(int(path.stem, 16) for path in (tmp_path / "a" / "journal").iterdir()) == first
+    assert not any(s < first for s in locations.segments if s not in rows)
     assert life.moved
     await cache.close()
 

@@ -13,6 +13,7 @@ from qss.app.fsck import exit_code
 from qss.cli import render
 from qss.fsck.findings import Finding, Kind, Report, Severity, facts_of
 from tests.unit.fsck.test_index import DAMAGE as DAMAGE_OF_ROWS
+from tests.unit.fsck.test_offline import CHECKPOINT_DAMAGE
 from tests.unit.fsck.test_offline import DAMAGE as DAMAGE_OF_FILES
 
 HERE = Path(__file__).parent
@@ -36,6 +37,7 @@ def asserted(path: Path) -> set[Kind]:
 
 def test_every_kind_has_a_state_that_shows_it() -> None:
     shown = DAMAGE_OF_ROWS.keys() | {kind for _, kind, _ in DAMAGE_OF_FILES.values()}
+    shown |= {kind for _, kind in CHECKPOINT_DAMAGE.values()}
     for name in ("test_index.py", "test_offline.py", "test_remote.py"):
         shown |= asserted(HERE / name)
     assert shown == set(Kind)

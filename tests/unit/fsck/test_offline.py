@@ -17,8 +17,9 @@ from qss.formats.journal import Op
 from qss.formats.tables import ExtentRow, Table, pair_key, u64_key
 from qss.fs.attrs import User
 from qss.fs.filesystem import FileSystem
+from qss.fsck.check import segment_rows
 from qss.fsck.findings import Kind, Report, Severity
-from qss.fsck.offline import look, plan_repair, repair, segment_rows
+from qss.fsck.offline import look, plan_repair, repair
 from qss.host import Host
 from qss.ids import ROOT_INO, LocationId, SegmentId
 from qss.limits import KIB
@@ -77,7 +78,9 @@ async def cache(tmp_path):
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    """All files but LMDB's reader table, which says nothing when nobody has it open."""
+    paths = [path for path in root.rglob("*") if path.is_file() and path.name != "lock.mdb"]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
 def flip(path: Path, at: int) -> None:
@@ -163,6 +166,60 @@ async def test_damage_of_files_is_found_and_repaired(cache, what) -> None:
     cache_now = await SegmentCache.open(cache.root, Host(), OPTIONS, None)
     assert_sound(cache_now)
     await cache_now.close()
+
+
+async def checkpointed(cache: Cache) -> SegmentId:
+    """Make a checkpoint, trim the journals before it, go on a little; the last part of the checkpoint."""
+    opened = await SegmentCache.open(cache.root, Host(), OPTIONS, None)
+    parts = await opened.checkpoint_journal()
+    change = opened.begin()
+    change.put(Table.META, b"test", b"behind it")
+    opened.commit(change)
+    await opened.cut()
+    for sealed in await opened.unsafe_segments():
+        await opened.mark_offloaded(Receipt(sealed.id, b"s" * 16, 4, 2, PLACES, 1))
+    point = await opened.restore_point()
+    assert point is not None
+    assert point.checkpoint == parts
+    await opened.mark_published(point)
+    await opened.reclaim()
+    assert not cache.path(cache.journals[0], "journal").exists()
+    await opened.close()
+    return parts[-1]
+
+
+async def test_a_cache_whose_journals_are_trimmed_is_sound(cache) -> None:
+    await checkpointed(cache)
+    assert cache.look().findings == []
+    (cache.root / INDEX_DIR / "data.mdb").unlink()
+    assert cache.look().findings == []
+    opened = await SegmentCache.open(cache.root, Host(), OPTIONS, None)
+    assert_sound(opened)
+    await opened.close()
+    assert cache.look().findings == []
+
+
+CHECKPOINT_DAMAGE = {
+    "gone": (lambda path: path.unlink(), Kind.CHECKPOINT_MISSING),
+    "a flipped bit": (lambda path: flip(path, 300), Kind.CHECKPOINT_DAMAGED),
+    "cut short": (cut_short, Kind.CHECKPOINT_DAMAGED),
+    "headless": (lambda path: flip(path, 5), Kind.CHECKPOINT_DAMAGED),
+}
+
+
+@pytest.mark.parametrize("what", CHECKPOINT_DAMAGE)
+async def test_damage_of_a_checkpoint_is_found_and_the_index_kept(cache, what) -> None:
+    damage, kind = CHECKPOINT_DAMAGE[what]
+    path = cache.path(await checkpointed(cache), "checkpoint")
+    whole = path.read_bytes()
+    damage(path)
+    live_wrong(cache)
+    report = cache.look()
+    assert kind in report.counts
+    assert report.lost
+    assert plan_repair(cache.root, Host(), OPTIONS, report, cache.scratch) == []
+    path.write_bytes(whole)
+    assert cache.kinds() == {Kind.LIVE_WRONG}
 
 
 async def test_a_journal_that_does_not_go_on_where_the_one_before_ends(cache) -> None:

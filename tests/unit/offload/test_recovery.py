@@ -40,7 +40,7 @@ class FakeCache:
         self.journals: list[bytes] = []
         self.adopted = []
 
-    def path_of(self, segment: SegmentId) -> Path:
+    def path_of(self, segment: SegmentId, kind: SegmentKind) -> Path:
         self.directory.mkdir(exist_ok=True)
         return self.directory / f"{segment:016x}.log"
 
