@@ -18,10 +18,10 @@ from qss.app.carriers import shelf_methods
 from qss.app.fsck_methods import fsck_methods
 from qss.app.hooks import UserHooks
 from qss.app.identity import read_identity
+from qss.app.mount_upkeep import mount_upkeep_methods
 from qss.app.retention_methods import limits_of, retention_methods
 from qss.app.snapshots import snapshot_methods
 from qss.app.supervise import Supervisor
-from qss.app.upkeep_methods import mount_upkeep_methods
 from qss.cache.retention import EvictionReport
 from qss.cache.store import SegmentCache
 from qss.config import Settings
