@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from qss.app.durability import document
+from qss.app.rewriting import Rewriting, plan, rewrite
 from qss.cache.store import SegmentCache
 from qss.config import Settings
 from qss.control.client import ControlClient
@@ -19,15 +20,8 @@ from qss.errors import CorruptData, QssError
 from qss.fs import tree
 from qss.fs.warm import Warmth, room_for, warm
 
-RELAYED: Final = (
-    "scrub.start",
-    "scrub.stop",
-    "scrub.status",
-    "repair.status",
-    "rewrite.start",
-    "rewrite.stop",
-    "rewrite.status",
-)
+RELAYED: Final = ("scrub.start", "scrub.stop", "scrub.status", "repair.status")
+"""Passed on to the offload process."""
 STANDING_ANSWER_S_MAX: Final = 20.0
 PROGRESS_S: Final = 0.2
 
@@ -51,6 +45,7 @@ def mount_upkeep_methods(cache: SegmentCache, settings: Settings, offload: Contr
         **{name: relay(name) for name in RELAYED},
         "durability": durability,
         "warm": lambda call: _warm(cache, call),
+        "rewrite": lambda call: _rewrite(cache, settings, call),
     }
 
 
@@ -69,3 +64,16 @@ async def _warm(cache: SegmentCache, call: Call) -> Json:
             await call.progress({"done_bytes": found.done_bytes, "total_bytes": found.total_bytes})
 
     return asdict(await warm(cache, inodes, room_for(cache), report))
+
+
+async def _rewrite(cache: SegmentCache, settings: Settings, call: Call) -> Json:
+    """To the code this mount runs with. A call that ends early has done a part; the next one goes on."""
+    code = (settings.offload.k, settings.offload.m)
+    found = Rewriting.of(code, plan(await cache.stored_segments(), code))
+
+    async def report(now: Rewriting) -> None:
+        await call.progress({"done_bytes": now.done_bytes, "total_bytes": now.total_bytes})
+
+    if not call.params.get("dry_run"):
+        await rewrite(cache, code, found, report)
+    return asdict(found)

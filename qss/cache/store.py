@@ -389,6 +389,10 @@ class SegmentCache(IndexRows):
         """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
         return await self._upkeep.reclaim()
 
+    @property
+    def compactor(self) -> Compactor:
+        return self._compactor
+
     async def compact_one(self) -> bool:
         """Empty the segment that is worth it most, or look at it first; False: none is. The loop of `run` does this."""
         return await self._compactor.compact_one()

@@ -86,14 +86,14 @@ def _weakest(stands: Document | None) -> str:
 
 
 @contextlib.contextmanager
-def warm_bar() -> Iterator[Callable[[Document], None]]:
+def warm_bar(what: str = "bringing back") -> Iterator[Callable[[Document], None]]:
     """On standard error, fed with {"done_bytes", "total_bytes"}."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(),
         TimeElapsedColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("bringing back", total=None)
+        task = progress.add_task(what, total=None)
 
         def update(document: Document) -> None:
             progress.update(task, total=document["total_bytes"] or None, completed=document["done_bytes"])
@@ -108,4 +108,22 @@ def warmed(document: Document) -> str:
         line += f"; {human_size(document['left_bytes'])} are left where they are: the cache's limits leave no room"
     if document["failed_bytes"]:
         line += f"; {human_size(document['failed_bytes'])} cannot be had now"
+    return line + "."
+
+
+def rewritten(document: Document, dry_run: bool) -> str:
+    code = f"k={document['k']}, m={document['m']}"
+    if not document["segments"] and not document["journals"]:
+        return f"Everything is stored under {code}."
+    what = f"{document['segments']} segments, {human_size(document['total_bytes'])}"
+    if dry_run:
+        line = f"{what}, are stored under another code than {code} and would be written again"
+    else:
+        line = f"{document['moved']} of {what}, are written again under {code}; the old ones go with the next two roots"
+    if document["held"]:
+        line += f"; {document['held']} are held by snapshots and stay as they are"
+    if document["journals"]:
+        line += f"; {document['journals']} journals keep their code until a checkpoint takes their place"
+    if document["failed"]:
+        line += f"; {document['failed']} could not be moved now: {document['trouble']}"
     return line + "."

@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(repair)
     app.command()(durability)
     app.command()(warm)
+    app.command()(rewrite)
 
 
 def _scrub(context: typer.Context, method: str, as_json: bool) -> None:
@@ -90,3 +91,48 @@ def warm(
         say(render_upkeep.warmed(done))
     if done["failed_bytes"]:
         raise typer.Exit(4)
+
+
+def rewrite(
+    context: typer.Context,
+    k: Annotated[int | None, typer.Option("--k", min=1, max=255, help="First set k in the configuration")] = None,
+    m: Annotated[int | None, typer.Option("--m", min=0, max=255, help="First set m in the configuration")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be moved.")] = False,
+    as_json: Annotated[bool, JsonFlag] = False,
+) -> None:
+    """Move what is stored under another k and m to those of the configuration; interrupted, go on the next time."""
+    from qss.cli import render_upkeep
+
+    session = session_of(context)
+    settings = session.settings()
+    wanted = (k if k is not None else settings.offload.k, m if m is not None else settings.offload.m)
+    if wanted != (settings.offload.k, settings.offload.m):
+        _set_code(session.config_path(), wanted, dry_run)
+        note = "would be set" if dry_run else "set"
+        document = {"k": wanted[0], "m": wanted[1], "set": not dry_run, "applies": "from the next mount on"}
+        text = f"k={wanted[0]}, m={wanted[1]} {note}; it holds for new segments from the next mount on."
+        print_json(document) if as_json else say(f"{text} Then run qssctl rewrite again for what is stored already.")
+        return
+    if not as_json and sys.stderr.isatty() and not dry_run:
+        with render_upkeep.warm_bar("writing again") as update:
+            done = call_mount(settings, "rewrite", update)
+    else:
+        done = call_mount(settings, "rewrite", print_json if as_json else None, dry_run=dry_run)
+    print_json(done) if as_json else say(render_upkeep.rewritten(done, dry_run))
+    if done["failed"]:
+        raise typer.Exit(4)
+
+
+def _set_code(config: Path, code: tuple[int, int], dry_run: bool) -> None:
+    """Change [code], if what comes out holds: enough locations, a policy that can be kept."""
+    import os
+
+    from qss.app.create import policy_warnings
+    from qss.app.running import write_whole
+    from qss.config import environment, parse
+    from qss.config.write import with_values
+
+    text = with_values(config.read_text(encoding="utf-8"), "code", {"k": code[0], "m": code[1]})
+    policy_warnings(parse(text, config, environment()))
+    if not dry_run:
+        write_whole(config, text, os.stat(config).st_mode & 0o777)

@@ -80,3 +80,16 @@ def test_warming_says_what_it_could_not() -> None:
     assert "2 files" in line
     assert "limits leave no room" in line
     assert "cannot be had" in line
+
+
+def test_another_code_is_set_only_if_it_can_be(config: Path, capsys) -> None:
+    before = config.read_text()
+    assert run(["--config", str(config), "rewrite", "--k", "5", "--m", "2"]) == 3
+    assert "7 locations" in capsys.readouterr().err
+    assert run(["--config", str(config), "rewrite", "--m", "1", "--dry-run"]) == 0
+    assert config.read_text() == before
+    assert run(["--config", str(config), "rewrite", "--k", "5", "--m", "1"]) == 0
+    assert "next mount" in capsys.readouterr().out
+    settings = load(config, {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"})
+    assert (settings.offload.k, settings.offload.m) == (5, 1)
+    assert run(["--config", str(config), "rewrite"]) == 4  # not mounted
