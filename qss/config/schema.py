@@ -14,6 +14,7 @@ from qss.cache.schedule import Schedule
 from qss.config.units import parse_duration, parse_size
 from qss.errors import ConfigInvalid, Refused
 from qss.limits import KIB, MIB, SEGMENT_BYTES_MAX, STRIPE_BYTES
+from qss.offload.timetable import Timetable
 
 Parser = Callable[[Any], Any]
 """A TOML value to ours. Raises ValueError with words that follow the value: 'is not a size; write …'."""
@@ -104,6 +105,14 @@ def schedule(value: Any) -> str:
     try:
         return str(Schedule.parse(text(value)))
     except Refused as error:
+        raise ValueError(f"does not hold: {error}") from error
+
+
+def timetable(value: Any) -> Timetable:
+    """Bandwidth by the clock."""
+    try:
+        return Timetable.parse(text(value))
+    except ConfigInvalid as error:
         raise ValueError(f"does not hold: {error}") from error
 
 
@@ -198,6 +207,7 @@ OFFLOAD: Final[Fields] = {
     "probe_interval": Field("probe_interval_s", duration(0.05)),
     "upload_limit": Field("upload_bytes_per_s", optional(size(1))),
     "download_limit": Field("download_bytes_per_s", optional(size(1))),
+    "schedule": Field("timetable", optional(timetable)),
     "repair_grace": Field("repair_grace_s", duration()),
     "repairs_in_flight": Field("repairs_in_flight", whole(1, 64)),
     "repair_limit": Field("repair_bytes_per_s", optional(size(1))),

@@ -9,6 +9,7 @@ from pathlib import Path
 from qss.errors import ConfigInvalid
 from qss.ids import LocationId
 from qss.limits import MIB, SHARDS_MAX
+from qss.offload.timetable import Timetable
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class OffloadOptions:
     probe_interval_s: float = 10.0
     upload_bytes_per_s: int | None = None  # at each location; None: no limit
     download_bytes_per_s: int | None = None
+    timetable: Timetable | None = None  # bandwidth by the clock, besides the two limits above
     repair_grace_s: float = 3600.0  # a location down for longer is given up: its shards are rebuilt elsewhere
     repairs_in_flight: int = 2  # segments; one while new segments wait to be stored
     repair_bytes_per_s: int | None = None  # of segments being repaired; None: no limit
