@@ -45,7 +45,8 @@ def test_hours_past_midnight_belong_to_the_day_they_begin_on() -> None:
 @pytest.mark.parametrize(
     "bad",
     ["", ";", "upload", "mon", "upload fast", "upload 0/s", "upload 2MB", "mon-xyz upload 1M/s",
-     "08:00-25:00 upload 1M/s", "08:00-08:00 upload 1M/s", "upload 1M/s upload 2M/s", "sideways 1M/s", "08:61-09:00 upload 1M/s"],
+     "08:00-25:00 upload 1M/s", "08:00-08:00 upload 1M/s", "upload 1M/s upload 2M/s",
+     "sideways 1M/s", "08:61-09:00 upload 1M/s"],
 )  # fmt: skip
 def test_what_is_no_schedule_is_refused_in_one_sentence(bad: str) -> None:
     with pytest.raises(ConfigInvalid, match="write for example"):
