@@ -29,6 +29,7 @@ from qss.app.identity import check_key
 from qss.app.locations import open_nodes, place_of
 from qss.app.logs import start_logging
 from qss.app.seal_watch import SealWatch
+from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
 from qss.app.teller import Teller
 from qss.app.upkeep_methods import repair_facts, upkeep_methods
 from qss.config import Settings, environment, load
@@ -175,9 +176,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="qss-offload")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--log-file", type=Path)
+    parser.add_argument(KEY_ON_STDIN, action="store_true")
     given = parser.parse_args(arguments)
     try:
-        settings = load(given.config, environment())
+        no_core_dumps()
+        settings = received(load(given.config, environment()), on_stdin=given.key_on_stdin)
         start_logging(settings.log, "offload", given.log_file)
         keys = FsKeys.derive(check_key(settings))
         gc.freeze()  # what is imported stays: no need to look at it again and again

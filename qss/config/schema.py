@@ -50,6 +50,12 @@ def duration(lowest_s: float = 0.0) -> Parser:
     return parse
 
 
+def absolute_path(value: Any) -> Path:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError("is not right; write a path from the root, such as /etc/qss/passphrase")
+    return Path(value)
+
+
 def whole(lowest: int, highest: int = 2**31) -> Parser:
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
@@ -230,6 +236,7 @@ MOUNT: Final[Fields] = {
     "read_ahead": Field("read_ahead_bytes", size(4 * KIB, 64 * MIB)),
     "quota_bytes": Field("quota_bytes", optional(size(1))),
     "quota_inodes": Field("quota_inodes", optional(whole(1, 2**62))),
+    "passphrase_file": Field("passphrase_file", absolute_path),
 }
 
 CODE: Final[Fields] = {"k": Field("k", whole(1, 255)), "m": Field("m", whole(0, 255))}
