@@ -34,6 +34,7 @@ from qss.app.logs import start_logging
 from qss.app.seal_watch import SealWatch
 from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
 from qss.app.teller import Teller
+from qss.app.upkeep_methods import repair_facts, upkeep_methods
 from qss.config import Settings, environment, load
 from qss.control.client import ControlClient
 from qss.control.messages import Json
@@ -155,11 +156,12 @@ def _methods(vault: Vault, courier: Courier, watch: SealWatch, mover: Mover) -> 
                 "open": [[each.segment, each.shard, each.location] for each in facts.damaged],
                 "repaired": facts.shards_repaired,
             },
+            "repair": repair_facts(courier),
             "locations": [_location_to_json(each, mover.facts.left.get(each.location)) for each in facts.nodes],
             "errors": [line for line in (facts.blocked, facts.last_error) if line],
         }
 
-    return {**vault_methods(vault), "status": status}
+    return {**vault_methods(vault), **upkeep_methods(vault, courier, courier.shelf), "status": status}
 
 
 def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:

@@ -6,7 +6,7 @@ Needs no plaintext and no second seal: the new blocks must have the hashes the m
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 
 import trio
@@ -32,16 +32,25 @@ _log = logging.getLogger(__name__)
 
 
 def choose_targets(
-    manifest: Manifest, damaged: Mapping[ShardNo, LocationId], locations: list[LocationFacts], policy: PlacementPolicy
+    manifest: Manifest,
+    damaged: Mapping[ShardNo, LocationId],
+    locations: list[LocationFacts],
+    policy: PlacementPolicy,
+    lost: Collection[LocationId] = (),
 ) -> dict[ShardNo, LocationId]:
-    """Where to put each shard that is missing or damaged, as far as there is a usable place. Pure."""
+    """Where to put each shard that is missing, damaged, or at a location that is `lost`, as far as there is a usable
+    place. A lost location counts for nothing: its shards go elsewhere, and it takes no room of its domain. Pure."""
     usable = {one.location for one in locations if one.takes}
     targets = {shard: location for shard, location in damaged.items() if location in usable}
-    taken = {ShardNo(number): place for number, place in enumerate(manifest.placed) if place is not None}
-    for number, place in enumerate(manifest.placed):
+    there = [None if place in lost else place for place in manifest.placed]
+    targets = {shard: location for shard, location in targets.items() if location not in lost}
+    taken = {ShardNo(number): place for number, place in enumerate(there) if place is not None}
+    for number, place in enumerate(there):
         if place is not None:
             continue
-        room = [one for one in spares(manifest.segment.id, taken, locations, policy) if one in usable]
+        room = [
+            one for one in spares(manifest.segment.id, taken, locations, policy) if one in usable and one not in lost
+        ]
         if room:
             targets[ShardNo(number)] = taken[ShardNo(number)] = room[0]
     return targets
@@ -65,9 +74,14 @@ class Repairer:
         self._buffers = buffers
 
     async def repair(
-        self, manifest: Manifest, census: Census, damage: DamageList, manifests: Manifests
+        self,
+        manifest: Manifest,
+        census: Census,
+        damage: DamageList,
+        manifests: Manifests,
+        lost: Collection[LocationId] = (),
     ) -> tuple[Manifest, int]:
-        """Put what is missing or damaged of a segment where there is a place for it now.
+        """Put what is missing or damaged of a segment, or at a `lost` location, where there is a place for it now.
 
         Returns the manifest with the places that hold now, and the length of each shard object in bytes.
         Raises TooFewShards when k verified blocks of some stripe cannot be had. A crash anywhere leaves either the old
@@ -75,7 +89,7 @@ class Repairer:
         """
         damaged = {one.shard: one.location for one in damage.open
                    if one.segment == manifest.segment.id and manifest.placed[one.shard] == one.location}  # fmt: skip
-        targets = choose_targets(manifest, damaged, self._nodes.placement(), self._policy)
+        targets = choose_targets(manifest, damaged, self._nodes.placement(), self._policy, lost)
         places = list(manifest.placed)
         for shard, location in targets.items():
             places[shard] = location

@@ -209,7 +209,7 @@ async def test_damage_that_a_read_has_found_is_repaired(tmp_path: Path) -> None:
     objects[name] = objects[name][:150] + bytes([objects[name][150] ^ 1]) + objects[name][151:]
     await machine.vault.fetch(SegmentId(1), 0, tmp_path / "out")
     assert courier.status().damaged
-    await courier.upkeep()
+    await courier.mender.round()
     assert not courier.status().damaged
     assert courier.status().shards_repaired == 1
     await machine.vault.fetch(SegmentId(1), 0, tmp_path / "out")
