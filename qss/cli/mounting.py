@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +32,7 @@ def mount(
 ) -> None:
     """Mount the file system; returns when it is ready."""
     from qss.app import daemon
-    from qss.app.identity import check_key
+    from qss.app.identity import unlocked
     from qss.config import environment, with_options
     from qss.errors import ConfigInvalid
 
@@ -40,17 +41,18 @@ def mount(
     mountpoint = directory.absolute() if directory else settings.mountpoint
     if mountpoint is None:
         raise ConfigInvalid("name the directory to mount on, or set mountpoint in the configuration")
-    with_options(settings.mount, options)  # refused here, before anything is started
+    options_hold = with_options(settings.mount, options)  # refused here, before anything is started
     arguments = ["--config", str(settings.source), "--mountpoint", str(mountpoint), "--options", options]
     if log_file:
         arguments += ["--log-file", str(log_file.absolute())]
+    settings = replace(settings, mount=options_hold)
     if foreground:
         from qss.app.mount import main
 
-        raise typer.Exit(main(arguments))
-    check_key(settings)  # before a log file is made
+        raise typer.Exit(main(arguments, settings))
+    settings = unlocked(settings)  # before a log file is made; whoever knows the passphrase is asked here
     log = (log_file or settings.log.file or settings.state / "log" / "qss.log").absolute()
-    pid = daemon.start(arguments, environment(), log)
+    pid = daemon.start(arguments, environment(), log, key=settings.opened)
     print_json({"mountpoint": str(mountpoint), "pid": pid}) if as_json else say(f"Mounted on {mountpoint}.")
 
 
