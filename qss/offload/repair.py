@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from qss.errors import CorruptData, QssError
+from qss.errors import CorruptData, QssError, TooFewShards
 from qss.formats.manifest import Manifest
 from qss.formats.shard import HEADER_BYTES, ShardHeader
 from qss.ids import LocationId, ShardNo, StripeNo
@@ -114,7 +114,7 @@ class Repairer:
                 stripe = StripeNo(number)
                 wanted = {shard: blocks[shard][number] for shard in order}
                 with self._fetcher.room(manifest) as room:
-                    have = await self._fetcher.gather(manifest, stripe, room, avoid=frozenset(targets))
+                    have = await self._verified(manifest, stripe, room, frozenset(targets))
                     await trio.to_thread.run_sync(partial(rebuild_stripe, manifest, stripe, have, wanted))
             for shard, location in targets.items():
                 try:
@@ -128,6 +128,16 @@ class Repairer:
                 places[shard] = location
                 manifest = manifest.with_placed(tuple(places))
         return manifest
+
+    async def _verified(
+        self, manifest: Manifest, stripe: StripeNo, room: memoryview, suspect: frozenset[ShardNo]
+    ) -> Mapping[ShardNo, memoryview]:
+        """k blocks that verify, of the suspect shards too if there are not enough others: an answer that was spoiled
+        on its way makes a whole shard suspect, and no block is used that does not verify."""
+        try:
+            return await self._fetcher.gather(manifest, stripe, room, avoid=suspect)
+        except TooFewShards:
+            return await self._fetcher.gather(manifest, stripe, room)
 
     async def prove(self, manifest: Manifest, shard: ShardNo, location: LocationId) -> None:
         """Repaired means read back: the header and the last block. Raises CorruptData."""
