@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -67,6 +67,13 @@ def patient(settings: Settings) -> OffloadOptions:
     return replace(offload, put_deadline_s=offload.put_deadline_s + offload.in_flight_per_location * shard / slowest)
 
 
+def node_of(
+    options: LocationOptions, store: ObjectStore, settings: Settings, host: Host, jitter: Callable[[], float]
+) -> Node:
+    """A location with its manners: limits, deadlines, retries, breaker."""
+    return Node(options, timed(store, settings.offload, host), patient(settings), jitter)
+
+
 @asynccontextmanager
 async def open_nodes(settings: Settings, host: Host) -> AsyncIterator[Nodes]:
     """Every configured location; closed at the end. Asks none of them anything."""
@@ -76,5 +83,5 @@ async def open_nodes(settings: Settings, host: Host) -> AsyncIterator[Nodes]:
         for options in settings.locations:
             client = client_of(options, host)
             stack.push_async_callback(client.aclose)
-            nodes.append(Node(options, timed(client, settings.offload, host), patient(settings), jitter))
+            nodes.append(node_of(options, client, settings, host, jitter))
         yield Nodes(nodes)

@@ -89,6 +89,8 @@ class Courier:
         self._queue: list[SealedSegment] = []
         self._errors: dict[str, str] = {}  # what → last trouble; removed when it goes well
         self._blocked = ""
+        self._mending = trio.CancelScope()
+        self._caught_up = trio.Event()  # the newest root is known, and it is ours
         self._marked: RestorePoint | None = None  # the last the shelf was told is published
         self._disposal = Disposal(shelf, vault, roots)
         self.mender = Mender(shelf, vault, self._in_flight, self._disposal.current, jitter, self._mended)
@@ -135,13 +137,18 @@ class Courier:
             nursery.start_soon(self._upkeep_loop)
             nursery.start_soon(self._disposal_loop)
             await self.mender.look()  # what is short of shards is the mender's from the start
-            nursery.start_soon(self.mender.run, self._has_new)
+            nursery.start_soon(self._mend)
             nursery.start_soon(self.scrubber.run)
             while True:
                 await self._start_what_is_due(nursery)
                 with trio.move_on_after(POLL_S):
                     await self._wake.wait()
                 self._wake = trio.Event()
+
+    async def _mend(self) -> None:
+        await self._caught_up.wait()  # it replaces and deletes shards, which may be another machine's by now
+        with self._mending:
+            await self.mender.run(self._has_new)
 
     def status(self) -> OffloadStatus:
         damage, roots = self._vault.damage, self._roots
@@ -236,15 +243,15 @@ class Courier:
 
     async def _publish_loop(self) -> None:
         pause = Pause(PUBLISH_PAUSE_MAX_S)
-        caught_up = False
         while True:
             try:
-                if not caught_up:
+                if not self._caught_up.is_set():
                     await self._roots.catch_up()
-                    caught_up = True
+                    self._caught_up.set()
                 await self._publish()
             except PreconditionFailed as error:
                 self._blocked = str(error)
+                self._mending.cancel()
                 _log.error("%s", error)
                 return
             except (QssError, OSError) as error:
@@ -276,6 +283,7 @@ class Courier:
 
     async def _disposal_loop(self) -> None:
         pause = Pause()
+        await self._caught_up.wait()
         while True:
             await trio.sleep(max(DISPOSAL_S, pause.until_s - trio.current_time()))
             if self._blocked:
