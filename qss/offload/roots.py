@@ -62,6 +62,10 @@ class RootBook:
         self._host = host
 
     @property
+    def places(self) -> Sequence[LocationId]:
+        return tuple(self._nodes)
+
+    @property
     def majority(self) -> int:
         return len(self._nodes) // 2 + 1
 
@@ -146,14 +150,24 @@ class RootBook:
             await self._nodes[location].put(self._keys.root_name(root.generation), _body(box), if_absent=True)
         await self._nodes[location].put(self._keys.root_name(None), _body(box))
 
-    async def drop(self, generation: int) -> None:
-        """Delete one generation's objects, wherever that works."""
+    async def drop(self, overdue: Mapping[LocationId, set[int]]) -> None:
+        """Delete old generations, and take from `overdue` what is gone."""
 
-        async def delete(_location: LocationId, node: ObjectStore) -> None:
-            await node.delete(self._keys.root_name(generation))
+        async def delete(location: LocationId, node: ObjectStore) -> None:
+            for generation in sorted(overdue.get(location, ())):
+                if generation > 0:
+                    await node.delete(self._keys.root_name(generation))
+                overdue[location].discard(generation)
 
-        if generation > 0:
+        if any(overdue.values()):
             await self._for_all(delete)
+
+    async def generation_at(self, location: LocationId) -> int | None:
+        """Of the "current" root there; None: there is none that verifies. Raises what the location does."""
+        try:
+            return self.open(await self._nodes[location].get(self._keys.root_name(None))).generation
+        except Damaged:
+            return None
 
     async def _ask_all(self, generation: int | None) -> dict[LocationId, Root | None]:
         """Of the locations that answered: their root; None where there is none or it does not verify."""
@@ -215,6 +229,7 @@ class Roots:
         self.behind: set[LocationId] = set()  # have not got the last root
         self._box = b""
         self._pending: tuple[Root, bytes] | None = None  # claimed at some locations, not at a majority
+        self._overdue: dict[LocationId, set[int]] = {}  # generations to delete there
 
     async def catch_up(self) -> Root | None:
         """Before the first publication: adopt what a crash left between a root and `root.json`. None: no root yet.
@@ -235,6 +250,7 @@ class Roots:
         self.last = newest
         if newest is not None:
             self._box = self._book.seal(newest)
+            self._expire(newest.generation - 1, newest.generation)  # a crash may have come between
             self.behind = await self._book.behind(newest)
         return newest
 
@@ -275,10 +291,14 @@ class Roots:
             return
         for location in sorted(self.behind):
             try:
+                before = await self._book.generation_at(location)
                 await self._book.put_both(location, self.last, self._box)
             except QssError:
                 continue
             self.behind.discard(location)
+            if before is not None:  # it has missed every deletion since
+                self._overdue.setdefault(location, set()).update(_expired(before, self.last.generation))
+        await self._book.drop(self._overdue)
 
     async def _commit(self, root: Root, box: bytes) -> Root:
         outcome = await self._book.put_history(root, box)  # 1. claim the generation
@@ -297,8 +317,13 @@ class Roots:
         self._pending = None
         self.last, self._box = root, box
         self.behind = {location for location, error in (outcome | current).items() if error is not None}
-        await self._book.drop(root.generation - HISTORY_KEPT)
+        self._expire(root.generation, root.generation)
+        await self._book.drop(self._overdue)
         return root
+
+    def _expire(self, first: int, last: int) -> None:
+        for location in self._book.places:
+            self._overdue.setdefault(location, set()).update(_expired(first, last))
 
     def _next(self, point: RestorePoint) -> Root:
         k, m = self._code
@@ -358,6 +383,11 @@ class Roots:
         }
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(self._path, (json.dumps(fields) + "\n").encode(), sync=True)
+
+
+def _expired(first: int, last: int) -> range:
+    """Generations whose time was over with the roots from `first` to `last`."""
+    return range(max(1, first - HISTORY_KEPT), last - HISTORY_KEPT + 1)
 
 
 def _body(data: bytes) -> Body:
