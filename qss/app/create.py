@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -165,6 +165,10 @@ def _as_written(given: list[LocationOptions], plan: Plan) -> list[NewLocation]:
             settings |= {"access_key": "env:AWS_ACCESS_KEY_ID", "secret_key": "env:AWS_SECRET_ACCESS_KEY"}
         if each.weight != 1.0:
             settings["weight"] = each.weight
+        for key in ("ca_file", "client_cert", "client_key"):
+            path: Path | None = getattr(each, key)
+            if path is not None:
+                settings[key] = relative(path, plan.config.parent)
         place = f"{each.endpoint}/{each.bucket}" + (f"/{each.prefix}" if each.prefix else "")
         region = "" if each.region == "us-east-1" else f"?region={each.region}"
         sections.append(NewLocation(name, place + region, settings, each.labels))
@@ -181,7 +185,7 @@ def policy_warnings(settings: Settings) -> list[str]:
     """Raises ConfigInvalid when k+m shards cannot be placed; sentences about domains whose loss would lose data."""
     from qss.offload.placement import LocationFacts
 
-    facts = [LocationFacts(each.name, each.weight, each.labels) for each in settings.locations]
+    facts = [LocationFacts(each.name, each.weight, each.labels, leaving=each.draining) for each in settings.locations]
     offload = settings.offload
     return check_policy(offload.k, offload.m, facts, PlacementPolicy(offload.max_per_domain))
 
@@ -263,6 +267,21 @@ async def _probe(node: Node, host: Host) -> float:
         with trio.CancelScope(shield=True):
             await node.delete(name)
     return trio.current_time() - began
+
+
+def prepare_location(settings: Settings, options: LocationOptions) -> float:
+    """One more location answers, lets us in, has its bucket (made if need be), keeps an object; seconds that took.
+    Raises the trouble, with its name."""
+    host = Host()
+
+    async def go() -> float:
+        async with open_nodes(replace(settings, locations=(options,)), host) as nodes:
+            await _at_each(nodes, _knock)
+            await _at_each(nodes, _ensure_bucket)
+            took: dict[str, float] = await _at_each(nodes, lambda node: _probe(node, host))
+            return took[str(options.name)]
+
+    return trio.run(go)
 
 
 def probe_locations(settings: Settings) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
     main ── run_offload ─┬─ leave_with_parent   ends everything when the mount process is gone
                          ├─ courier.run         uploads, publishes roots, repairs, watches the locations
+                         ├─ mover.run           shards of locations that are drained or gone
+                         ├─ reload_on_signal    SIGHUP: the locations of the configuration file
                          ├─ seal watch          hints of the mount process; only hints
                          ├─ teller              events for the hooks of the mount process
                          └─ control server      run/offload.sock
@@ -26,7 +28,8 @@ import trio
 from qss.app.carriers import RemoteShelf, vault_methods
 from qss.app.exits import exit_of
 from qss.app.identity import check_key
-from qss.app.locations import open_nodes, place_of
+from qss.app.location_methods import LocationMethods
+from qss.app.location_set import LocationSet, root_locations
 from qss.app.logs import start_logging
 from qss.app.seal_watch import SealWatch
 from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
@@ -37,11 +40,11 @@ from qss.control.messages import Json
 from qss.control.server import Call, Method
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
-from qss.formats.root import RootLocation
 from qss.host import Host
 from qss.ids import LocationId
 from qss.offload.courier import Courier
 from qss.offload.keys import FsKeys
+from qss.offload.mover import Mover, Progress
 from qss.offload.nodes import NodeFacts, Nodes, jitter_from
 from qss.offload.roots import RootBook, Roots
 from qss.offload.vault import Vault
@@ -53,38 +56,45 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     """Until the mount process goes away, or a signal comes."""
     host = Host()
     mount = ControlClient(settings.mount_socket)
-    async with open_nodes(settings, host) as nodes:
+    places = LocationSet(settings, host)
+    try:
         teller = Teller(mount)
-        parts = _put_together(settings, keys, nodes, host, mount, teller)
+        vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller)
+        mover = Mover(RemoteShelf(mount), vault, courier.claim, settings.offload.move_bytes_per_s)
+        mover.may_run = lambda: not courier.blocked
+        changes = LocationMethods(places, vault, roots, courier, mover)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave_with_parent, nursery.cancel_scope)
             nursery.start_soon(leave_on_signal, nursery.cancel_scope)
-            watch = SealWatch(mount, host.clock, parts[1].hint)
+            nursery.start_soon(changes.reload_on_signal)
+            watch = SealWatch(mount, host.clock, courier.hint)
             nursery.start_soon(watch.run)
             nursery.start_soon(teller.run)
-            await nursery.start(serve_control, settings.offload_socket, _methods(*parts, watch))
-            await parts[1].run()
+            nursery.start_soon(mover.run)
+            methods = {**_methods(vault, courier, watch, mover), **changes.table()}
+            await nursery.start(serve_control, settings.offload_socket, methods)
+            await courier.run()
+    finally:
+        with trio.CancelScope(shield=True):
+            await places.aclose()
 
 
 def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Roots:
     """The roots of this file system, as this machine writes them."""
-    places = tuple(
-        RootLocation(each.name, place_of(each), tuple(sorted(each.labels.items()))) for each in settings.locations
-    )
     return Roots(
         RootBook(nodes, keys, host),
         keys,
         host,
         settings.offload_dir,
         (settings.offload.k, settings.offload.m),
-        places,
+        root_locations(settings.locations),
         f"qss {version('qss')}",
     )
 
 
 def _put_together(
     settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller
-) -> tuple[Vault, Courier]:
+) -> tuple[Vault, Courier, Roots]:
     async def on_location(location: LocationId, up: bool) -> None:
         log.warning("location %s is %s", location, "up" if up else "down")
         teller.tell("location-up" if up else "location-down", {"location": location})
@@ -98,7 +108,7 @@ def _put_together(
     courier = Courier(
         RemoteShelf(mount), vault, roots, jitter_from(host.entropy), on_stored=teller.stored, on_location=on_location
     )
-    return vault, courier
+    return vault, courier, roots
 
 
 async def leave_with_parent(scope: trio.CancelScope) -> None:
@@ -117,7 +127,7 @@ async def leave_on_signal(scope: trio.CancelScope) -> None:
             scope.cancel()
 
 
-def _methods(vault: Vault, courier: Courier, watch: SealWatch) -> Mapping[str, Method]:
+def _methods(vault: Vault, courier: Courier, watch: SealWatch, mover: Mover) -> Mapping[str, Method]:
     """The method table of run/offload.sock."""
 
     async def status(_call: Call) -> Json:
@@ -145,17 +155,20 @@ def _methods(vault: Vault, courier: Courier, watch: SealWatch) -> Mapping[str, M
                 "open": [[each.segment, each.shard, each.location] for each in facts.damaged],
                 "repaired": facts.shards_repaired,
             },
-            "locations": [_location_to_json(each) for each in facts.nodes],
+            "locations": [_location_to_json(each, mover.facts.left.get(each.location)) for each in facts.nodes],
             "errors": [line for line in (facts.blocked, facts.last_error) if line],
         }
 
     return {**vault_methods(vault), "status": status}
 
 
-def _location_to_json(facts: NodeFacts) -> Json:
+def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:
     return {
         "name": facts.location,
         "up": facts.up,
+        "draining": facts.draining,
+        "shards_left": left.shards if left is not None else None,
+        "bytes_left": left.bytes if left is not None else None,
         "denied": facts.denied,
         "latency_s": facts.health.latency_s,
         "error_rate": facts.health.error_rate,

@@ -170,6 +170,14 @@ class Shelf:
             sealed_of(segment, row) for segment, row in sorted(self.rows.items()) if row.state is SegmentState.SEALED
         ]
 
+    def held(self) -> list[SealedSegment]:
+        """Of which locations may hold shards, oldest first."""
+        return [
+            sealed_of(segment, row)
+            for segment, row in sorted(self.rows.items())
+            if row.k and not (row.state is SegmentState.CONDEMNED and row.needs_upto == SEGMENT_ID_NONE)
+        ]
+
     def stripes_elsewhere(self, segment: SegmentId) -> int:
         """Number of stripes of a segment that can be fetched; 0: it cannot, or nobody should wait for it any more."""
         row = self.rows.get(segment)

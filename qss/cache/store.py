@@ -333,6 +333,10 @@ class SegmentCache(IndexRows):
         """Facts of one sealed segment. Raises ObjectMissing if there is none."""
         return sealed_of(segment, self._shelf.row(segment))
 
+    async def held_segments(self) -> list[SealedSegment]:
+        """As qss.segments.SegmentShelf.held_segments."""
+        return self._shelf.held()
+
     async def mark_offloaded(self, receipt: Receipt) -> None:
         """Durably note the receipt; now retention may free the local copy if it is complete. Idempotent."""
         row = self._shelf.offloaded(receipt)

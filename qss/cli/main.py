@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from qss.app.exits import Exit, exit_of
-from qss.cli import checking, keys, live, making, mounting, retaining, snapshots
+from qss.cli import checking, keys, live, locations, making, mounting, retaining, snapshots
 from qss.cli.session import JsonFlag, Session, print_json, say, warn
 from qss.errors import QssError
 
@@ -59,6 +59,7 @@ making.add_to(app)
 keys.add_to(app)
 mounting.add_to(app)
 live.add_to(app)
+locations.add_to(app)
 retaining.add_to(app)
 checking.add_to(app)
 snapshots.add_to(app)

@@ -1,4 +1,4 @@
-"""init, recover, location list, location test: what is done to a file system that is not mounted."""
+"""init, recover: what is done to a file system that is not mounted."""
 
 from __future__ import annotations
 
@@ -25,11 +25,8 @@ Locations = Annotated[
 DataShards = Annotated[int | None, typer.Option("--k", min=1, max=255, help="Locations that suffice to read")]
 SpareShards = Annotated[int | None, typer.Option("--m", min=0, max=255, help="Locations that may be lost")]
 
-locations = typer.Typer(name="location", help="The locations of a file system.", no_args_is_help=True)
-
 
 def add_to(app: typer.Typer) -> None:
-    app.add_typer(locations)
     app.command()(init)
     app.command()(recover)
 
@@ -180,41 +177,3 @@ def _say_snapshots(report: dict[str, Any]) -> None:
         say(f"  {each['name']}  {utc(each['created_ns'])}" + (f"  {each['comment']}" if each["comment"] else ""))
     if not report["majority"]:
         say("Most locations did not answer: a newer root may know others.")
-
-
-@locations.command("list")
-def location_list(context: typer.Context, as_json: Annotated[bool, JsonFlag] = False) -> None:
-    """The locations, and whether they answer (as the running file system sees it)."""
-    from qss.cli import render
-    from qss.cli.session import call_mount
-    from qss.errors import Retryable
-
-    settings = session_of(context).settings()
-    try:
-        seen = {each["name"]: each for each in call_mount(settings, "status")["locations"]}
-    except Retryable:
-        seen = {}
-    rows = [
-        {
-            "name": each.name,
-            "url": f"{each.endpoint}/{each.bucket}" + (f"/{each.prefix}" if each.prefix else ""),
-            "labels": dict(each.labels),
-            "state": {True: "up", False: "down", None: "unknown"}[seen.get(each.name, {}).get("up")],
-            "latency_s": seen.get(each.name, {}).get("latency_s"),
-            "last_error": seen.get(each.name, {}).get("last_error", ""),
-        }
-        for each in settings.locations
-    ]
-    print_json(rows) if as_json else render.locations(rows)
-
-
-@locations.command("test")
-def location_test(context: typer.Context, as_json: Annotated[bool, JsonFlag] = False) -> None:
-    """Write, read and delete a small object at every location."""
-    from qss.app.create import probe_locations
-    from qss.cli import render
-
-    rows = probe_locations(session_of(context).settings())
-    print_json(rows) if as_json else render.probes(rows)
-    if not all(row["ok"] for row in rows):
-        raise typer.Exit(Exit.UNREACHABLE)

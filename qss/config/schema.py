@@ -204,6 +204,7 @@ OFFLOAD: Final[Fields] = {
     "probe_interval": Field("probe_interval_s", duration(0.05)),
     "upload_limit": Field("upload_bytes_per_s", optional(size(1))),
     "download_limit": Field("download_bytes_per_s", optional(size(1))),
+    "move_limit": Field("move_bytes_per_s", optional(size(1))),
     "max_per_domain": Field("max_per_domain", counts),
 }
 
@@ -249,6 +250,11 @@ def logs(folder: Path) -> Fields:
     return {"level": Field("level", level), "file": Field("file", path_in(folder))}
 
 
+def location_state(value: Any) -> bool:
+    """Whether it is being drained."""
+    return bool(one_of("active", "draining")(value) == "draining")
+
+
 def location(folder: Path) -> Fields:
     return {
         "name": Field("name", text),
@@ -258,6 +264,10 @@ def location(folder: Path) -> Fields:
         "secret_key_file": Field("secret_file", path_in(folder)),
         "weight": Field("weight", number),
         "labels": Field("labels", texts),
+        "state": Field("draining", location_state),
+        "ca_file": Field("ca_file", path_in(folder)),
+        "client_cert": Field("client_cert", path_in(folder)),
+        "client_key": Field("client_key", path_in(folder)),
     }
 
 

@@ -8,7 +8,7 @@ to start. Majorities meet: two machines cannot both publish one generation. docs
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,6 +150,19 @@ class RootBook:
             await self._nodes[location].put(self._keys.root_name(root.generation), _body(box), if_absent=True)
         await self._nodes[location].put(self._keys.root_name(None), _body(box))
 
+    async def put_current_at(self, node: ObjectStore, box: bytes) -> None:
+        """Tell one place, which may have left the set, what the file system is now. Raises what it does."""
+        await node.put(self._keys.root_name(None), _body(box))
+
+    def knows(self, location: LocationId) -> bool:
+        """Whether it is one of the locations now."""
+        return location in self._nodes
+
+    @property
+    def size(self) -> int:
+        """How many locations there are now."""
+        return len(self._nodes)
+
     async def drop(self, overdue: Mapping[LocationId, set[int]]) -> None:
         """Delete old generations, and take from `overdue` what is gone."""
 
@@ -285,19 +298,51 @@ class Roots:
             self._pending = (root, self._book.seal(root))
         return await self._commit(*self._pending)
 
+    # -- a set of locations that changes (docs/adr/0113)
+    def follow(self, locations: Sequence[RootLocation], came: Collection[LocationId]) -> None:
+        """From now on these are the locations; those that `came` have no root yet."""
+        self._locations = tuple(locations)
+        self.behind = {location for location in self.behind | set(came) if self._book.knows(location)}
+        self._overdue = {location: due for location, due in self._overdue.items() if self._book.knows(location)}
+
+    @property
+    def names_them(self) -> bool:
+        """Whether the last root names the locations that are configured."""
+        return self.last is not None and self.last.locations == self._locations
+
+    @property
+    def settled(self) -> bool:
+        """Whether a majority of the locations as they are now holds the last root, and it names them: then the set may
+        change by one. Before the first root there is nothing to hold."""
+        if self._pending is not None:
+            return False
+        if self.last is None:
+            return not self.known.generation
+        return self.names_them and self._book.size - len(self.behind) >= self._book.majority
+
+    async def farewell(self, node: ObjectStore) -> None:
+        """Leave the last root at a place that has left the set: whoever starts there later, from an old configuration,
+        sees that the file system went on, and where. Raises what the place does."""
+        if self.last is not None and self._box:
+            await self._book.put_current_at(node, self._box)
+
     async def spread(self) -> None:
         """Give the last root to locations that missed it and may be back."""
-        if self.last is None or not self._box:
+        root, box = self.last, self._box
+        if root is None or not box:
             return
+        self.behind = {location for location in self.behind if self._book.knows(location)}
         for location in sorted(self.behind):
             try:
                 before = await self._book.generation_at(location)
-                await self._book.put_both(location, self.last, self._box)
+                await self._book.put_both(location, root, box)
             except QssError:
                 continue
+            if self.last is not root:
+                return  # a newer one was published meanwhile, and knows by itself who misses it
             self.behind.discard(location)
             if before is not None:  # it has missed every deletion since
-                self._overdue.setdefault(location, set()).update(_expired(before, self.last.generation))
+                self._overdue.setdefault(location, set()).update(_expired(before, root.generation))
         await self._book.drop(self._overdue)
 
     async def _commit(self, root: Root, box: bytes) -> Root:
