@@ -115,6 +115,11 @@ class Courier:
             self._in_flight.discard(segment)
 
     @property
+    def may_change(self) -> bool:
+        """The newest root is known and is ours: shards that are there may be replaced, moved, deleted."""
+        return self._caught_up.is_set() and not self._blocked
+
+    @property
     def blocked(self) -> str:
         """Why nothing may be written any more; empty: nothing is wrong."""
         return self._blocked
@@ -283,10 +288,9 @@ class Courier:
 
     async def _disposal_loop(self) -> None:
         pause = Pause()
-        await self._caught_up.wait()
         while True:
             await trio.sleep(max(DISPOSAL_S, pause.until_s - trio.current_time()))
-            if self._blocked:
+            if not self.may_change:
                 continue  # another machine may need what we hold for dead
             try:
                 await self._disposal.round(self._in_flight)

@@ -13,11 +13,10 @@ import trio
 
 from qss.errors import CorruptData, QssError, TooFewShards
 from qss.formats.manifest import Manifest
-from qss.formats.shard import HEADER_BYTES, ShardHeader
 from qss.ids import LocationId, ShardNo, StripeNo
 from qss.offload import erasure
 from qss.offload.buffers import Buffers
-from qss.offload.census import GENERATION, Census
+from qss.offload.census import Census, read_header
 from qss.offload.damage import DamageList
 from qss.offload.fetcher import Fetcher
 from qss.offload.keys import FsKeys
@@ -141,9 +140,7 @@ class Repairer:
 
     async def prove(self, manifest: Manifest, shard: ShardNo, location: LocationId) -> None:
         """Repaired means read back: the header and the last block. Raises CorruptData."""
-        name = self._keys.shard_name(manifest.segment.id, GENERATION, location)
-        head = await self._nodes[location].get(name, 0, HEADER_BYTES)
-        header = ShardHeader.unpack(head, self._keys.header, manifest.segment.id, location)
+        header = await read_header(location, self._nodes[location], self._keys, manifest.segment.id)
         if (header.seal, header.shard) != (manifest.seal, shard):
             raise CorruptData("another shard is there than was put")
         if manifest.stripes:
