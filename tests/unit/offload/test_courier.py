@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +16,7 @@ from qss.offload.courier import Courier, Pause
 from qss.offload.status import Rate
 from qss.segments import Receipt, SegmentKind
 from tests.harness.vault import Machine, PlainShelf, World
+from tests.harness.waiting import until
 
 JOURNAL = SegmentKind.JOURNAL
 
@@ -35,12 +35,6 @@ async def running(courier: Courier):
         nursery.start_soon(courier.run)
         yield
         nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(20):
-        while not condition():  # noqa: ASYNC110 - conditions of many kinds
-            await trio.sleep(0.01)
 
 
 async def test_everything_sealed_becomes_safe_and_published(tmp_path: Path) -> None:

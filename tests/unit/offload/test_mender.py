@@ -18,6 +18,7 @@ from qss.offload.damage import DamagedShard
 from qss.offload.repair_book import RepairBook, RepairFacts, ScrubMark
 from qss.offload.verifier import Verdict
 from tests.harness.vault import Machine, PlainShelf, World
+from tests.harness.waiting import until
 
 S1 = SegmentId(1)
 
@@ -32,12 +33,6 @@ async def running(courier: Courier) -> AsyncIterator[None]:
         nursery.start_soon(courier.run)
         yield
         nursery.cancel_scope.cancel()
-
-
-async def until(condition) -> None:
-    with trio.fail_after(20):
-        while not condition():  # noqa: ASYNC110
-            await trio.sleep(0.01)
 
 
 async def stored(machine: Machine, shelf: PlainShelf, count: int = 1) -> None:
