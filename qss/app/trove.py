@@ -31,6 +31,14 @@ from qss.trove.credentials import Credentials, Given, load_credentials
 from qss.trove.node import Node, NodeOptions, clean_slate
 
 S3_DEFAULT: Final = "127.0.0.1:9000"
+_OF_THE_NODE: Final = (
+    "upload_age_s_max",
+    "compact_garbage",
+    "compact_bytes_per_s",
+    "scrub_period_s",
+    "scrub_bytes_per_s",
+)
+"""Keys of trove.toml that no option of the command line says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,7 @@ class ServeOptions:
     secret_key_file: Path | None = None
     sync: str | None = None
     clean_slate: bool = False
+    allow_missing: bool = False
     pid_file: Path | None = None
     as_json: bool = False
 
@@ -52,7 +61,7 @@ class ServeOptions:
 def _with_file(options: ServeOptions) -> tuple[ServeOptions, dict[str, Any]]:
     """Fill in from the configuration file what the command line leaves open. Also the node's own options from there."""
     values = load_trove(options.config) if options.config is not None else {}
-    own: dict[str, Any] = {name: values.pop(name) for name in ("upload_age_s_max", "compact_garbage") if name in values}
+    own: dict[str, Any] = {name: values.pop(name) for name in _OF_THE_NODE if name in values}
     left_open = {name: value for name, value in values.items() if not getattr(options, name)}
     options = replace(options, **left_open)
     if not options.data:
@@ -81,7 +90,7 @@ def serve_node(options: ServeOptions) -> None:
     options, own = _with_file(options)
     addresses = [parse_address(each) for each in (options.s3, options.admin) if each is not None]
     data = tuple(path.absolute() for path in options.data)
-    node_options = NodeOptions(data, _sync_mode(options.sync or "group"), **own)
+    node_options = NodeOptions(data, _sync_mode(options.sync or "group"), allow_missing=options.allow_missing, **own)
     if options.clean_slate:
         for directory in node_options.data:
             clean_slate(directory)

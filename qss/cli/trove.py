@@ -53,6 +53,10 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     clean_slate: Annotated[
         bool, typer.Option("--clean-slate", help="First remove what a node has in DIR; no other directory's content.")
     ] = False,
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Start although drives are not there; what is on them is not served."),
+    ] = False,
     pid_file: Annotated[Path | None, typer.Option("--pid-file", metavar="FILE")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,6 +72,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         secret_key_file=secret_key_file,
         sync=sync,
         clean_slate=clean_slate,
+        allow_missing=allow_missing,
         pid_file=pid_file,
         as_json=as_json,
     )

@@ -244,6 +244,20 @@ class Tables:
     def is_damaged(self, volume: int, position: int) -> bool:
         return self._txn.get(_PLACE_KEY.pack(volume, position), db=self.dbs.damage) is not None
 
+    def damaged_volumes(self) -> set[int]:
+        """Numbers of the volumes that hold damage that is known."""
+        found: set[int] = set()
+        cursor = self._txn.cursor(db=self.dbs.damage)
+        more = cursor.first()
+        while more:
+            number = int(_PLACE_KEY.unpack(cursor.key())[0])
+            found.add(number)
+            more = cursor.set_range(_PLACE_KEY.pack(number + 1, 0))
+        return found
+
+    def damage_count(self) -> int:
+        return int(self._txn.stat(self.dbs.damage)["entries"])
+
     def damage(self) -> Iterator[dict[str, Any]]:
         for key, value in self.scan(self.dbs.damage):
             volume, position = _PLACE_KEY.unpack(key)
@@ -253,7 +267,8 @@ class Tables:
 class Index:
     """One environment. Used from one thread; no transaction outlives a call."""
 
-    def __init__(self, directory: Path, boot_id: str) -> None:
+    def __init__(self, directory: Path, boot_id: str, *, anew: bool = False) -> None:
+        """`anew`: do not look at what is there."""
         self._directory = directory
         self._boot_id = boot_id
         self._env: Any = None
@@ -261,7 +276,7 @@ class Index:
         self._lock = threading.Lock()  # between a writing transaction and the end of a checkpoint in a thread
         self._clean = False  # the marker names the state as it is
         self.totals = Totals()
-        self.rebuilding = not self._open_trusted()
+        self.rebuilding = anew or not self._open_trusted()
         if self.rebuilding:
             self._start_anew()
 

@@ -72,10 +72,7 @@ class Records:
 
     def _open(self, place: Place, body_at: int, size: int) -> Opened:
         volumes = self._engine.volumes
-        volume = volumes.volumes.get(place.volume)
-        if volume is None:
-            raise CorruptData(f"volume {place.volume} is not there")
-        where = volume.place_of(place.position)
+        where = volumes.there(place.volume).place_of(place.position)
         if place.length <= WHOLE_RECORD_BYTES_MAX:
             data = volumes.read(place, 0, place.length)
             header = decode_header(data, *where)

@@ -42,6 +42,7 @@ class Report:
 def recover(volumes: VolumeSet, index: Index) -> Report:
     """Replay, cut, quarantine. Afterwards index and volumes agree, and volumes may be appended to."""
     report = Report(rebuilt=index.rebuilding)
+    volumes.number_after(max(index.totals.volumes, default=0))
     for volume in sorted(volumes.volumes.values(), key=lambda v: v.number):
         row = index.totals.volumes.get(volume.number)
         _Replay(volumes, index, volume, report).run(row.low if row else SUPERBLOCK_BYTES)
@@ -49,13 +50,15 @@ def recover(volumes: VolumeSet, index: Index) -> Report:
     with index.write() as tables:
         if index.rebuilding:
             _sweep(tables)
-        tables.prune_graves(2**64 - 1)
-        for number in report.volumes_missing:
-            if not index.totals.volumes[number].live:
-                tables.forget_volume(number)
+        if not volumes.absent:  # else a volume that comes back may bring records older than these
+            tables.prune_graves(2**64 - 1)
+            for number in report.volumes_missing:
+                if not index.totals.volumes[number].live:
+                    tables.forget_volume(number)
+        damaged = tables.damaged_volumes()
     if index.rebuilding:
         index.trust()
-    volumes.reopen_for_appending()
+    volumes.reopen_for_appending(damaged)
     return report
 
 
@@ -121,7 +124,7 @@ class _Replay:
                 break
             self._suspects.pop()
             end = position
-        if end < size:
+        if end < size and self._volume.writable:
             self._report.cut_bytes += size - end
             self._disk.truncate(self._volume.handle, end)
             self._disk.sync_data(self._volume.handle)
@@ -149,6 +152,8 @@ class _Replay:
     def _void(self, found: Unfinished) -> None:
         """Say for good that the body did not arrive, unless the file ends before."""
         self._report.voided += 1
+        if not self._volume.writable:
+            return
         header = found.header
         place = self._volume.place_of(found.place.position)
         data = encode_footer(header, Footer(header.version, void=True), b"", place)
@@ -156,7 +161,6 @@ class _Replay:
 
     def _damage(self, tables: Tables, position: int, length: int, what: str, key: bytes) -> None:
         self._report.damaged += 1
-        self._volume.sealed = True
         note: dict[str, Any] = {"length": length, "key": key.decode("utf-8", "replace"), "what": what, "by": "start"}
         tables.add_damage(self._volume.number, position, note)
 
