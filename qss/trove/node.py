@@ -23,9 +23,12 @@ from qss.trove.drives import Drive, probe
 from qss.trove.engine import Engine
 from qss.trove.identity import LOCK, MARKER, Identity, require_all, settle, survey, write_private
 from qss.trove.index import Index
+from qss.trove.ledger import LEDGER, Ledger
 from qss.trove.pace import Pace
+from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
 from qss.trove.store import TroveStore
+from qss.trove.usage import bytes_in_uploads, usage_of
 from qss.trove.volumes import VolumeSet
 
 __all__ = ["CREDENTIALS", "LOCK", "MARKER", "DataLock", "Node", "NodeOptions", "clean_slate", "write_private"]
@@ -94,7 +97,7 @@ def clean_slate(directory: Path) -> None:
     try:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in (CREDENTIALS, MARKER):
+        for name in (CREDENTIALS, LEDGER, f"{LEDGER}-journal", MARKER):
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -137,12 +140,15 @@ class Node:
                     "mount them, or give them up with trove repair --forget-missing"
                 )
             self.report: Report = recover(volumes, index)
+            ledger = Ledger(options.data[0])
         except BaseException:
             self._lock.release()
             raise
         self.engine = Engine(volumes, index, host.clock, host.entropy, options.sync)
         self.engine.start_after(max(self.report.newest, index.totals.newest))
-        self.store = TroveStore(self.engine)
+        self.ledger = ledger
+        self.quotas = Quotas(ledger, partial(usage_of, index), partial(bytes_in_uploads, index))
+        self.store = TroveStore(self.engine, self.quotas)
         self._compact_pace = Pace(options.compact_bytes_per_s)
         self.started_ns = host.clock.now_ns()
         if self.report.damaged or self.report.cut_bytes or volumes.unreadable:
@@ -229,4 +235,5 @@ class Node:
         with contextlib.suppress(QssError):
             self.store.records.flush_damage()
         await self.engine.aclose()
+        self.ledger.close()
         self._lock.release()
