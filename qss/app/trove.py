@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qss.app.exits import Exit
+from qss.app.log_limit import limit_logs
 from qss.config.find import environment
 from qss.config.trove import load_trove
 from qss.errors import ConfigInvalid, Refused
@@ -30,6 +31,7 @@ from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.credentials import Credentials, Given, load_credentials
 from qss.trove.node import Node, NodeOptions, clean_slate
+from qss.trove.verify import verify_all
 
 S3_DEFAULT: Final = "127.0.0.1:9000"
 _OF_THE_NODE: Final = (
@@ -88,6 +90,7 @@ def _sync_mode(text: str) -> SyncMode:
 def serve_node(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT. Raises Refused and its kin when it cannot start."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    limit_logs()
     options, own = _with_file(options)
     addresses = [parse_address(each) for each in (options.s3, options.admin) if each is not None]
     data = tuple(path.absolute() for path in options.data)
@@ -205,7 +208,7 @@ def inspect_node(data: tuple[Path, ...]) -> None:
 
 def verify_node(data: tuple[Path, ...]) -> int:
     async def work(node: Node) -> dict[str, Any]:
-        return await Admin(node, "").verify_all(None)
+        return await verify_all(node.store, None)
 
     result = _opened(data, work)
     sys.stdout.write(json.dumps(result, indent=1) + "\n")

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from qss.errors import CorruptData
-from qss.formats.volume import SUPERBLOCK_BYTES, Header, Kind, verify_blocks
+from qss.formats.volume import SUPERBLOCK_BYTES, Footer, Kind, verify_blocks
 from qss.limits import MIB
 from qss.trove.engine import Engine
 from qss.trove.facts import Fact, grave_key, split_key
@@ -91,7 +91,7 @@ async def move_out(engine: Engine, volume: Volume, pace: Pace) -> tuple[bool, in
 async def _move(engine: Engine, volume: Volume, found: Found) -> tuple[bool, int]:
     """Move one record if it lives. Returns whether it must stay, and the bytes moved."""
     if not isinstance(found, Whole):
-        return _stays(engine, volume, found), 0
+        return quarantine(engine, volume, found, "compaction"), 0
     if found.footer.void or not lives(engine, volume, found):
         return False, 0
     try:
@@ -102,31 +102,32 @@ async def _move(engine: Engine, volume: Volume, found: Found) -> tuple[bool, int
             return False, 0
         target, moved = await _copy(engine, volume, found, fact)
     except CorruptData as error:
-        _note(engine, found.place, found.header.key, str(error))
+        note_damage(engine, found.place, found.header.key, str(error), "compaction")
         return True, 0
     await engine.committer.submit(target, moved)
     return False, found.place.length
 
 
-def _stays(engine: Engine, volume: Volume, found: Unfinished | BadFooter | Unreadable) -> bool:
-    """Whether what does not verify may be something that counts. What cannot be told is kept."""
+def quarantine(engine: Engine, volume: Volume, found: Unfinished | BadFooter | Unreadable, by: str) -> bool:
+    """Note what does not verify and may be something that counts: what cannot be told is kept. False: it is nothing."""
     if isinstance(found, Unfinished):
         return False
     if isinstance(found, Unreadable):
-        _note(
-            engine, Place(volume.number, found.position, found.stop - found.position), b"", "no record is legible here"
-        )
+        place = Place(volume.number, found.position, found.stop - found.position)
+        note_damage(engine, place, b"", "no record is legible here", by)
         return True
-    with engine.index.read() as tables:
-        named = names(tables, found.header, found.place)
-    if named or _needed_tombstone(engine, volume, found.header.kind, found.header.version):
-        _note(engine, found.place, found.header.key, "its end does not verify")
+    if lives(engine, volume, Whole(found.place, found.header, Footer(found.header.version), b"")):
+        note_damage(engine, found.place, found.header.key, "its end does not verify", by)
         return True
     return False
 
 
-def _note(engine: Engine, place: Place, key: bytes, what: str) -> None:
-    note = {"length": place.length, "key": key.decode("utf-8", "replace"), "what": what, "by": "compaction"}
+def note_damage(engine: Engine, place: Place, key: bytes, what: str, by: str) -> None:
+    """Unless it is known already."""
+    with engine.index.read() as tables:
+        if tables.is_damaged(place.volume, place.position):
+            return
+    note = {"length": place.length, "key": key.decode("utf-8", "replace"), "what": what, "by": by}
     with engine.index.write() as tables:
         tables.add_damage(place.volume, place.position, note)
 
@@ -163,37 +164,37 @@ def _copy_body(engine: Engine, found: Whole, slot: Slot) -> None:
 def lives(engine: Engine, volume: Volume, found: Whole) -> bool:
     """Whether a record counts: the index names it, or it says a deletion that is needed."""
     with engine.index.read() as tables:
-        named = names(tables, found.header, found.place)
-    return named or _needed_tombstone(engine, volume, found.header.kind, found.footer.version)
+        return _names(tables, found) or _needed_tombstone(engine, volume, found)
 
 
-def names(tables: Tables, header: Header, place: Place) -> bool:
+def _names(tables: Tables, found: Whole) -> bool:
     """Whether the index points to this very record."""
+    header = found.header
     match header.kind:
         case Kind.OBJECT | Kind.COMPOSITE:
             bucket, key = split_key(header.key)
             number = tables.bucket_id(header.tenant, bucket)
             data = None if number is None else tables.tree(number).get(key)
-            return data is not None and decode_object(data).place == place
+            return data is not None and decode_object(data).place == found.place
         case Kind.PART:
             data = tables.get(tables.dbs.parts, header.key)
-            return data is not None and decode_part(data).place == place
+            return data is not None and decode_part(data).place == found.place
         case Kind.UPLOAD:
             data = tables.get(tables.dbs.uploads, header.meta[:16])
-            return data is not None and decode_named(data).place == place
+            return data is not None and decode_named(data).place == found.place
         case Kind.BUCKET:
             row = tables.bucket(header.tenant, header.key)
-            return row is not None and row.place == place
+            return row is not None and row.place == found.place
         case Kind.AMEND:
             amend = tables.amend(grave_key(header.tenant, b"o", header.key))
-            return amend is not None and amend.place == place
+            return amend is not None and amend.place == found.place
         case _:
             return False
 
 
-def _needed_tombstone(engine: Engine, volume: Volume, kind: Kind, version: int) -> bool:
+def _needed_tombstone(engine: Engine, volume: Volume, found: Whole) -> bool:
     """A deletion is kept as long as another volume may hold an older record of the same key."""
-    if kind not in (Kind.TOMBSTONE, Kind.BUCKET_GONE, Kind.UPLOAD_GONE):
+    if found.header.kind not in (Kind.TOMBSTONE, Kind.BUCKET_GONE, Kind.UPLOAD_GONE):
         return False
     others = (row for number, row in engine.index.totals.volumes.items() if number != volume.number)
-    return any(row.oldest < version for row in others)
+    return any(row.oldest < found.footer.version for row in others)

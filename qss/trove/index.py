@@ -277,10 +277,11 @@ class Tables:
     def damage_count(self) -> int:
         return int(self._txn.stat(self.dbs.damage)["entries"])
 
-    def damage(self) -> Iterator[dict[str, Any]]:
-        for key, value in self.scan(self.dbs.damage):
-            volume, position = _PLACE_KEY.unpack(key)
-            yield {"volume": volume, "position": position, **json.loads(value)}
+    def damage(self, volume: int = 0, position: int = 0) -> Iterator[dict[str, Any]]:
+        """What is noted, in the order of the disk, from a place on."""
+        for key, value in self.scan(self.dbs.damage, _PLACE_KEY.pack(volume, position)):
+            number, at = _PLACE_KEY.unpack(key)
+            yield {"volume": number, "position": at, **json.loads(value)}
 
 
 class Index:

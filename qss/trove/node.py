@@ -9,8 +9,9 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from qss.trove.ledger import LEDGER, Ledger
 from qss.trove.pace import Pace
 from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
+from qss.trove.scrub import Mark, Scrubber
 from qss.trove.store import TroveStore
 from qss.trove.usage import bytes_in_uploads, usage_of
 from qss.trove.volumes import VolumeSet
@@ -40,6 +42,8 @@ CHECKPOINT_S: Final = 5.0
 EXPIRE_EVERY_S: Final = 3600.0
 COMPACT_EVERY_S: Final = 10.0
 PROBE_EVERY_S: Final = 30.0
+DAMAGE_LISTED_MAX: Final = 1000
+_SCRUB: Final = "scrub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,7 @@ class Node:
                 )
             self.report: Report = recover(volumes, index)
             ledger = Ledger(options.data[0])
+            kept = ledger.load(_SCRUB).get(_SCRUB, {})
         except BaseException:
             self._lock.release()
             raise
@@ -150,6 +155,14 @@ class Node:
         self.quotas = Quotas(ledger, partial(usage_of, index), partial(bytes_in_uploads, index))
         self.store = TroveStore(self.engine, self.quotas)
         self._compact_pace = Pace(options.compact_bytes_per_s)
+        self.scrubber = Scrubber(
+            self.engine,
+            Pace(options.scrub_bytes_per_s),
+            options.scrub_period_s,
+            Mark.of(kept),
+            self._keep_mark,
+            self.store.records.flush_damage,
+        )
         self.started_ns = host.clock.now_ns()
         if self.report.damaged or self.report.cut_bytes or volumes.unreadable:
             log.warning(
@@ -160,7 +173,15 @@ class Node:
             )
 
     async def maintain(self) -> None:
-        """Run until cancelled: checkpoints, damage notes, expiry of uploads, compaction."""
+        """Run until cancelled: what is due every few seconds or hours, and the scrub."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._upkeep(), name="trove-upkeep")
+            group.create_task(self.scrubber.run(), name="trove-scrub")
+
+    async def _keep_mark(self, mark: Mark) -> None:
+        await self.ledger.put(_SCRUB, _SCRUB, asdict(mark))
+
+    async def _upkeep(self) -> None:
         loop = asyncio.get_running_loop()
         expire_at = compact_at = probe_at = loop.time() + COMPACT_EVERY_S
         committed = -1
@@ -204,7 +225,8 @@ class Node:
         engine = self.engine
         totals = engine.index.totals
         with engine.index.read() as tables:
-            damage = list(tables.damage())
+            damage = list(islice(tables.damage(), DAMAGE_LISTED_MAX))
+            damaged_records = tables.damage_count()
         return {
             "node": self.id.hex(),
             "objects": totals.objects,
@@ -223,10 +245,12 @@ class Node:
             ],
             "drives": [drive.status(self.options.host.disk) for drive in engine.volumes.drives],
             "damaged": damage,
+            "damaged_records": damaged_records,
             "damaged_reads": self.store.records.counters.damaged_reads,
             "unreadable_volumes": [str(path) for path in engine.volumes.unreadable],
             "commits": engine.committer.commits,
             "syncs": engine.committer.syncs,
+            "scrub": self.scrubber.status(),
             "start": {"rebuilt": self.report.rebuilt, "records": self.report.records, "cut": self.report.cut_bytes},
         }
 

@@ -19,7 +19,19 @@ from qss.formats.volume import SUPERBLOCK_BYTES, Footer, Kind, encode_footer
 from qss.trove.facts import PART_KEY, apply
 from qss.trove.index import Index, Tables
 from qss.trove.rows import decode_part
-from qss.trove.scan import BadFooter, Found, Unfinished, Unreadable, Whole, body_verifies, damaged_fact, fact_of, scan
+from qss.trove.scan import (
+    BadFooter,
+    Found,
+    Unfinished,
+    Unreadable,
+    Whole,
+    body_verifies,
+    damaged_fact,
+    end_of,
+    fact_of,
+    position_of,
+    scan,
+)
 from qss.trove.slots import Volume
 from qss.trove.volumes import VolumeSet
 
@@ -83,7 +95,7 @@ class _Replay:
             with self._index.write() as tables:
                 for one in batch:
                     self._one(tables, one)
-                    end = _end_of(one, end)
+                    end = max(end, end_of(one))
         end = self._settle_suspects(end)
         volume.end = end
         if low == end:
@@ -119,8 +131,8 @@ class _Replay:
         size = self._disk.size(self._volume.handle)
         while self._suspects:
             last = self._suspects[-1]
-            position = _position(last)
-            if _end_of(last, 0) < min(end, size) or position < self._volume.floor:
+            position = position_of(last)
+            if end_of(last) < min(end, size) or position < self._volume.floor:
                 break
             self._suspects.pop()
             end = position
@@ -137,7 +149,7 @@ class _Replay:
         if isinstance(suspect, Unfinished):
             self._void(suspect)
             return
-        position, stop = _position(suspect), _end_of(suspect, 0)
+        position, stop = position_of(suspect), end_of(suspect)
         below = position < self._volume.floor
         key = b"" if isinstance(suspect, Unreadable) else suspect.header.key
         if not isinstance(suspect, Unreadable):
@@ -163,14 +175,6 @@ class _Replay:
         self._report.damaged += 1
         note: dict[str, Any] = {"length": length, "key": key.decode("utf-8", "replace"), "what": what, "by": "start"}
         tables.add_damage(self._volume.number, position, note)
-
-
-def _position(found: Found) -> int:
-    return found.position if isinstance(found, Unreadable) else found.place.position
-
-
-def _end_of(found: Found, least: int) -> int:
-    return max(least, found.stop if isinstance(found, Unreadable) else found.place.position + found.place.length)
 
 
 def _sweep(tables: Tables) -> None:

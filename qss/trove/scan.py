@@ -149,21 +149,37 @@ def _next_header(disk: Disk, volume: Volume, start: int, size: int) -> int:
     return size
 
 
-def body_verifies(disk: Disk, volume: Volume, whole: Whole) -> bool:
-    """Read a record's body and compare it with its table."""
+def body_pieces(disk: Disk, volume: Volume, whole: Whole) -> Iterator[int]:
+    """Read a record's body and compare it with its table; gives the bytes of each piece that verifies. Raises
+    CorruptData at the first one that does not."""
     header, done = whole.header, 0
     at = whole.place.position + header.body_at
     while done < header.body_len:
-        try:
-            piece = _pread(disk, volume, min(_PIECE_BYTES, header.body_len - done), at + done)
-        except CorruptData:
-            return False
+        piece = _pread(disk, volume, min(_PIECE_BYTES, header.body_len - done), at + done)
         first = done // BLOCK_BYTES * 32
         entries = whole.table[first : first + -(-len(piece) // BLOCK_BYTES) * 32]
         if not piece or not verify_blocks(piece, entries):
-            return False
+            raise CorruptData("bytes do not match their hash")
         done += len(piece)
-    return True
+        yield len(piece)
+
+
+def body_verifies(disk: Disk, volume: Volume, whole: Whole) -> bool:
+    """As `body_pieces`, all at once."""
+    try:
+        return sum(body_pieces(disk, volume, whole)) == whole.header.body_len
+    except CorruptData:
+        return False
+
+
+def position_of(found: Found) -> int:
+    """Where it begins."""
+    return found.position if isinstance(found, Unreadable) else found.place.position
+
+
+def end_of(found: Found) -> int:
+    """Where the next one begins."""
+    return found.stop if isinstance(found, Unreadable) else found.place.position + found.place.length
 
 
 def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
