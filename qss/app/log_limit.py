@@ -26,7 +26,7 @@ class LogLimit(logging.Filter):
         since, count = self._seen.get(kind, (record.created, 0))
         if record.created - since >= WINDOW_S:
             if count > BURST:
-                record.msg = f"{str(record.msg)} ({count - BURST} more like this were left out)"
+                record.msg = f"{record.msg!s} ({count - BURST} more like this were left out)"
             since, count = record.created, 0
             self._seen.pop(kind, None)
         if kind not in self._seen and len(self._seen) >= KINDS_MAX:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,8 @@ from qss.trove.admin_buckets import BucketRoutes
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.credentials import Credentials, Given, load_credentials
-from qss.trove.node import Node, NodeOptions, clean_slate
+from qss.trove.node import MARKER, DataLock, Node, NodeOptions, clean_slate
+from qss.trove.repair import Outcome, mend_superblocks, repair
 from qss.trove.verify import verify_all
 
 S3_DEFAULT: Final = "127.0.0.1:9000"
@@ -184,13 +185,16 @@ def _announce(options: ServeOptions, addresses: list[tuple[str, int]], credentia
     sys.stdout.flush()
 
 
-def _opened(data: tuple[Path, ...], work: Callable[[Node], Awaitable[Any]]) -> Any:
+def _opened(
+    data: tuple[Path, ...], work: Callable[[Node], Awaitable[Any]], *, rebuild: bool = False, forget: bool = False
+) -> Any:
     """Open a stopped node, do something with it, close it."""
     if not all(path.is_dir() for path in data):
         raise Refused("there is no such directory: " + ", ".join(str(path) for path in data if not path.is_dir()))
 
     async def all_of_it() -> Any:
-        node = Node(NodeOptions(tuple(path.absolute() for path in data)))
+        paths = tuple(path.absolute() for path in data)
+        node = Node(NodeOptions(paths, rebuild=rebuild, forget_missing=forget))
         try:
             return await work(node)
         finally:
@@ -221,3 +225,24 @@ def compact_node(data: tuple[Path, ...]) -> None:
         return sum([await compact_one(node.engine, 0.0, 0) for _ in range(rounds)])
 
     sys.stdout.write(json.dumps({"freed_bytes": _opened(data, work)}) + "\n")
+
+
+def repair_node(data: tuple[Path, ...], *, dry_run: bool, rebuild_index: bool, forget_missing: bool) -> int:
+    """One line of JSON for each loss, and one at the end."""
+
+    def say(line: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(line) + "\n")
+
+    async def work(node: Node) -> Outcome:
+        return await repair(node, say, dry_run=dry_run)
+
+    if not dry_run:
+        lock = DataLock([path for path in data if (path / MARKER).exists()])
+        try:
+            for name in mend_superblocks(Host().disk, data):
+                say({"mended": name})
+        finally:
+            lock.release()
+    outcome: Outcome = _opened(data, work, rebuild=rebuild_index, forget=forget_missing and not dry_run)
+    say({"dry_run": dry_run} | asdict(outcome))
+    return Exit.DATA if dry_run and not outcome.sound else Exit.OK

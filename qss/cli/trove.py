@@ -103,6 +103,26 @@ def compact(data: OneData) -> None:
     compact_node(tuple(data))
 
 
+@app.command()
+def repair(
+    data: OneData,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be given up; then exit code 5.")
+    ] = False,
+    rebuild_index: Annotated[
+        bool, typer.Option("--rebuild-index", help="First make the index again from the volumes.")
+    ] = False,
+    forget_missing: Annotated[
+        bool, typer.Option("--forget-missing", help="Give up drives that are not there, and what is on them.")
+    ] = False,
+) -> None:
+    """Keep every byte of a stopped node that verifies; list and drop what does not; set damaged volumes aside."""
+    from qss.app.trove import repair_node
+
+    code = repair_node(tuple(data), dry_run=dry_run, rebuild_index=rebuild_index, forget_missing=forget_missing)
+    raise typer.Exit(code)
+
+
 def run(arguments: list[str]) -> int:
     """The exit code of one command line; errors are one sentence on standard error."""
     from qss.app.exits import Exit, exit_of

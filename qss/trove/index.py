@@ -208,7 +208,7 @@ class Tables:
         return self._totals.usage.get(bucket, (0, 0))
 
     def live(self, place: Place, sign: int) -> None:
-        if not place.length:
+        if not place.length or (sign < 0 and place.volume not in self._totals.volumes):  # a volume given up
             return
         row = self._totals.volumes.get(place.volume, VolumeRow(0))
         self._set(place.volume, VolumeRow(row.low, row.live + sign * place.length, row.oldest))

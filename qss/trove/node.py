@@ -213,7 +213,7 @@ class Node:
             await self.engine.in_pool(probe, self.options.host.disk, drive, partial(volumes.touch, drive))
 
     def _prune_graves(self) -> None:
-        if self.engine.volumes.absent:
+        if self.engine.volumes.absent or self.engine.volumes.unreadable:
             return  # a volume that comes back may bring records older than these
         oldest = self.engine.volumes.oldest_unsettled()
         with self.engine.index.write() as tables:

@@ -62,7 +62,9 @@ def recover(volumes: VolumeSet, index: Index) -> Report:
     with index.write() as tables:
         if index.rebuilding:
             _sweep(tables)
-        if not volumes.absent:  # else a volume that comes back may bring records older than these
+        if (
+            not volumes.absent and not volumes.unreadable
+        ):  # else a volume that comes back may bring records older than these
             tables.prune_graves(2**64 - 1)
             for number in report.volumes_missing:
                 if not index.totals.volumes[number].live:

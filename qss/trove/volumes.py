@@ -314,6 +314,15 @@ class VolumeSet:
         self.disk.sync_dir(volume.path.parent)
         self._bury(volume)
 
+    def forget(self, volume: Volume, target: Path) -> None:
+        """Move a volume's file out of the node's sight; it is not closed before readers that have it pinned are."""
+        self.seal(volume)
+        volume.condemned = True
+        self.disk.rename(volume.path, target)
+        self.disk.sync_dir(target.parent)
+        self.disk.sync_dir(volume.path.parent)
+        self._bury(volume)
+
     def _bury(self, volume: Volume) -> None:
         if volume.condemned and volume.pins == 0 and self.volumes.pop(volume.number, None) is not None:
             volume.close(self.disk)
