@@ -286,7 +286,7 @@ class FileSystem:
         await self._cache.admit(len(data))
         if opened.unprivileged:
             self._drop_privileges(opened.ino)
-        return self._files.write(opened.ino, None if opened.append else offset, data)
+        return await self._files.write(opened.ino, None if opened.append else offset, data)
 
     def _drop_privileges(self, ino: int) -> None:
         """Somebody unprivileged is about to change the content."""
