@@ -34,7 +34,7 @@ class SlowDisk(CrashDisk):
     def __init__(self) -> None:
         super().__init__()
         self.here = threading.get_ident()
-        self.goes_on = threading.Event()
+        self.permits = threading.Semaphore(0)
         self.writing = 0
         self.full = False
 
@@ -42,7 +42,7 @@ class SlowDisk(CrashDisk):
         if sum(map(len, parts)) > 256 * KIB:
             assert threading.get_ident() != self.here
             self.writing += 1
-            assert self.goes_on.wait(60)
+            assert self.permits.acquire(timeout=60)
             if self.full:
                 super().pwrite(handle, [bytes(parts[-1][:1000])], position)
                 raise NoSpace("full")
@@ -103,7 +103,7 @@ async def test_rows_are_read_and_changed_while_a_thread_writes(cache: SegmentCac
         cache.commit(change)
         assert cache.get(Table.META, b"name") == b"value"
         assert ended == []
-        disk.goes_on.set()
+        disk.permits.release()
     assert sorted(ended) == ["cut", "small", "snapshot"]
     assert (content(cache, 2), content(cache, 3)) == (LARGE, b"small")
     await cache.close()
@@ -116,7 +116,7 @@ async def test_logs_that_are_due_end_with_the_commit_that_follows(cache: Segment
         await until(lambda: disk.writing)
         cache._cuts.try_to_end()
         assert cache._data.open is not None
-        disk.goes_on.set()
+        disk.permits.release()
     assert cache._data.open is None
     assert (content(cache, 2), content(cache, 3)) == (LARGE, b"small")
     await cache.close()
@@ -128,15 +128,11 @@ async def test_a_segment_filled_by_a_write_that_goes_on_is_not_dead(cache: Segme
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write, cache, 2, large)
         for records in range(1, 4):
-            await until(lambda records=records: disk.writing >= records)
-            if records < 3:
-                disk.goes_on.set()
-                await until(lambda records=records: disk.writing > records)
-                disk.goes_on.clear()
+            await until(lambda records=records: disk.writing == records)
             await cache._durability.settle()
             cache._cuts.condemn(at_once=True)  # as when writers wait for room
             await cache._space.unlink()
-        disk.goes_on.set()
+            disk.permits.release()
     await cache.reclaim()
     assert content(cache, 2) == large
     assert len({ExtentRow.unpack(packed).segment for _, packed in cache.scan(Table.EXTENTS, u64_key(2))}) > 1
@@ -144,7 +140,7 @@ async def test_a_segment_filled_by_a_write_that_goes_on_is_not_dead(cache: Segme
 
 
 async def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, cache: SegmentCache, disk: SlowDisk) -> None:
-    disk.goes_on.set()
+    disk.permits.release(3)
     await write(cache, 2, LARGE)
     before = cache._data.reach
     disk.full = True
@@ -170,7 +166,7 @@ async def test_content_goes_to_the_end_of_the_file_as_it_is_then(cache: SegmentC
         nursery.start_soon(fs.write, handle, 0, LARGE)
         await until(lambda: disk.writing)
         await fs.setattr(ino, SetAttributes(size=10))
-        disk.goes_on.set()
+        disk.permits.release(2)  # it is written once more, at the new end
     assert fs.getattr(ino).size == 10 + len(LARGE)
     assert content(cache, ino) == b"x" * 10 + LARGE
     await cache.close()
