@@ -25,6 +25,7 @@ from qss.s3.serve import serve
 from qss.s3.server import S3Service
 from qss.s3.sigv4 import Verifier
 from qss.trove.admin import Admin, AdminApp
+from qss.trove.admin_buckets import BucketRoutes
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.credentials import Credentials, Given, load_credentials
@@ -115,7 +116,7 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Listen, say so, and run until `stop` is set or a part fails."""
-    admin = Admin(node, credentials.admin_token)
+    admin = Admin(node, credentials.admin_token, BucketRoutes(node).routes)
     apps: list[RsgiApp] = [s3_app(_service(node, credentials)), AdminApp(admin)]
     listening: list[tuple[str, int] | None] = [None for _ in addresses]
 

@@ -109,6 +109,7 @@ class Code(Enum):
     PRECONDITION_FAILED = _Row(
         "PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold"
     )
+    QUOTA_EXCEEDED = _Row("QuotaExceeded", 403, "The quota of this bucket does not leave room for this.")
     REQUEST_TIME_SKEWED = _Row(
         "RequestTimeTooSkewed", 403, "The difference between the request time and the current time is too large."
     )
