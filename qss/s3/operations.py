@@ -180,7 +180,7 @@ class ListParts:
 
 
 class Config(Enum):
-    """Documents of a bucket's configuration about access; the value is the subresource and the name it is kept by."""
+    """Documents of a bucket's configuration about access; the value is the subresource."""
 
     POLICY = "policy"
     POLICY_STATUS = "policyStatus"  # computed
@@ -188,6 +188,11 @@ class Config(Enum):
     OWNERSHIP = "ownershipControls"
     CORS = "cors"
     ENCRYPTION = "encryption"
+
+    @property
+    def document(self) -> str:
+        """The name that a backend keeps it by."""
+        return self.name.lower().replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True)

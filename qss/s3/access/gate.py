@@ -37,8 +37,8 @@ class Users(Protocol):
 class Buckets(Protocol):
     """What the gate asks of a backend."""
 
-    async def documents(self, bucket: str) -> Mapping[str, str]:
-        """Configuration documents by name. Raises NO_SUCH_BUCKET."""
+    async def get_document(self, bucket: str, name: str) -> bytes | None:
+        """Raises NO_SUCH_BUCKET."""
         ...
 
 
@@ -54,7 +54,7 @@ class _Bucket:
     broken: bool = False  # its policy cannot be read: nobody but root gets in
 
 
-_NO_BUCKET: Final = _Bucket(None, PublicAccess())
+_NO_POLICY: Final = _Bucket(None, PublicAccess())
 
 
 class Gate:
@@ -119,21 +119,20 @@ class Gate:
 
     async def _bucket(self, name: str) -> _Bucket:
         if not name:
-            return _NO_BUCKET
+            return _NO_POLICY
         try:
-            documents = await self._buckets.documents(name)
+            document = await self._buckets.get_document(name, op.Config.POLICY.document)
+            if document is None:
+                return _NO_POLICY
+            switches = public_access(await self._buckets.get_document(name, op.Config.PUBLIC_ACCESS.document))
         except S3Error as error:
             if error.code is not Code.NO_SUCH_BUCKET:
                 raise
-            return _NO_BUCKET
-        if not documents:
-            return _NO_BUCKET
-        text = documents.get(op.Config.POLICY.value)
+            return _NO_POLICY
         try:
-            policy = kept_policy(text, Flavor.BUCKET, name) if text else None
+            return _Bucket(kept_policy(document, Flavor.BUCKET, name), switches)
         except CorruptData:
             return _Bucket(None, PublicAccess(), broken=True)
-        return _Bucket(policy, public_access(documents.get(op.Config.PUBLIC_ACCESS.value)))
 
     async def _has_policy(self, operation: op.Operation) -> bool:
         return (await self._bucket(getattr(operation, "bucket", ""))).policy is not None

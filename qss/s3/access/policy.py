@@ -205,7 +205,7 @@ def parse_policy(text: str | bytes, flavor: Flavor, bucket: str = "") -> Policy:
 
 
 @lru_cache(1024)
-def kept_policy(text: str, flavor: Flavor, bucket: str = "") -> Policy:
+def kept_policy(text: str | bytes, flavor: Flavor, bucket: str = "") -> Policy:
     """A policy that was checked when it was written. Cached: it is asked for with every request."""
     return parse_policy(text, flavor, bucket)
 

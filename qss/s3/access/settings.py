@@ -1,8 +1,8 @@
 """What a bucket's configuration documents say about access, and what holds where there are none. Pure.
 
-Documents are kept as the XML (policy: JSON) that was put, checked before. An empty document says that somebody deleted
-it: AWS tells "never set" (its defaults of April 2023: everything public is blocked, the bucket's owner owns all) from
-"deleted" (nothing is blocked).
+Documents are kept as the XML (policy: JSON) that was put, checked before. Where AWS tells "never set" (its defaults of
+April 2023: everything public is blocked, the bucket's owner owns all) from "deleted" (nothing is blocked), DELETED is
+kept in place of the document.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 from qss.errors import CorruptData
 from qss.s3.xml import Node, parse
 
+DELETED: Final = b"deleted"
 ENFORCED: Final = "BucketOwnerEnforced"
 
 
@@ -49,13 +50,13 @@ def public_access_of(root: Node) -> PublicAccess:
     return PublicAccess(**values)
 
 
-def public_access(document: str | None) -> PublicAccess:
+def public_access(document: bytes | None) -> PublicAccess:
     """What a kept document means. One that cannot be read blocks everything."""
     if document is None:
         return PublicAccess()
-    if not document:
+    if document == DELETED:
         return NOTHING_BLOCKED
     try:
-        return public_access_of(parse(document.encode()))
+        return public_access_of(parse(document))
     except CorruptData:
         return PublicAccess()
