@@ -20,15 +20,20 @@ from qss.config.find import environment
 from qss.config.trove import load_trove
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
+from qss.s3.access.context import Tags
+from qss.s3.access.gate import Gate
 from qss.s3.rsgi import RsgiApp, s3_app
 from qss.s3.serve import serve
 from qss.s3.server import S3Service
 from qss.s3.sigv4 import Verifier
 from qss.trove.admin import Admin, AdminApp
+from qss.trove.admin_buckets import BucketRoutes
+from qss.trove.admin_users import UserRoutes
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.credentials import Credentials, Given, load_credentials
 from qss.trove.node import Node, NodeOptions, clean_slate
+from qss.trove.users import Users
 
 S3_DEFAULT: Final = "127.0.0.1:9000"
 
@@ -115,8 +120,9 @@ async def _run(
     stop: asyncio.Event,
 ) -> None:
     """Listen, say so, and run until `stop` is set or a part fails."""
-    admin = Admin(node, credentials.admin_token)
-    apps: list[RsgiApp] = [s3_app(_service(node, credentials)), AdminApp(admin)]
+    users = Users(credentials, node.ledger, node.options.host.clock, node.options.host.entropy)
+    admin = Admin(node, credentials.admin_token, [*BucketRoutes(node).routes, *UserRoutes(users).routes])
+    apps: list[RsgiApp] = [s3_app(_service(node, users)), AdminApp(admin)]
     listening: list[tuple[str, int] | None] = [None for _ in addresses]
 
     def ready(number: int, host: str, port: int) -> None:
@@ -140,12 +146,13 @@ async def _run(
         task.result()
 
 
-def _service(node: Node, credentials: Credentials) -> S3Service:
-    def secret_of(access_key: str) -> str | None:
-        return credentials.secret_key if access_key == credentials.access_key else None
+def _service(node: Node, users: Users) -> S3Service:
+    async def tags_of(bucket: str, key: str, version_id: str | None) -> Tags:
+        return (await node.store.head(bucket, key, version_id)).attributes.tags
 
     host = node.options.host
-    return S3Service(node.store, Verifier(secret_of), host.clock, host.entropy.token)
+    gate = Gate(users, node.store, tags_of, host.clock.now_ns)
+    return S3Service(node.store, Verifier(users.secret_of), host.clock, host.entropy.token, authorize=gate)
 
 
 def _announce(options: ServeOptions, addresses: list[tuple[str, int]], credentials: Credentials) -> None:

@@ -82,7 +82,8 @@ def _object(tables: Tables, fact: Fact) -> None:
     grave = grave_key(fact.tenant, b"o", fact.key)
     if tables.grave(grave) > fact.version:
         return
-    tree = tables.tree(_bucket_id(tables, fact.tenant, bucket))
+    number = _bucket_id(tables, fact.tenant, bucket)
+    tree = tables.tree(number)
     old = tree.get(key)
     row = ObjectRow(fact.place, fact.body_at, fact.size, fact.version, fact.etag, fact.etag_kind, damaged=fact.damaged)
     if fact.kind == Kind.COMPOSITE and not fact.damaged:
@@ -94,17 +95,17 @@ def _object(tables: Tables, fact: Fact) -> None:
         current = decode_object(old)
         if current.version > fact.version or current.place == fact.place:
             return
-        release(tables, fact, current, keep=row.parts > 0 and current.version == fact.version)
+        release(tables, fact, number, current, keep=row.parts > 0 and current.version == fact.version)
     tree.put(key, row.encode())
     tables.live(fact.place, +1)
-    tables.count(+1, row.size)
+    tables.count(number, +1, row.size)
 
 
-def release(tables: Tables, fact: Fact, row: ObjectRow, *, keep: bool = False) -> None:
-    """Take back what an object that is replaced or deleted held; `keep` its parts if it only moved."""
+def release(tables: Tables, fact: Fact, bucket: int, row: ObjectRow, *, keep: bool = False) -> None:
+    """Take back what an object that is replaced or deleted held; `keep` its parts if it only moved. `bucket`: number"""
     tables.live(row.place, -1)
     tables.clear_damage(row.place.volume, row.place.position)
-    tables.count(-1, -row.size)
+    tables.count(bucket, -1, -row.size)
     grave = grave_key(fact.tenant, b"o", fact.key)
     if tables.amend(grave) is not None and not keep and fact.version != row.version:
         tables.set_amend(grave, None)
@@ -142,7 +143,7 @@ def _tombstone(tables: Tables, fact: Fact) -> None:
     tree = tables.tree(number)
     old = tree.get(key)
     if old is not None and (row := decode_object(old)).version < fact.version:
-        release(tables, fact, row)
+        release(tables, fact, number, row)
         tree.delete(key)
 
 

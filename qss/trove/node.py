@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +21,11 @@ from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.engine import Engine
 from qss.trove.index import Index
+from qss.trove.ledger import LEDGER, Ledger
+from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
 from qss.trove.store import TroveStore
+from qss.trove.usage import bytes_in_uploads, usage_of
 from qss.trove.volumes import VolumeSet
 
 log = logging.getLogger(__name__)
@@ -75,7 +79,7 @@ def clean_slate(directory: Path) -> None:
     try:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in (CREDENTIALS, MARKER):
+        for name in (CREDENTIALS, LEDGER, f"{LEDGER}-journal", MARKER):
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -134,12 +138,15 @@ class Node:
             volumes = VolumeSet(options.data, host.disk, host.clock, host.entropy, self.id)
             index = Index(options.data[0] / "index", host.clock.boot_id())
             self.report: Report = recover(volumes, index)
+            ledger = Ledger(options.data[0])
         except BaseException:
             self._lock.release()
             raise
         self.engine = Engine(volumes, index, host.clock, host.entropy, options.sync)
         self.engine.start_after(max(self.report.newest, index.totals.newest))
-        self.store = TroveStore(self.engine)
+        self.ledger = ledger
+        self.quotas = Quotas(ledger, partial(usage_of, index), partial(bytes_in_uploads, index))
+        self.store = TroveStore(self.engine, self.quotas)
         self.started_ns = host.clock.now_ns()
         if self.report.damaged or self.report.cut_bytes or volumes.unreadable:
             log.warning(
@@ -217,4 +224,5 @@ class Node:
         with contextlib.suppress(QssError):
             self.store.records.flush_damage()
         await self.engine.aclose()
+        self.ledger.close()
         self._lock.release()

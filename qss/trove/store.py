@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Final
 
@@ -30,10 +31,11 @@ from qss.s3.backend import (
 )
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.listing import page
-from qss.trove.engine import Draft, Engine
+from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import grave_key
 from qss.trove.index import Tables
 from qss.trove.meta import bucket_of, encode_bucket, encode_object, encode_tags, tags_of
+from qss.trove.quotas import Quotas, Usage
 from qss.trove.reader import Records, TroveReader, open_object, stored
 from qss.trove.rows import ObjectRow, decode_object
 from qss.trove.uploads import Uploads
@@ -45,10 +47,11 @@ TENANT: Final = 0
 class TroveStore:
     """See `ObjectBackend` for what each verb promises."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, quotas: Quotas | None = None) -> None:
         self.engine = engine
+        self._quotas = quotas
         self.records = Records(engine)
-        self._uploads = Uploads(engine, self._require_bucket, self.row)
+        self._uploads = Uploads(engine, self._require_bucket, self.row, self._room)
         self._closing: set[bytes] = set()
 
     # -- buckets ----------------------------------------------------------------------------------------------------
@@ -93,6 +96,13 @@ class TroveStore:
         finally:
             self._closing.discard(key)
 
+    async def get_document(self, bucket: str, name: str) -> bytes | None:
+        await self.head_bucket(bucket)
+        return None
+
+    async def put_document(self, bucket: str, name: str, content: bytes | None) -> None:
+        raise S3Error(Code.NOT_IMPLEMENTED)
+
     def _require_bucket(self, tables: Tables, name: str) -> int:
         key = name.encode()
         number = tables.bucket_id(TENANT, key)
@@ -125,9 +135,18 @@ class TroveStore:
         decide()
         meta = encode_object(request.attributes)
         draft = Draft(Kind.OBJECT, _full(request.bucket, request.key), meta, decide, exclusive)
-        fact = await self.engine.take(draft, body)
+        if self._quotas is None or self._quotas.of(request.bucket) is None:
+            fact = await self.engine.take(draft, body)
+        else:
+            old = self.row(request.bucket, request.key)
+            size = room_for(body)
+            with self._room(request.bucket, Usage(1, size) if old is None else Usage(0, size - old.size)):
+                fact = await self.engine.take(draft, body)
         row = ObjectRow(fact.place, fact.body_at, fact.size, fact.version, fact.etag, fact.etag_kind)
         return stored(request.key, row, {}, fact.late)
+
+    def _room(self, bucket: str, adds: Usage, completes: bool = False) -> AbstractContextManager[None]:
+        return nullcontext() if self._quotas is None else self._quotas.room(bucket, adds, completes=completes)
 
     async def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader:
         return self._open(bucket, key, version_id)

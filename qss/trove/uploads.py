@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from qss.formats.volume import Kind, PartRef, encode_parts
@@ -22,10 +23,11 @@ from qss.s3.backend import (
 )
 from qss.s3.errors import Code, S3Error
 from qss.s3.multipart import assemble
-from qss.trove.engine import Draft, Engine
+from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import PART_KEY, UPLOAD_ID_BYTES, parts_of
 from qss.trove.index import Tables
 from qss.trove.meta import attributes_of, checksum_of, encode_object, encode_upload, load, upload_of
+from qss.trove.quotas import Usage
 from qss.trove.reader import stored
 from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_part
 
@@ -40,10 +42,13 @@ class Uploads:
         engine: Engine,
         require_bucket: Callable[[Tables, str], int],
         row_of: Callable[[str, str], ObjectRow | None],
+        room: Callable[[str, Usage, bool], AbstractContextManager[None]],
     ) -> None:
+        """`room` holds room in a bucket's quota; True: for the completion of what has it as parts."""
         self._engine = engine
         self._require_bucket = require_bucket
         self._row_of = row_of
+        self._room = room
 
     async def create(self, request: CreateUpload) -> Upload:
         upload = self._engine.entropy.token(UPLOAD_ID_BYTES)
@@ -67,7 +72,7 @@ class Uploads:
             data = tables.get(tables.dbs.uploads, _upload_id(ref))
         if data is None:
             raise S3Error(Code.NO_SUCH_UPLOAD)
-        bucket, upload = _upload(_upload_id(ref), decode_named(data))
+        bucket, upload = bucket_and_upload(_upload_id(ref), decode_named(data))
         if bucket != ref.bucket or upload.key != ref.key:
             raise S3Error(Code.NO_SUCH_UPLOAD)
         return upload
@@ -81,7 +86,8 @@ class Uploads:
             self.get(ref)
 
         key = PART_KEY.pack(_upload_id(ref), number)
-        fact = await self._engine.take(Draft(Kind.PART, key, decide=decide), body)
+        with self._room(ref.bucket, Usage(0, room_for(body)), False):
+            fact = await self._engine.take(Draft(Kind.PART, key, decide=decide), body)
         return _part(number, PartRow(fact.place, fact.size, fact.version, fact.body_at, fact.etag, fact.late))
 
     def list_parts(self, ref: UploadRef, after: int, limit: int) -> tuple[Sequence[Part], bool]:
@@ -100,7 +106,7 @@ class Uploads:
         with self._engine.index.read() as tables:
             self._require_bucket(tables, query.bucket)
             for key, value in tables.scan(tables.dbs.uploads):
-                bucket, upload = _upload(key, decode_named(value))
+                bucket, upload = bucket_and_upload(key, decode_named(value))
                 if bucket == query.bucket and upload.key.startswith(query.prefix):
                     found.append(upload)
         found.sort(key=lambda upload: (upload.key.encode(), upload.started_ns))
@@ -127,8 +133,11 @@ class Uploads:
         meta = encode_object(upload.attributes, result.checksum)
         draft = Draft(Kind.COMPOSITE, key, meta, decide, exclusive=True)
         etag = bytes.fromhex(result.etag.partition("-")[0])
-        fact = await self._engine.note(draft, encode_parts(_upload_id(ref), refs), etag)
         size = sum(part.size for part in refs)
+        replaced = self._row_of(ref.bucket, ref.key)
+        adds = Usage(1, size) if replaced is None else Usage(0, size - replaced.size)
+        with self._room(ref.bucket, adds, True):
+            fact = await self._engine.note(draft, encode_parts(_upload_id(ref), refs), etag)
         row = ObjectRow(fact.place, fact.body_at, size, fact.version, etag, fact.etag_kind, len(refs))
         return stored(ref.key, row, load(meta))
 
@@ -154,7 +163,9 @@ class Uploads:
 
     def _all(self) -> Sequence[tuple[bytes, Upload, str]]:
         with self._engine.index.read() as tables:
-            rows = [(key, _upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)]
+            rows = [
+                (key, bucket_and_upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)
+            ]
         return [(key, upload, bucket) for key, (bucket, upload) in rows]
 
 
@@ -168,8 +179,8 @@ def _upload_id(ref: UploadRef) -> bytes:
     return upload
 
 
-def _upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
-    """Bucket and upload of a row."""
+def bucket_and_upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
+    """Bucket and upload of a row of the uploads table; `upload` is its key."""
     (length,) = _KEY_LEN.unpack_from(row.meta)
     name, data = row.meta[2 : 2 + length], row.meta[2 + length :]
     bucket, _, key = name.decode().partition("/")
