@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from qss.errors import QssError
-from qss.s3 import inplace, render
+from qss.s3 import inplace, render, room
 from qss.s3 import operations as op
 from qss.s3.backend import (
     READ_WHOLE_BYTES_MAX,
     Chunk,
     CopiesItself,
     EtagMode,
+    KnowsRoom,
     ObjectBackend,
     ObjectReader,
     PutRequest,
@@ -136,9 +137,12 @@ class S3Service:
         await self._backend.create_bucket(asked.bucket, region)
         return Response(200, (("location", f"/{asked.bucket}"),))
 
-    async def _head_bucket(self, asked: op.HeadBucket, _: _Call) -> Response:
+    async def _head_bucket(self, asked: op.HeadBucket, call: _Call) -> Response:
         bucket = await self._backend.head_bucket(asked.bucket)
-        return Response(200, (("x-amz-bucket-region", bucket.region),))
+        headers: tuple[tuple[str, str], ...] = (("x-amz-bucket-region", bucket.region),)
+        if call.verified is not None and isinstance(self._backend, KnowsRoom):
+            headers += ((room.HEADER, str(self._backend.free_bytes(asked.bucket))),)
+        return Response(200, headers)
 
     async def _delete_bucket(self, asked: op.DeleteBucket, _: _Call) -> Response:
         await self._backend.delete_bucket(asked.bucket)
