@@ -169,6 +169,8 @@ def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:
         "name": facts.location,
         "up": facts.up,
         "draining": facts.draining,
+        "metered": facts.metered,
+        "free_bytes": facts.free_bytes,
         "shards_left": left.shards if left is not None else None,
         "bytes_left": left.bytes if left is not None else None,
         "denied": facts.denied,

@@ -165,7 +165,8 @@ class Fetcher:
     def _sources(self, manifest: Manifest) -> list[Source]:
         up = {location: node.up for location, node in self._nodes.items()}
         latency = {location: node.latency_s for location, node in self._nodes.items() if node.latency_s is not None}
-        return rank_sources(manifest.placed, manifest.k, up, latency)
+        metered = {location for location, node in self._nodes.items() if node.metered}
+        return rank_sources(manifest.placed, manifest.k, up, latency, metered)
 
     def _rebuild(
         self, manifest: Manifest, stripe: StripeNo, have: Mapping[ShardNo, memoryview], room: memoryview, into: Path

@@ -19,7 +19,7 @@ import trio
 
 from qss.errors import ConfigInvalid
 from qss.offload.bandwidth import TokenBucket
-from qss.s3.store import Body, HashesInPlace, ObjectInfo, ObjectStore, get_into
+from qss.s3.store import Body, HashesInPlace, ObjectInfo, ObjectStore, TellsRoom, get_into
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES: Final = 24 * 60
@@ -139,6 +139,9 @@ class Timed:
 
     async def hashes(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes] | None:
         return await self._store.hashes(key, spans) if isinstance(self._store, HashesInPlace) else None
+
+    async def free_bytes(self) -> int | None:
+        return await self._store.free_bytes() if isinstance(self._store, TellsRoom) else None
 
     async def head(self, key: str) -> ObjectInfo:
         return await self._store.head(key)

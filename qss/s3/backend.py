@@ -336,3 +336,12 @@ class CopiesItself(Protocol):
     async def copy(self, source: ObjectReader, request: PutRequest) -> StoredObject:
         """Store the bytes of `source` (from this backend's `open`) under a new name or with new attributes."""
         ...
+
+
+@runtime_checkable
+class KnowsRoom(Protocol):
+    """Optional: a backend that knows how much it can take yet. The server tells those who sign. See qss.s3.room."""
+
+    def free_bytes(self, bucket: str) -> int:
+        """Bytes of new objects that this bucket takes before they are refused."""
+        ...

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from qss.errors import QssError
-from qss.s3 import inplace, render
+from qss.s3 import inplace, render, room
 from qss.s3 import operations as op
 from qss.s3.access import configure
 from qss.s3.access.context import Caller
@@ -22,6 +22,7 @@ from qss.s3.backend import (
     CopiesItself,
     DeleteOutcome,
     EtagMode,
+    KnowsRoom,
     ObjectBackend,
     ObjectReader,
     PutRequest,
@@ -171,9 +172,12 @@ class S3Service:
         await configure.create_with(self._backend, asked.bucket, call.head.headers)
         return Response(200, (("location", f"/{asked.bucket}"),))
 
-    async def _head_bucket(self, asked: op.HeadBucket, _: _Call) -> Response:
+    async def _head_bucket(self, asked: op.HeadBucket, call: _Call) -> Response:
         bucket = await self._backend.head_bucket(asked.bucket)
-        return Response(200, (("x-amz-bucket-region", bucket.region),))
+        headers: tuple[tuple[str, str], ...] = (("x-amz-bucket-region", bucket.region),)
+        if call.verified is not None and isinstance(self._backend, KnowsRoom):
+            headers += ((room.HEADER, str(self._backend.free_bytes(asked.bucket))),)
+        return Response(200, headers)
 
     async def _delete_bucket(self, asked: op.DeleteBucket, _: _Call) -> Response:
         await self._backend.delete_bucket(asked.bucket)

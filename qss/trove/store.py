@@ -37,6 +37,7 @@ from qss.trove.index import Tables
 from qss.trove.meta import bucket_of, encode_bucket, encode_object, encode_tags, tags_of
 from qss.trove.quotas import Quotas, Usage
 from qss.trove.reader import Records, TroveReader, open_object, stored
+from qss.trove.room import free_bytes
 from qss.trove.rows import ObjectRow, decode_object
 from qss.trove.uploads import Uploads
 
@@ -78,6 +79,9 @@ class TroveStore:
             if row is None or name.encode() in self._closing:
                 raise S3Error(Code.NO_SUCH_BUCKET)
             return _bucket(name.encode(), row.meta)
+
+    def free_bytes(self, bucket: str) -> int:
+        return free_bytes(self.engine.volumes)
 
     async def delete_bucket(self, name: str) -> None:
         await self.head_bucket(name)
