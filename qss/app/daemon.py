@@ -79,6 +79,12 @@ def start(arguments: list[str], environ: Mapping[str, str], log_file: Path, modu
     return process.pid if _is_ready(line, log_file) else 0
 
 
+def ask_who_holds(config: Path, insisting: list[str]) -> int:
+    """As qss.app.holding.admit, in a process of its own, for one that becomes the mount process; the exit code."""
+    command = [sys.executable, "-m", "qss.app.holding", "--config", str(config), *insisting]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False).returncode
+
+
 def _read_line(handle: int, wait_s: float) -> bytes:
     parts: list[bytes] = []
     while select.select([handle], [], [], wait_s)[0]:

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -29,6 +30,7 @@ from qss.app.identity import check_key
 from qss.app.locations import open_nodes, place_of
 from qss.app.logs import start_logging
 from qss.app.seal_watch import SealWatch
+from qss.app.seat import hold_of
 from qss.app.teller import Teller
 from qss.config import Settings, environment, load
 from qss.control.client import ControlClient
@@ -40,12 +42,16 @@ from qss.formats.root import RootLocation
 from qss.host import Host
 from qss.ids import LocationId
 from qss.offload.courier import Courier
+from qss.offload.fence import Fence
+from qss.offload.hold import HoldBook, Holder
 from qss.offload.keys import FsKeys
 from qss.offload.nodes import NodeFacts, Nodes, jitter_from
 from qss.offload.roots import RootBook, Roots
 from qss.offload.vault import Vault
 
 log = logging.getLogger("qss.app.offload")
+
+FENCE_TOLD_S: Final = 5.0
 
 
 async def run_offload(settings: Settings, keys: FsKeys) -> None:
@@ -54,15 +60,26 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     mount = ControlClient(settings.mount_socket)
     async with open_nodes(settings, host) as nodes:
         teller = Teller(mount)
-        parts = _put_together(settings, keys, nodes, host, mount, teller)
+        fence = Fence(settings.offload_dir)
+        parts = _put_together(settings, keys, nodes, host, mount, teller, fence)
+        ours = hold_of(settings, parts[2].known, host)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave_with_parent, nursery.cancel_scope)
             nursery.start_soon(leave_on_signal, nursery.cancel_scope)
             watch = SealWatch(mount, host.clock, parts[1].hint)
             nursery.start_soon(watch.run)
             nursery.start_soon(teller.run)
-            await nursery.start(serve_control, settings.offload_socket, _methods(*parts, watch))
+            nursery.start_soon(_guard, fence, teller, Holder(HoldBook(nodes, keys, host), fence, host, ours))
+            await nursery.start(serve_control, settings.offload_socket, _methods(*parts[:2], watch))
             await parts[1].run()
+
+
+async def _guard(fence: Fence, teller: Teller, holder: Holder) -> None:
+    """Hold the file system; once the fence is up, tell the mount process, until it knows."""
+    await holder.run()
+    while True:
+        teller.tell("fenced", {"reason": fence.reason})
+        await trio.sleep(FENCE_TOLD_S)
 
 
 def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Roots:
@@ -82,8 +99,8 @@ def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Ro
 
 
 def _put_together(
-    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller
-) -> tuple[Vault, Courier]:
+    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller, fence: Fence
+) -> tuple[Vault, Courier, Roots]:
     async def on_location(location: LocationId, up: bool) -> None:
         log.warning("location %s is %s", location, "up" if up else "down")
         teller.tell("location-up" if up else "location-down", {"location": location})
@@ -95,9 +112,16 @@ def _put_together(
     vault.on_short = teller.short
     roots = make_roots(settings, keys, nodes, host)
     courier = Courier(
-        RemoteShelf(mount), vault, roots, jitter_from(host.entropy), on_stored=teller.stored, on_location=on_location
+        RemoteShelf(mount),
+        vault,
+        roots,
+        jitter_from(host.entropy),
+        on_stored=teller.stored,
+        on_location=on_location,
+        fence=fence,
     )
-    return vault, courier
+    fence.on_up = lambda reason: teller.tell("fenced", {"reason": reason})
+    return vault, courier, roots
 
 
 async def leave_with_parent(scope: trio.CancelScope) -> None:

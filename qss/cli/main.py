@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from qss.app.exits import Exit, exit_of
-from qss.cli import checking, live, making, mounting, retaining, snapshots
+from qss.cli import checking, exporting, live, making, mounting, retaining, snapshots
 from qss.cli.session import JsonFlag, Session, print_json, say, warn
 from qss.errors import QssError
 
@@ -53,6 +53,7 @@ live.add_to(app)
 retaining.add_to(app)
 checking.add_to(app)
 snapshots.add_to(app)
+exporting.add_to(app)
 
 
 def run(arguments: list[str]) -> int:

@@ -77,6 +77,8 @@ def _status(document: Document) -> Group:
         ("code", f"any {document['k']} of {document['k'] + document['m']} shards give everything back"),
         ("offload", f"{process}, {document['queue']['segments']} segments wait"),
     ]
+    if document.get("fenced"):
+        rows.insert(1, ("READ-ONLY", f"[red]{escape(document['fenced'])}[/]"))
     if cache["snapshots"]:
         held = human_size(cache["snapshot_bytes"])
         rows.append(("snapshots", f"{cache['snapshots']}, which keep {held} that would be free without them"))

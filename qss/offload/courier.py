@@ -23,6 +23,7 @@ import trio
 from qss.errors import ObjectMissing, PreconditionFailed, QssError, Refused
 from qss.ids import LocationId, SegmentId, segment_text
 from qss.offload.disposal import Disposal
+from qss.offload.fence import Fence
 from qss.offload.health import backoff_s
 from qss.offload.roots import Roots
 from qss.offload.status import OffloadStatus, Rate
@@ -71,8 +72,10 @@ class Courier:
         jitter: Callable[[], float],
         on_stored: Callable[[Receipt], Awaitable[None]] | None = None,
         on_location: Notify | None = None,
+        fence: Fence | None = None,
     ) -> None:
-        """`jitter` returns a number in [0, 1), another one each time."""
+        """`jitter` returns a number in [0, 1), another one each time. `fence`: while it is up nothing is changed at the
+        locations."""
         self._shelf = shelf
         self._vault = vault
         self._roots = roots
@@ -86,7 +89,8 @@ class Courier:
         self._incomplete: set[SegmentId] = set()
         self._queue: list[SealedSegment] = []
         self._errors: dict[str, str] = {}  # what → last trouble; removed when it goes well
-        self._blocked = ""
+        self._fence = fence
+        self._blocked = fence.reason if fence is not None else ""
         self._marked: RestorePoint | None = None  # the last the shelf was told is published
         self._disposal = Disposal(shelf, vault, roots)
         self._stored = 0
@@ -126,7 +130,7 @@ class Courier:
             stored_segments=self._stored,
             deleted_segments=self._disposal.deleted,
             last_error=next(reversed(self._errors.values()), ""),
-            blocked=self._blocked,
+            blocked=(self._fence.reason if self._fence is not None else "") or self._blocked,
             incomplete=tuple(sorted(self._incomplete)),
             damaged=damage.open,
             damaged_blocks_seen=damage.blocks_seen,
@@ -137,6 +141,10 @@ class Courier:
             buffers_bytes=self._vault.buffers.held_bytes,
             nodes=tuple(self._vault.nodes.facts()),
         )
+
+    @property
+    def _fenced(self) -> bool:
+        return self._fence is not None and self._fence.up
 
     async def _start_what_is_due(self, nursery: trio.Nursery) -> None:
         try:
@@ -151,7 +159,7 @@ class Courier:
             self._errors.pop(_what(segment), None)
         self._pauses = {segment: pause for segment, pause in self._pauses.items() if segment in unsafe}
         now = trio.current_time()
-        for sealed in self._queue:
+        for sealed in self._queue if not self._fenced else ():
             if len(self._in_flight) >= self._vault.options.uploads_in_flight:
                 break
             pause = self._pauses.get(sealed.id)
@@ -202,7 +210,7 @@ class Courier:
     async def _publish_loop(self) -> None:
         pause = Pause(PUBLISH_PAUSE_MAX_S)
         caught_up = False
-        while True:
+        while not self._fenced:
             try:
                 if not caught_up:
                     await self._roots.catch_up()
@@ -211,6 +219,8 @@ class Courier:
             except PreconditionFailed as error:
                 self._blocked = str(error)
                 _log.error("%s", error)
+                if self._fence is not None:
+                    self._fence.put_up(str(error))
                 return
             except (QssError, OSError) as error:
                 if isinstance(error, Refused):
@@ -243,7 +253,7 @@ class Courier:
         pause = Pause()
         while True:
             await trio.sleep(max(DISPOSAL_S, pause.until_s - trio.current_time()))
-            if self._blocked:
+            if self._blocked or self._fenced:
                 continue  # another machine may need what we hold for dead
             try:
                 await self._disposal.round(self._in_flight)
@@ -261,6 +271,8 @@ class Courier:
 
     async def upkeep(self) -> None:
         """One round: repair shards that reads found damaged, bring roots to locations that missed them."""
+        if self._fenced:
+            return
         for segment in self._vault.damage.segments():
             if segment in self._in_flight or segment in self._disposal.current:
                 continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from qss.ids import LocationId
 from qss.offload.files import replace_file
 from qss.offload.keys import FsKeys
 from qss.offload.seal import NONCE_BYTES, open_box, seal_box
+from qss.offload.standing import NO_DIGEST, Known, Standing, judge, refusal
 from qss.s3.store import Body, ObjectStore
 from qss.segments import RestorePoint
 
@@ -37,20 +38,8 @@ STRAGGLER_S: Final = 2.0
 """The same, once a majority has answered."""
 
 _DOMAIN: Final = b"qss root v1\0"
-_NO_DIGEST: Final = bytes(32)
 
 _Act = Callable[[LocationId, ObjectStore], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What this machine remembers of the last root it published or adopted."""
-
-    generation: int
-    epoch: int
-    digest: bytes
-    writer: bytes
-    next_epoch: int  # of the roots this machine writes: one more than `epoch` after it took over
 
 
 class RootBook:
@@ -222,15 +211,13 @@ class Roots:
         Raises Unreachable without a majority; Refused when the locations show less than this machine has published;
         PreconditionFailed when another machine has taken over.
         """
-        newest = await self.newest()
-        if newest is not None and newest.digest() != self.known.digest and newest.writer != self.known.writer:
-            raise PreconditionFailed(
-                f"another machine has written root {newest.generation} of this file system:"
-                " this one must not write any more; unmount it here, or recover here to take over"
-            )
+        newest, standing = await self.look()
+        trouble = refusal(standing, self.known, newest)
+        if trouble is not None:
+            raise trouble
         if newest is None:
             self._save()  # the writer id must outlive a crash behind the first publication
-        elif newest.digest() != self.known.digest:
+        elif standing is Standing.OURS:
             self._remember(newest, newest.epoch)
         self.last = newest
         if newest is not None:
@@ -240,15 +227,42 @@ class Roots:
 
     async def newest(self) -> Root | None:
         """The newest root that a majority of locations can show. Raises as `catch_up`, but for another writer."""
-        _, answered = await self._book.survey()
+        newest, standing = await self.look()
+        if standing is Standing.ROLLED_BACK:
+            trouble = refusal(standing, self.known, newest)
+            assert trouble is not None
+            raise trouble
+        return newest
+
+    async def look(self) -> tuple[Root | None, Standing]:
+        """The newest root there, and how it stands to what is known here. Raises Unreachable without a majority."""
+        current, answered = await self._book.survey()
         if answered < self._book.majority:
             raise Unreachable(f"{answered} locations answer; {self._book.majority} must, to know the newest root")
+        newest: Root | None = None
         async with aclosing(self._book.newest_first()) as roots:
-            async for root in roots:
-                self._refuse_older(root.generation, root.epoch)
-                return root
-        self._refuse_older(0, 0)
-        return None
+            newest = await anext(roots, None)
+        before: list[Root] = []
+        if newest is not None and self.known.generation and newest.digest() != self.known.digest:
+            before = await self._book.read(self.known.generation)
+        return newest, judge(self.known, newest, current, before)
+
+    def insist(self, newest: Root | None) -> None:
+        """The user wants what is here, whatever the locations show: go on with it, above everything there is."""
+        epoch = max(self.known.epoch, newest.epoch if newest else 0)
+        self.known = replace(
+            self.known,
+            generation=max(self.known.generation, newest.generation if newest else 0),
+            epoch=epoch,
+            digest=newest.digest() if newest else NO_DIGEST,
+            next_epoch=max(self.known.next_epoch, epoch + 1),
+        )
+        self._save()
+
+    def raise_epoch(self, above: int) -> None:
+        """Write with an epoch above this one from now on: what another machine does with its own is void."""
+        self.known = replace(self.known, next_epoch=max(self.known.next_epoch, above + 1))
+        self._save()
 
     def take_over(self, newest: Root) -> None:
         """After recovery on this machine: continue behind the newest root that was seen, with a new epoch, whichever
@@ -316,13 +330,6 @@ class Roots:
             locations=self._locations,
         )
 
-    def _refuse_older(self, generation: int, epoch: int) -> None:
-        if (epoch, generation) < (self.known.epoch, self.known.generation):
-            raise Refused(
-                f"the newest root at the locations is generation {generation}, but this machine has published"
-                f" {self.known.generation}: the locations were set back to an older state; nothing was changed"
-            )
-
     def _remember(self, root: Root, next_epoch: int) -> None:
         self.known = replace(
             self.known, generation=root.generation, epoch=root.epoch, digest=root.digest(), next_epoch=next_epoch
@@ -334,7 +341,7 @@ class Roots:
         try:
             text = self._path.read_text(encoding="ascii")
         except FileNotFoundError:
-            return Known(0, 0, _NO_DIGEST, self._host.entropy.token(WRITER_BYTES), 0)
+            return Known(0, 0, NO_DIGEST, self._host.entropy.token(WRITER_BYTES), 0)
         try:
             fields = json.loads(text)
             if fields["fs_id"] != self._keys.fs_id.hex():

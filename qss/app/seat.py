@@ -1,0 +1,35 @@
+"""Where a file system is written from: this machine and this state directory, in a form others can tell apart."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from blake3 import blake3
+
+from qss.config import Settings
+from qss.host import Host
+from qss.offload.hold import BEAT_S, Hold
+from qss.offload.standing import Known
+
+_MACHINE_ID = Path("/etc/machine-id")
+
+
+def hold_of(settings: Settings, known: Known, host: Host) -> Hold:
+    """As this machine would hold the file system. A copy of the state directory elsewhere gives another seat."""
+    try:
+        machine = _MACHINE_ID.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        machine = ""
+    name, state = socket.gethostname(), str(settings.state.resolve())
+    seat = blake3(f"qss seat v1\0{machine}\0{name}\0{state}".encode(errors="surrogateescape")).hexdigest()[:32]
+    return Hold(
+        seat=seat,
+        epoch=known.next_epoch,
+        writer=known.writer.hex(),
+        host=name,
+        state=state,
+        beats=host.clock.now_ns(),  # counts on from run to run without being kept
+        beat_ns=host.clock.now_ns(),
+        every_s=BEAT_S,
+    )
