@@ -97,6 +97,11 @@ class SegmentShelf(Protocol):
         """Facts of one sealed segment. Raises ObjectMissing if there is none."""
         ...
 
+    async def held_segments(self) -> list[SealedSegment]:
+        """Segments of which locations may hold shards, the dead ones whose shards are not deleted yet among them,
+        oldest first."""
+        ...
+
     async def mark_offloaded(self, receipt: Receipt) -> None:
         """Durably note the receipt; now retention may free the local copy if it is complete. Idempotent."""
         ...

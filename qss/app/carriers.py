@@ -32,6 +32,9 @@ class RemoteShelf:
     async def sealed_segment(self, segment: SegmentId) -> SealedSegment:
         return wire.sealed_of(await self._client.call("shelf.sealed_segment", segment=segment))
 
+    async def held_segments(self) -> list[SealedSegment]:
+        return [wire.sealed_of(each) for each in await self._client.call("shelf.held_segments")]
+
     async def mark_offloaded(self, receipt: Receipt) -> None:
         await self._client.call("shelf.mark_offloaded", receipt=wire.receipt_to_json(receipt))
 
@@ -60,6 +63,9 @@ def shelf_methods(shelf: SegmentShelf) -> Mapping[str, Method]:
     async def sealed_segment(call: Call) -> Json:
         return wire.sealed_to_json(await shelf.sealed_segment(wire.segment_of(call.params["segment"])))
 
+    async def held_segments(_call: Call) -> Json:
+        return [wire.sealed_to_json(each) for each in await shelf.held_segments()]
+
     async def mark_offloaded(call: Call) -> Json:
         await shelf.mark_offloaded(wire.receipt_of(call.params["receipt"]))
 
@@ -78,8 +84,8 @@ def shelf_methods(shelf: SegmentShelf) -> Mapping[str, Method]:
         await shelf.mark_deleted(wire.segment_of(call.params["segment"]))
 
     methods = (
-        unsafe_segments, path_of, sealed_segment, mark_offloaded, restore_point, mark_published, condemned,
-        mark_deleted,
+        unsafe_segments, path_of, sealed_segment, held_segments, mark_offloaded, restore_point, mark_published,
+        condemned, mark_deleted,
     )  # fmt: skip
     return {f"shelf.{method.__name__}": method for method in methods}
 

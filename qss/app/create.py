@@ -1,4 +1,4 @@
-"""qssctl key new, init, location test: a file system before its first mount.
+"""qssctl init, location test: a file system before its first mount.
 
 Order of `create`, and what is left when it stops in the middle: first everything is looked at and refused that will
 not do (1, 2: nothing touched); then buckets are made (3: empty buckets) and looked into for roots of the same key (4);
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -20,14 +20,18 @@ import trio
 from qss.app.identity import Identity, read_identity, write_identity
 from qss.app.locations import open_nodes
 from qss.app.running import write_whole
-from qss.config import Settings, parse
+from qss.app.sheet import recovery_sheet, sheet_path
+from qss.app.unlock import open_file
+from qss.config import Settings, UnlockOptions, parse
 from qss.config.location import location_of
 from qss.config.write import NewConfig, NewLocation, Value, relative, render
 from qss.errors import AccessDenied, ConfigInvalid, ObjectMissing, QssError, Refused, Unreachable
+from qss.formats.keyfile import Note
 from qss.host import Host
 from qss.ids import LocationId
 from qss.offload.durability import default_code, durability
-from qss.offload.keys import FsKeys, MasterKey, fs_id_of, read_key_file, write_key_file
+from qss.offload.keyfiles import kinds_in, write_key_file
+from qss.offload.keys import FsKeys, MasterKey, fs_id_of, recovery_phrase
 from qss.offload.nodes import Node, Nodes
 from qss.offload.options import LocationOptions
 from qss.offload.placement import PlacementPolicy, check_policy
@@ -51,20 +55,13 @@ class Plan:
     mountpoint: Path | None
     folder: Path  # relative paths in the URLs start here
     extra: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)  # further keys of the configuration
+    unlock: UnlockOptions = field(default_factory=UnlockOptions)  # for a key that is there
+    words_on_sheet: bool = False  # the 24 words, in the file of the recovery sheet
+    passphrase: str | None = field(default=None, repr=False)  # for a new one; None: the key lies bare in its file
 
     @property
     def key(self) -> Path:
         return self.key_file or self.state / "key"
-
-
-def new_key(path: Path) -> str:
-    """Write a new key, 0600; the file system id that follows from it. Raises Refused if there is a file."""
-    host = Host()
-    master = MasterKey.generate(host.entropy)
-    if not path.parent.is_dir():
-        raise Refused(f"there is no directory {path.parent} to put a key in")
-    write_key_file(path, master, host.entropy)
-    return fs_id_of(master).hex()
 
 
 def create(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -77,16 +74,21 @@ def create(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
     warnings = policy_warnings(settings)
     host = Host()
     made_key = not plan.key.exists()
-    master = MasterKey.generate(host.entropy) if made_key else read_key_file(plan.key)
+    master = MasterKey.generate(host.entropy) if made_key else open_file(plan.key, plan.unlock)
     latencies = trio.run(_prepare_locations, settings, FsKeys.derive(master), host)  # 2. to 4.
     plan.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     if made_key:
         plan.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_key_file(plan.key, master, host.entropy)  # 5.
+        note = Note(created_s=host.clock.now_ns() // 10**9)
+        write_key_file(plan.key, master, host.entropy, plan.passphrase, note=note)  # 5.
     fs_id = fs_id_of(master).hex()
     write_identity(plan.state, Identity(fs_id, host.clock.now_ns()))  # 6.
     plan.config.parent.mkdir(parents=True, exist_ok=True)
     write_whole(plan.config, text, 0o600)  # 7.
+    sheet = sheet_path(plan.config)
+    words = recovery_phrase(master) if plan.words_on_sheet else None
+    kinds = kinds_in(plan.key)
+    write_whole(sheet, recovery_sheet(settings, fs_id, kinds, host.clock.now_ns(), words), 0o600)
     offload = settings.offload
     facts = durability(offload.k, offload.m)
     return {
@@ -95,6 +97,7 @@ def create(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
         "state": str(plan.state),
         "key_file": str(plan.key),
         "key_made": made_key,
+        "sheet": str(sheet),
         "mountpoint": str(plan.mountpoint) if plan.mountpoint else None,
         "k": offload.k,
         "m": offload.m,
@@ -162,6 +165,10 @@ def _as_written(given: list[LocationOptions], plan: Plan) -> list[NewLocation]:
             settings |= {"access_key": "env:AWS_ACCESS_KEY_ID", "secret_key": "env:AWS_SECRET_ACCESS_KEY"}
         if each.weight != 1.0:
             settings["weight"] = each.weight
+        for key in ("ca_file", "client_cert", "client_key"):
+            path: Path | None = getattr(each, key)
+            if path is not None:
+                settings[key] = relative(path, plan.config.parent)
         place = f"{each.endpoint}/{each.bucket}" + (f"/{each.prefix}" if each.prefix else "")
         region = "" if each.region == "us-east-1" else f"?region={each.region}"
         sections.append(NewLocation(name, place + region, settings, each.labels))
@@ -178,7 +185,7 @@ def policy_warnings(settings: Settings) -> list[str]:
     """Raises ConfigInvalid when k+m shards cannot be placed; sentences about domains whose loss would lose data."""
     from qss.offload.placement import LocationFacts
 
-    facts = [LocationFacts(each.name, each.weight, each.labels) for each in settings.locations]
+    facts = [LocationFacts(each.name, each.weight, each.labels, leaving=each.draining) for each in settings.locations]
     offload = settings.offload
     return check_policy(offload.k, offload.m, facts, PlacementPolicy(offload.max_per_domain))
 
@@ -260,6 +267,21 @@ async def _probe(node: Node, host: Host) -> float:
         with trio.CancelScope(shield=True):
             await node.delete(name)
     return trio.current_time() - began
+
+
+def prepare_location(settings: Settings, options: LocationOptions) -> float:
+    """One more location answers, lets us in, has its bucket (made if need be), keeps an object; seconds that took.
+    Raises the trouble, with its name."""
+    host = Host()
+
+    async def go() -> float:
+        async with open_nodes(replace(settings, locations=(options,)), host) as nodes:
+            await _at_each(nodes, _knock)
+            await _at_each(nodes, _ensure_bucket)
+            took: dict[str, float] = await _at_each(nodes, lambda node: _probe(node, host))
+            return took[str(options.name)]
+
+    return trio.run(go)
 
 
 def probe_locations(settings: Settings) -> list[dict[str, Any]]:

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from qss.app.secrecy import KEY_ON_STDIN
 from qss.control.messages import Failure, RemoteBug, Reply, decode, encode, error_of, failure_of
 from qss.errors import CorruptData, QssError
+from qss.offload.keys import MasterKey
 
 READY_S_MAX: Final = 300.0
 """A start replays at most a few seconds of journal; this is for slow disks."""
@@ -53,8 +55,15 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in UNWANTED_IN_ENVIRONMENT}
 
 
-def start(arguments: list[str], environ: Mapping[str, str], log_file: Path, module: str = "qss.app.mount") -> int:
-    """Start a mount process, `python -m module`, with these arguments; its process id once it is mounted.
+def start(
+    arguments: list[str],
+    environ: Mapping[str, str],
+    log_file: Path,
+    module: str = "qss.app.mount",
+    key: MasterKey | None = None,
+) -> int:
+    """Start a mount process, `python -m module`, with these arguments; its process id once it is mounted. `key`: of its
+    file system, handed over through a pipe; None: it reads the key file itself.
 
     Raises what the process says is in the way, or RemoteBug when it ends without a word.
     """
@@ -63,8 +72,16 @@ def start(arguments: list[str], environ: Mapping[str, str], log_file: Path, modu
     try:
         with log_file.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, "--ready-fd", str(writing)],
-                stdin=subprocess.DEVNULL,
+                [
+                    sys.executable,
+                    "-m",
+                    module,
+                    *arguments,
+                    *([KEY_ON_STDIN] if key else []),
+                    "--ready-fd",
+                    str(writing),
+                ],
+                stdin=subprocess.PIPE if key else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=(writing,),
@@ -73,16 +90,13 @@ def start(arguments: list[str], environ: Mapping[str, str], log_file: Path, modu
                 env=clean_environment(environ),
             )
         os.close(writing)
+        if key is not None and process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), process.stdin:  # when it has gone, it says why
+                process.stdin.write(key.raw)
         line = _read_line(reading, READY_S_MAX)
     finally:
         os.close(reading)
     return process.pid if _is_ready(line, log_file) else 0
-
-
-def ask_who_holds(config: Path, insisting: list[str]) -> int:
-    """As qss.app.holding.admit, in a process of its own, for one that becomes the mount process; the exit code."""
-    command = [sys.executable, "-m", "qss.app.holding", "--config", str(config), *insisting]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False).returncode
 
 
 def _read_line(handle: int, wait_s: float) -> bytes:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from qss.app import daemon, mountpoint
 from qss.app.demo_nodes import DemoNodes, start_nodes, stop_nodes
+from qss.app.identity import check_key
 from qss.app.running import is_alive, lock_file, pid_in, wait_gone
 from qss.config import Settings, environment, load
 from qss.errors import QssError, Refused, Retryable
@@ -75,7 +76,7 @@ def _start(demo: Demo) -> None:
         settings = demo.settings()
         log = settings.log.file or demo.root / "log" / "qss.log"
         arguments = ["--config", str(demo.config), "--mountpoint", str(demo.mnt)]
-        daemon.start(arguments, environment(), log)
+        daemon.start(arguments, environment(), log, key=check_key(settings))
 
 
 def _create(demo: Demo, urls: dict[str, str]) -> None:

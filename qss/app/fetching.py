@@ -22,6 +22,7 @@ from qss.app.identity import check_key
 from qss.app.locations import open_nodes
 from qss.app.logs import start_logging
 from qss.app.offload import leave_on_signal, leave_with_parent
+from qss.app.secrecy import KEY_ON_STDIN, handed_over, no_core_dumps, received
 from qss.config import Settings, environment, load
 from qss.control.client import ControlClient
 from qss.control.messages import Json
@@ -93,10 +94,11 @@ async def run_fetching(settings: Settings, keys: FsKeys, folder: Path) -> None:
             await nursery.start(serve_control, folder / SOCKET, fetch_methods(vault))
 
 
-def command(settings: Settings, folder: Path, log_file: Path | None) -> list[str]:
-    """What starts it."""
+def child(settings: Settings, folder: Path, log_file: Path | None) -> tuple[list[str], bytes]:
+    """What starts it, and what it is told first."""
+    key, first_words = handed_over(settings)
     made = [sys.executable, "-m", "qss.app.fetching", "--config", str(settings.source), "--folder", str(folder)]
-    return [*made, "--log-file", str(log_file)] if log_file else made
+    return [*made, *key, *(["--log-file", str(log_file)] if log_file else [])], first_words
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -104,9 +106,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--log-file", type=Path)
+    parser.add_argument(KEY_ON_STDIN, action="store_true")
     given = parser.parse_args(arguments)
     try:
-        settings = load(given.config, environment())
+        no_core_dumps()
+        settings = received(load(given.config, environment()), on_stdin=given.key_on_stdin)
         start_logging(settings.log, "fetching", given.log_file)
         trio.run(run_fetching, settings, FsKeys.derive(check_key(settings)), given.folder)
     except QssError as error:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import trio
 
 from qss.app.exits import Exit
-from qss.app.identity import check_key
+from qss.app.identity import check_key, unlocked
 from qss.app.locations import open_nodes
 from qss.app.running import is_locked, state_lock
 from qss.app.snapshots import refuse_recovered
@@ -53,12 +53,12 @@ def check(
     except Unreachable:
         if is_locked(settings.state):
             raise Unreachable("the file system is just being mounted, unmounted or recovered: try again") from None
-        check_key(settings)
+        settings = unlocked(settings)
         with state_lock(settings.state):
             return _offline(settings, tell, data=data, remote=remote, mend=mend, dry_run=dry_run)
     if mend and not dry_run:
         raise Refused("the file system is mounted: run qssctl umount, then qssctl fsck --repair")
-    return _online(settings, on_progress, tell, data=data, remote=remote)
+    return _online(unlocked(settings) if remote else settings, on_progress, tell, data=data, remote=remote)
 
 
 def exit_code(document: dict[str, Any]) -> Exit:

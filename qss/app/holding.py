@@ -1,29 +1,24 @@
 """Before a mount or a recovery: may this machine write the file system, or does somebody else? ADR 0119, 0120.
 
-It runs in the process of the command, or in one of its own (`python -m qss.app.holding`), never in the mount process,
-which has no client of the locations. It asks each location for a few small objects. When a majority is silent it lets
+It runs in the process of the command and asks each location for a few small objects. When a majority is silent it lets
 the mount begin: what they would have said is found out as soon as they answer, and the fence goes up then.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 
 import trio
 
-from qss.app.exits import exit_of, ungrouped
+from qss.app.exits import ungrouped
 from qss.app.identity import check_key, read_identity
 from qss.app.locations import open_nodes
 from qss.app.offload import make_roots
 from qss.app.running import is_locked
 from qss.app.seat import hold_of
-from qss.config import Settings, environment, load
-from qss.errors import QssError, Refused, Unreachable
+from qss.config import Settings
+from qss.errors import Refused, Unreachable
 from qss.formats.root import Root
 from qss.host import Host
 from qss.offload.fence import Fence
@@ -134,24 +129,3 @@ async def refuse_if_held(holds: HoldBook, newest: Root | None) -> None:
     alive = await holds.is_alive(there) if there is not None else None
     if alive is not None:
         raise Refused(held_by(alive, newest, "recover --take-over"))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """For `qssctl mount --foreground`, whose process becomes the mount process: one JSON line, or the trouble."""
-    parser = argparse.ArgumentParser(prog="qss-holding")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--take-over", action="store_true")
-    parser.add_argument("--accept-rollback", action="store_true")
-    given = parser.parse_args(arguments)
-    try:
-        settings = load(given.config, environment())
-        said = admit(settings, take_over=given.take_over, accept_rollback=given.accept_rollback)
-    except QssError as error:
-        print(f"qssctl: {error}", file=sys.stderr)
-        return exit_of(error)
-    print(json.dumps({"said": said}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

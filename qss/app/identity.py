@@ -7,14 +7,15 @@ would shadow the ones that are worth recovering.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qss.app.running import write_whole
+from qss.app.unlock import key_path, open_key
 from qss.config import Settings
 from qss.errors import CorruptData, Refused, WrongKey
-from qss.offload.keys import MasterKey, fs_id_of, read_key_file
+from qss.offload.keys import MasterKey, fs_id_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,13 @@ def check_key(settings: Settings) -> MasterKey:
         raise Refused(
             f"{settings.state} holds no file system: run qssctl init for a new one, or qssctl recover to bring one back"
         )
-    master = read_key_file(settings.key_file)
+    master = open_key(settings)
     if fs_id_of(master).hex() != identity.fs_id:
-        raise WrongKey(f"{settings.key_file} is not the key of the file system in {settings.state}")
+        raise WrongKey(f"{key_path(settings)} is not the key of the file system in {settings.state}")
     return master
+
+
+def unlocked(settings: Settings) -> Settings:
+    """The same with the key in it: for commands that need it more than once, and must not ask twice. Raises as
+    `check_key`."""
+    return replace(settings, opened=check_key(settings))

@@ -11,7 +11,8 @@ from qss.errors import ConfigInvalid
 from qss.host import Host
 from qss.offload.nodes import Node, Nodes, jitter_from
 from qss.offload.options import LocationOptions
-from qss.s3.client import S3Client
+from qss.s3.client import ClientOptions, S3Client
+from qss.s3.transport import TlsFiles
 
 
 def secret_of(options: LocationOptions) -> str:
@@ -41,6 +42,7 @@ def client_of(options: LocationOptions, host: Host) -> S3Client:
         clock=host.clock,
         region=options.region,
         prefix=f"{options.prefix}/" if options.prefix else "",
+        options=ClientOptions(tls=TlsFiles(options.ca_file, options.client_cert, options.client_key)),
     )
 
 

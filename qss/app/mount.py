@@ -33,11 +33,12 @@ from qss.app.checkpoint import maker
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
 from qss.app.exits import exit_of, ungrouped
 from qss.app.hooks import UserHooks
-from qss.app.identity import check_key, read_identity
+from qss.app.identity import read_identity, unlocked
 from qss.app.logs import start_logging
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
 from qss.app.running import is_held, pid_file, state_lock
+from qss.app.secrecy import KEY_ON_STDIN, handed_over, no_core_dumps, received
 from qss.app.snapshots import LOCK, folder_of, schedule_of, sweep
 from qss.app.supervise import Supervisor
 from qss.app.timetable import Timetable
@@ -64,6 +65,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
     """Serve the file system until it is unmounted or a signal asks for the end. The caller holds the lock."""
     host = Host()
     vault_client = ControlClient(settings.offload_socket)
+    command, first_words = _offload_child(settings, log_file)
     cache = await SegmentCache.open(
         settings.cache_dir, host, settings.cache, RemoteVault(vault_client), maker(settings.cache.index_map_bytes)
     )
@@ -76,7 +78,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             cache=cache,
             offload=vault_client,
             supervisor=Supervisor(
-                "offload", _offload_command(settings, log_file), settings.run_dir / "offload.pid", settings.offload.nice
+                "offload", command, settings.run_dir / "offload.pid", settings.offload.nice, first_words
             ),
             hooks=UserHooks(settings.hooks, host.clock),
             keeping=keeping,
@@ -172,34 +174,39 @@ async def _wind_down(process: MountProcess) -> None:
         await process.calls.none_left()
 
 
-def _offload_command(settings: Settings, log_file: Path | None) -> list[str]:
+def _offload_child(settings: Settings, log_file: Path | None) -> tuple[list[str], bytes]:
+    """Its command, and what it is told first."""
     command = [sys.executable, "-m", "qss.app.offload", "--config", str(settings.source)]
-    return [*command, "--log-file", str(log_file)] if log_file else command
+    key, first_words = handed_over(settings)
+    return [*command, *key, *(["--log-file", str(log_file)] if log_file else [])], first_words
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The exit code; errors before the mount is ready go to whoever started us, or to standard error."""
+def main(arguments: list[str] | None = None, settings: Settings | None = None) -> int:
+    """The exit code; errors before the mount is ready go to whoever started us, or to standard error. `settings`: those
+    of this configuration, if the caller has read them, and perhaps opened the key."""
     parser = argparse.ArgumentParser(prog="qss-mount")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--mountpoint", type=Path, required=True)
     parser.add_argument("--log-file", type=Path)
     parser.add_argument("--ready-fd", type=int)
+    parser.add_argument(KEY_ON_STDIN, action="store_true")
     parser.add_argument("--options", default="")
     given = parser.parse_args(arguments)
     for name in UNWANTED_IN_ENVIRONMENT:
         os.environ.pop(name, None)
     readiness = Readiness(given.ready_fd, environment().get("NOTIFY_SOCKET"))
     try:
-        settings = load(given.config, environment())
+        no_core_dumps()
+        settings = received(settings or load(given.config, environment()), on_stdin=given.key_on_stdin)
         settings = replace(settings, mount=with_options(settings.mount, given.options))
         identity = read_identity(settings.state)
         if identity is not None and identity.snapshot:  # nothing else was recovered here
             from qss.app import snapshot_mount  # needs a client of the locations, which this process is not
 
-            return snapshot_mount.main(arguments)
+            return snapshot_mount.main(arguments, settings)
         start_logging(settings.log, "mount", given.log_file)
         with ExitStack() as held:
-            check_key(settings)
+            settings = unlocked(settings)
             held.enter_context(state_lock(settings.state))
             sweep(settings)
             places.prepare(given.mountpoint)

@@ -2,6 +2,8 @@
 
     main ── run_offload ─┬─ leave_with_parent   ends everything when the mount process is gone
                          ├─ courier.run         uploads, publishes roots, repairs, watches the locations
+                         ├─ mover.run           shards of locations that are drained or gone
+                         ├─ reload_on_signal    SIGHUP: the locations of the configuration file
                          ├─ seal watch          hints of the mount process; only hints
                          ├─ teller              events for the hooks of the mount process
                          └─ control server      run/offload.sock
@@ -27,10 +29,12 @@ import trio
 from qss.app.carriers import RemoteShelf, vault_methods
 from qss.app.exits import exit_of
 from qss.app.identity import check_key
-from qss.app.locations import open_nodes, place_of
+from qss.app.location_methods import LocationMethods
+from qss.app.location_set import LocationSet, root_locations
 from qss.app.logs import start_logging
 from qss.app.seal_watch import SealWatch
 from qss.app.seat import hold_of
+from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
 from qss.app.teller import Teller
 from qss.config import Settings, environment, load
 from qss.control.client import ControlClient
@@ -38,13 +42,13 @@ from qss.control.messages import Json
 from qss.control.server import Call, Method
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
-from qss.formats.root import RootLocation
 from qss.host import Host
 from qss.ids import LocationId
 from qss.offload.courier import Courier
 from qss.offload.fence import Fence
 from qss.offload.hold import HoldBook, Holder
 from qss.offload.keys import FsKeys
+from qss.offload.mover import Mover, Progress
 from qss.offload.nodes import NodeFacts, Nodes, jitter_from
 from qss.offload.roots import RootBook, Roots
 from qss.offload.vault import Vault
@@ -58,20 +62,31 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     """Until the mount process goes away, or a signal comes."""
     host = Host()
     mount = ControlClient(settings.mount_socket)
-    async with open_nodes(settings, host) as nodes:
+    places = LocationSet(settings, host)
+    try:
         teller = Teller(mount)
         fence = Fence(settings.offload_dir)
-        parts = _put_together(settings, keys, nodes, host, mount, teller, fence)
-        ours = hold_of(settings, parts[2].known, host)
+        vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller, fence)
+        mover = Mover(RemoteShelf(mount), vault, courier.claim, settings.offload.move_bytes_per_s)
+        mover.may_run = lambda: not courier.blocked
+        changes = LocationMethods(places, vault, roots, courier, mover)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave_with_parent, nursery.cancel_scope)
             nursery.start_soon(leave_on_signal, nursery.cancel_scope)
-            watch = SealWatch(mount, host.clock, parts[1].hint)
+            nursery.start_soon(changes.reload_on_signal)
+            watch = SealWatch(mount, host.clock, courier.hint)
             nursery.start_soon(watch.run)
             nursery.start_soon(teller.run)
-            nursery.start_soon(_guard, fence, teller, Holder(HoldBook(nodes, keys, host), fence, host, ours))
-            await nursery.start(serve_control, settings.offload_socket, _methods(*parts[:2], watch))
-            await parts[1].run()
+            ours = hold_of(settings, roots.known, host)
+            holder = Holder(HoldBook(places.nodes, keys, host), fence, host, ours)
+            nursery.start_soon(_guard, fence, teller, holder)
+            nursery.start_soon(mover.run)
+            methods = {**_methods(vault, courier, watch, mover), **changes.table()}
+            await nursery.start(serve_control, settings.offload_socket, methods)
+            await courier.run()
+    finally:
+        with trio.CancelScope(shield=True):
+            await places.aclose()
 
 
 async def _guard(fence: Fence, teller: Teller, holder: Holder) -> None:
@@ -84,16 +99,13 @@ async def _guard(fence: Fence, teller: Teller, holder: Holder) -> None:
 
 def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Roots:
     """The roots of this file system, as this machine writes them."""
-    places = tuple(
-        RootLocation(each.name, place_of(each), tuple(sorted(each.labels.items()))) for each in settings.locations
-    )
     return Roots(
         RootBook(nodes, keys, host),
         keys,
         host,
         settings.offload_dir,
         (settings.offload.k, settings.offload.m),
-        places,
+        root_locations(settings.locations),
         f"qss {version('qss')}",
     )
 
@@ -140,7 +152,7 @@ async def leave_on_signal(scope: trio.CancelScope) -> None:
             scope.cancel()
 
 
-def _methods(vault: Vault, courier: Courier, watch: SealWatch) -> Mapping[str, Method]:
+def _methods(vault: Vault, courier: Courier, watch: SealWatch, mover: Mover) -> Mapping[str, Method]:
     """The method table of run/offload.sock."""
 
     async def status(_call: Call) -> Json:
@@ -168,17 +180,20 @@ def _methods(vault: Vault, courier: Courier, watch: SealWatch) -> Mapping[str, M
                 "open": [[each.segment, each.shard, each.location] for each in facts.damaged],
                 "repaired": facts.shards_repaired,
             },
-            "locations": [_location_to_json(each) for each in facts.nodes],
+            "locations": [_location_to_json(each, mover.facts.left.get(each.location)) for each in facts.nodes],
             "errors": [line for line in (facts.blocked, facts.last_error) if line],
         }
 
     return {**vault_methods(vault), "status": status}
 
 
-def _location_to_json(facts: NodeFacts) -> Json:
+def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:
     return {
         "name": facts.location,
         "up": facts.up,
+        "draining": facts.draining,
+        "shards_left": left.shards if left is not None else None,
+        "bytes_left": left.bytes if left is not None else None,
         "denied": facts.denied,
         "latency_s": facts.health.latency_s,
         "error_rate": facts.health.error_rate,
@@ -197,9 +212,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="qss-offload")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--log-file", type=Path)
+    parser.add_argument(KEY_ON_STDIN, action="store_true")
     given = parser.parse_args(arguments)
     try:
-        settings = load(given.config, environment())
+        no_core_dumps()
+        settings = received(load(given.config, environment()), on_stdin=given.key_on_stdin)
         start_logging(settings.log, "offload", given.log_file)
         keys = FsKeys.derive(check_key(settings))
         gc.freeze()  # what is imported stays: no need to look at it again and again

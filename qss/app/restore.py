@@ -24,17 +24,20 @@ from qss.app.locations import open_nodes
 from qss.app.offload import make_roots
 from qss.app.running import state_lock, write_whole
 from qss.app.seat import hold_of
+from qss.app.unlock import by_words, open_file, open_key
 from qss.cache.segment_log import FOLDERS, log_path
 from qss.cache.store import SegmentCache
 from qss.config import Settings
 from qss.config.write import NewLocation
 from qss.errors import Refused
+from qss.formats.keyfile import Note
 from qss.formats.root import Root
 from qss.formats.tables import Table
 from qss.host import Host
 from qss.ids import SegmentId
 from qss.offload.hold import HoldBook
-from qss.offload.keys import FsKeys, MasterKey, fs_id_of, read_key_file, write_key_file
+from qss.offload.keyfiles import copy_key_file, write_key_file
+from qss.offload.keys import FsKeys, MasterKey, fs_id_of
 from qss.offload.recovery import Found, Recovery, RecoveryReport
 from qss.offload.roots import RootBook
 from qss.offload.vault import Vault
@@ -62,8 +65,8 @@ def recover_configured(settings: Settings, key: Path | None, state: Path | None,
         state = state.absolute()
         key_file = state / "key" if settings.key_file.is_relative_to(settings.state) else settings.key_file
         settings = replace(settings, state=state, key_file=key_file)
-    master = read_key_file(key or settings.key_file)
-    return task(settings, master)
+    settings = replace(settings, unlock=replace(settings.unlock, key_file=key))
+    return task(settings, open_key(settings))
 
 
 def recover_from(plan: Plan, environ: Mapping[str, str], task: Task, *, keep: bool = True) -> dict[str, Any]:
@@ -71,10 +74,10 @@ def recover_from(plan: Plan, environ: Mapping[str, str], task: Task, *, keep: bo
     the configuration file at the end."""
     if plan.config.exists():
         raise Refused(f"{plan.config} is there already: leave out --location to use it, or choose another --config")
-    master = read_key_file(plan.key)
+    master = open_file(plan.key, plan.unlock)
     sections = sections_of(plan, environ)
     _, provisional = written(plan, sections, 1, len(sections) - 1, environ)
-    root = trio.run(_find_root, provisional, FsKeys.derive(master))
+    root = trio.run(find_root, provisional, FsKeys.derive(master))
     k = root.k if plan.k is None else plan.k
     m = root.m if plan.m is None else plan.m
     text, settings = written(plan, as_the_root_knows_them(sections, root), k, m, environ)
@@ -103,7 +106,8 @@ def as_the_root_knows_them(given: Sequence[NewLocation], root: Root) -> list[New
     return found + others
 
 
-async def _find_root(settings: Settings, keys: FsKeys) -> Root:
+async def find_root(settings: Settings, keys: FsKeys) -> Root:
+    """The newest root that locations show. Raises WrongKey when they have none of this key, Unreachable."""
     host = Host()
     async with open_nodes(settings, host) as nodes:
         vault = Vault(nodes, keys, settings.offload, host, settings.state / "unused")
@@ -126,7 +130,11 @@ def finish(settings: Settings, master: MasterKey, identity: Identity) -> None:
     """The last step: from here on it is a file system."""
     if not settings.key_file.exists():
         settings.key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_key_file(settings.key_file, master, Host().entropy)
+        given, host = settings.unlock.key_file, Host()
+        if given is not None and not by_words(settings.unlock):  # with its locks: what had a passphrase keeps it
+            copy_key_file(given, settings.key_file)
+        else:
+            write_key_file(settings.key_file, master, host.entropy, note=Note(created_s=host.clock.now_ns() // 10**9))
     write_identity(settings.state, identity)
     (settings.state / _MARK).unlink()
 

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from qss.app.fetching import reading_vault
-from qss.app.identity import check_key
+from qss.app.identity import check_key, unlocked
 from qss.app.locations import open_nodes
 from qss.app.snapshot_view import lay_out
 from qss.app.snapshots import FOLDER, Cut, find, live_cut
@@ -29,6 +29,7 @@ LIVE: Final = "live"
 @contextmanager
 def differences(settings: Settings, older: str, newer: str) -> Iterator[Iterator[Difference]]:
     """What has changed from one snapshot to another, or to now. Raises Refused, TooFewShards, Damaged, Unreachable."""
+    settings = unlocked(settings)
     keys = FsKeys.derive(check_key(settings))
     cuts = [live_cut(settings) if name == LIVE else find(settings, name) for name in (older, newer)]
     scratch = settings.state / FOLDER / f"diff-{os.getpid()}"

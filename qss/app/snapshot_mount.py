@@ -28,10 +28,11 @@ import trio
 from qss.app import fetching, mountpoint
 from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
 from qss.app.exits import exit_of, ungrouped
-from qss.app.identity import check_key, read_identity
+from qss.app.identity import read_identity, unlocked
 from qss.app.logs import start_logging
 from qss.app.mount_choices import mount_options
 from qss.app.running import state_lock, write_whole
+from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
 from qss.app.snapshot_view import lay_out, patient
 from qss.app.snapshots import MOUNTED, SOCKET, Cut, MountedSnapshot, find, folder_of, scratch_of
 from qss.app.supervise import Supervisor
@@ -68,8 +69,8 @@ async def run(place: Place, readiness: Readiness, log_file: Path | None) -> None
     """Serve the snapshot until it is unmounted or a signal asks for the end."""
     settings, folder, host = place.settings, place.folder, Host()
     fetcher = fetching.remote_fetcher(folder)
-    command = fetching.command(settings, folder, log_file)
-    supervisor = Supervisor("fetching", command, folder / "fetching.pid")
+    command, first_words = fetching.child(settings, folder, log_file)
+    supervisor = Supervisor("fetching", command, folder / "fetching.pid", first_words=first_words)
     async with trio.open_nursery() as nursery:
         await nursery.start(supervisor.run)
         index = await lay_out(settings, host, place.cut.point, folder / "view", patient(fetcher.fetch_segment))
@@ -142,24 +143,27 @@ def _methods(place: Place) -> Mapping[str, Method]:
     return {"where": where, "status": status, "unmount": unmount}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The exit code; errors before the mount is ready go to whoever started us, or to standard error."""
+def main(arguments: list[str] | None = None, settings: Settings | None = None) -> int:
+    """The exit code; errors before the mount is ready go to whoever started us, or to standard error. `settings`: as
+    for `qss.app.mount.main`."""
     parser = argparse.ArgumentParser(prog="qss-snapshot-mount")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--name", help="[the snapshot that was recovered here]")
     parser.add_argument("--mountpoint", type=Path, required=True)
     parser.add_argument("--log-file", type=Path)
     parser.add_argument("--ready-fd", type=int)
+    parser.add_argument(KEY_ON_STDIN, action="store_true")
     parser.add_argument("--options", default="")
     given = parser.parse_args(arguments)
     for name in UNWANTED_IN_ENVIRONMENT:
         os.environ.pop(name, None)
     readiness = Readiness(given.ready_fd, environment().get("NOTIFY_SOCKET"))
     try:
-        settings = load(given.config, environment())
+        no_core_dumps()
+        settings = received(settings or load(given.config, environment()), on_stdin=given.key_on_stdin)
         settings = replace(settings, mount=with_options(settings.mount, given.options))
         start_logging(settings.log, "snapshot", given.log_file)
-        check_key(settings)
+        settings = unlocked(settings)
         with ExitStack() as held:
             identity = read_identity(settings.state)
             recovered = identity is not None and bool(identity.snapshot)

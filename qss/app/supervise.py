@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -35,12 +36,16 @@ def next_pause(pause_s: float, lived_s: float) -> float:
 class Supervisor:
     """`run` in a task; `stop` ends the child in an orderly way, and then `run` returns."""
 
-    def __init__(self, name: str, command: Sequence[str], pid_path: Path, nice: int = 0) -> None:
-        """`pid_path`: a file with the process id of the child, for as long as there is one. `nice`: see priority."""
+    def __init__(
+        self, name: str, command: Sequence[str], pid_path: Path, nice: int = 0, first_words: bytes = b""
+    ) -> None:
+        """`pid_path`: a file with the process id of the child, for as long as there is one. `nice`: see priority.
+        `first_words`: what each child finds on its standard input when it starts; less than a pipe holds."""
         self._name = name
         self._command = list(command)
         self._pid_path = pid_path
         self._nice = nice
+        self._first_words = first_words
         self._child: trio.Process | None = None
         self._stopping = trio.Event()
         self.starts = 0
@@ -77,6 +82,7 @@ class Supervisor:
         if self._child is None:
             return None
         try:
+            await self._say_first_words(self._child)
             return await self._child.wait()
         finally:
             if self._child.returncode is None:
@@ -87,6 +93,11 @@ class Supervisor:
             if self._stopping.is_set():
                 self._pid_path.unlink(missing_ok=True)
             self._child = None
+
+    async def _say_first_words(self, child: trio.Process) -> None:
+        if self._first_words and child.stdin is not None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # gone, or told to go: `wait` tells
+                await child.stdin.send_all(self._first_words)
 
     async def stop(self) -> None:
         """Close the child's standard input, give it a moment, then kill it. Idempotent."""

@@ -69,8 +69,9 @@ class Durability:
             raise FsError(errno.EIO, _FAILED)
         disk = self._host.disk
         targets = [(file, file.position) for file in files]
+        unnamed = [file.path.parent for file in files if not file.named]
         jobs: list[Callable[[], None]] = [_job(disk.sync_data, f.handle) for f, at in targets if f.synced < at]
-        jobs += [_job(disk.sync_dir, path) for path in {file.path.parent for file in files if not file.named}]
+        jobs += [_job(disk.sync_dir, path) for path in dict.fromkeys(unnamed)]
         failures: list[OSError] = []
 
         async def do(job: Callable[[], None]) -> None:

@@ -170,6 +170,14 @@ class Shelf:
             sealed_of(segment, row) for segment, row in sorted(self.rows.items()) if row.state is SegmentState.SEALED
         ]
 
+    def held(self) -> list[SealedSegment]:
+        """Of which locations may hold shards, oldest first."""
+        return [
+            sealed_of(segment, row)
+            for segment, row in sorted(self.rows.items())
+            if row.k and not (row.state is SegmentState.CONDEMNED and row.needs_upto == SEGMENT_ID_NONE)
+        ]
+
     def stripes_elsewhere(self, segment: SegmentId) -> int:
         """Number of stripes of a segment that can be fetched; 0: it cannot, or nobody should wait for it any more."""
         row = self.rows.get(segment)
@@ -222,6 +230,15 @@ class Shelf:
             return None
         after = with_receipt(row, receipt)
         return None if after == row else after
+
+    def restore_point(
+        self, live: Mapping[SegmentId, int], next_segment: SegmentId, missing_max: int
+    ) -> RestorePoint | None:
+        """What a root may name now."""
+        point = restore_point(self.rows, live, next_segment, missing_max, self.trimmed)
+        if point is not None and point.journals[-1] < self.published:
+            return None  # never back: what the newest root does not need may be deleted
+        return point
 
     def publish(self, point: RestorePoint, get: Callable[[Table, bytes], bytes | None]) -> list[Op]:
         """What changes when a root names this point; nothing when that is known."""

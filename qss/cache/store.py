@@ -27,7 +27,7 @@ from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
 from qss.cache.retention import EvictionReport
 from qss.cache.segment_log import LogFile
-from qss.cache.shelf import Shelf, restore_point, row_of, sealed_of, with_receipt
+from qss.cache.shelf import Shelf, row_of, sealed_of, with_receipt
 from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
 from qss.cache.upkeep import Levers, Upkeep
@@ -66,9 +66,7 @@ class SegmentCache(IndexRows):
         self._data = recovered.data
         self._journal = recovered.journal
         self._replayed = recovered.replayed
-        self._ledger = Ledger(
-            recovered.index, recovered.data, recovered.journal, recovered.checkpoints, self._reopened_index
-        )
+        self._ledger = Ledger(recovered.index, self._data, self._journal, recovered.checkpoints, self._reopened_index)
         self._durability = Durability(root, host, self._ledger, self._on_sealed)
         self._shelf = Shelf(recovered.index)
         self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
@@ -335,6 +333,10 @@ class SegmentCache(IndexRows):
         """Facts of one sealed segment. Raises ObjectMissing if there is none."""
         return sealed_of(segment, self._shelf.row(segment))
 
+    async def held_segments(self) -> list[SealedSegment]:
+        """As qss.segments.SegmentShelf.held_segments."""
+        return self._shelf.held()
+
     async def mark_offloaded(self, receipt: Receipt) -> None:
         """Durably note the receipt; now retention may free the local copy if it is complete. Idempotent."""
         row = self._shelf.offloaded(receipt)
@@ -350,13 +352,8 @@ class SegmentCache(IndexRows):
 
     async def restore_point(self) -> RestorePoint | None:
         """The newest restore point all of whose segments are safe; None before the first."""
-        point = restore_point(
-            self._shelf.rows, self._ledger.index.live_all(), self._data.numbers.next_segment,
-            self._options.safe_missing_max, self._shelf.trimmed,
-        )  # fmt: skip
-        if point is not None and point.journals[-1] < self._shelf.published:
-            return None  # never back: what the newest root does not need may be deleted
-        return point
+        live, next_segment = self._ledger.index.live_all(), self._data.numbers.next_segment
+        return self._shelf.restore_point(live, next_segment, self._options.safe_missing_max)
 
     async def mark_published(self, point: RestorePoint) -> None:
         """Durably note that a root names this restore point. Idempotent."""

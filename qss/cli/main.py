@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from qss.app.exits import Exit, exit_of
-from qss.cli import checking, exporting, live, making, mounting, retaining, snapshots
+from qss.cli import checking, exporting, keys, live, locations, making, mounting, retaining, snapshots
 from qss.cli.session import JsonFlag, Session, print_json, say, warn
 from qss.errors import QssError
 
@@ -36,8 +36,16 @@ def _options(
             help="Configuration file [default: $QSS_CONFIG, ./qss.toml, the user's, the system's]",
         ),
     ] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(metavar="FILE", help="With the passphrase of the key")] = None,
+    passphrase_fd: Annotated[int | None, typer.Option(metavar="N", help="Read the passphrase from there")] = None,
+    identity: Annotated[Path | None, typer.Option(metavar="FILE", help="Of a recipient of the key")] = None,
+    words: Annotated[bool, typer.Option("--words", help="Ask for the 24 words instead of the key file.")] = False,
+    words_file: Annotated[Path | None, typer.Option(metavar="FILE", help="With the 24 words")] = None,
 ) -> None:
-    context.obj = Session(config)
+    from qss.config import UnlockOptions
+
+    unlock = UnlockOptions(None, passphrase_file, passphrase_fd, identity, words, words_file)
+    context.obj = Session(config, None if unlock == UnlockOptions() else unlock)
 
 
 @app.command()
@@ -48,8 +56,10 @@ def version(as_json: Annotated[bool, JsonFlag] = False) -> None:
 
 
 making.add_to(app)
+keys.add_to(app)
 mounting.add_to(app)
 live.add_to(app)
+locations.add_to(app)
 retaining.add_to(app)
 checking.add_to(app)
 snapshots.add_to(app)

@@ -1,15 +1,19 @@
-"""key new, init, recover, location list, location test: what is done to a file system that is not mounted."""
+"""init, recover: what is done to a file system that is not mounted."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qss.app.exits import Exit
 from qss.cli.session import JsonFlag, print_json, say, session_of
+
+if TYPE_CHECKING:
+    from qss.app.create import Plan
 
 Locations = Annotated[
     list[str] | None,
@@ -22,33 +26,13 @@ Locations = Annotated[
 DataShards = Annotated[int | None, typer.Option("--k", min=1, max=255, help="Locations that suffice to read")]
 SpareShards = Annotated[int | None, typer.Option("--m", min=0, max=255, help="Locations that may be lost")]
 
-keys = typer.Typer(name="key", help="The key of a file system.", no_args_is_help=True)
-locations = typer.Typer(name="location", help="The locations of a file system.", no_args_is_help=True)
-
 
 def add_to(app: typer.Typer) -> None:
-    app.add_typer(keys)
-    app.add_typer(locations)
     app.command()(init)
     app.command()(recover)
 
 
-@keys.command("new")
-def key_new(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write it")] = Path("key"),
-    as_json: Annotated[bool, JsonFlag] = False,
-) -> None:
-    """Make a new key. Whoever has it can read everything; without it nobody can read anything."""
-    from qss.app.create import new_key
-
-    fs_id = new_key(out.absolute())
-    if as_json:
-        print_json({"key": str(out.absolute()), "fs_id": fs_id})
-    else:
-        say(f"New key in {out}. Keep a copy where no fire reaches both: without it nothing can be read again.")
-
-
-def init(
+def init(  # noqa: PLR0913, PLR0917 - one for each option
     context: typer.Context,
     location: Locations = None,
     k: DataShards = None,
@@ -56,14 +40,17 @@ def init(
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="Key file, made if absent [STATE/key]")] = None,
     state: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache and index [state, beside the file]")] = None,
     mountpoint: Annotated[Path | None, typer.Option(metavar="DIR", help="Where `qssctl mount` mounts it")] = None,
+    passphrase: Annotated[bool, typer.Option("--passphrase", help="Lock the new key by one, asked for twice")] = False,
+    with_words: Annotated[bool, typer.Option("--with-words", help="The key's 24 words on the recovery sheet")] = False,
     as_json: Annotated[bool, JsonFlag] = False,
 ) -> None:
     """Create a file system: check every location, make buckets, key and configuration file."""
     from qss.app.create import Plan, create
-    from qss.config import environment
+    from qss.config import UnlockOptions, environment
     from qss.config.units import human_duration
 
-    config = (session_of(context).config or Path("qss.toml")).absolute()
+    session = session_of(context)
+    config = (session.config or Path("qss.toml")).absolute()
     plan = Plan(
         config=config,
         locations=tuple(location or ()),
@@ -73,7 +60,11 @@ def init(
         key_file=key.absolute() if key else None,
         mountpoint=mountpoint.absolute() if mountpoint else None,
         folder=Path.cwd(),
+        unlock=session.unlock or UnlockOptions(),
+        words_on_sheet=with_words,
     )
+    if passphrase:
+        plan = _locked(plan)
     report = create(plan, environment())
     if as_json:
         print_json(report)
@@ -90,9 +81,23 @@ def init(
     for warning in report["warnings"]:
         say(f"Warning: {warning}")
     say(f"The key is {report['key_file']}. COPY IT to a safe place now: without it nobody reads anything again.")
+    say(f"What brings everything back on another machine stands in {report['sheet']}: PRINT IT.")
     age = human_duration(report["seal_after_s"])
     say(f"What you write is at the locations after about {age}, or at once with qssctl sync.")
     say(f"Next: qssctl --config {config} mount {report['mountpoint'] or 'DIR'}")
+
+
+def _locked(plan: Plan) -> Plan:
+    """With a passphrase for the new key: that of --passphrase-file or --passphrase-fd, or typed twice."""
+    from qss.app.unlock import ask_new, passphrase_source
+    from qss.errors import Refused
+
+    if plan.key.exists():
+        raise Refused(f"{plan.key} is there already: leave out --passphrase, or lock it with qssctl key add")
+    unlock = plan.unlock
+    named = unlock.passphrase_fd is not None or unlock.passphrase_file is not None
+    source = passphrase_source(unlock, None, {}) if named else None
+    return replace(plan, passphrase=source() if source is not None else ask_new("the new passphrase"))
 
 
 def recover(  # noqa: PLR0913, PLR0917 - one for each option
@@ -114,7 +119,7 @@ def recover(  # noqa: PLR0913, PLR0917 - one for each option
     from qss.app.create import Plan
     from qss.app.restore import recover_configured, recover_from, recover_newest
     from qss.app.restore_snapshot import listing, recovering
-    from qss.config import environment
+    from qss.config import UnlockOptions, environment
 
     session = session_of(context)
     newest = partial(recover_newest, take_over=take_over)
@@ -130,6 +135,7 @@ def recover(  # noqa: PLR0913, PLR0917 - one for each option
             key_file=key.absolute() if key else None,
             mountpoint=mountpoint.absolute() if mountpoint else None,
             folder=Path.cwd(),
+            unlock=session.unlock or UnlockOptions(),
         )
         report = recover_from(plan, environment(), task, keep=not only_list)
     else:
@@ -140,6 +146,8 @@ def recover(  # noqa: PLR0913, PLR0917 - one for each option
         _say_snapshots(report)
     else:
         _say_recovered(report)
+        if session.unlock is not None and (session.unlock.words or session.unlock.words_file):
+            say(f"The key lies bare in {report['key_file']}: qssctl key add --passphrase locks it.")
     if report.get("lost_segments"):
         raise typer.Exit(Exit.DATA)
 
@@ -174,41 +182,3 @@ def _say_snapshots(report: dict[str, Any]) -> None:
         say(f"  {each['name']}  {utc(each['created_ns'])}" + (f"  {each['comment']}" if each["comment"] else ""))
     if not report["majority"]:
         say("Most locations did not answer: a newer root may know others.")
-
-
-@locations.command("list")
-def location_list(context: typer.Context, as_json: Annotated[bool, JsonFlag] = False) -> None:
-    """The locations, and whether they answer (as the running file system sees it)."""
-    from qss.cli import render
-    from qss.cli.session import call_mount
-    from qss.errors import Retryable
-
-    settings = session_of(context).settings()
-    try:
-        seen = {each["name"]: each for each in call_mount(settings, "status")["locations"]}
-    except Retryable:
-        seen = {}
-    rows = [
-        {
-            "name": each.name,
-            "url": f"{each.endpoint}/{each.bucket}" + (f"/{each.prefix}" if each.prefix else ""),
-            "labels": dict(each.labels),
-            "state": {True: "up", False: "down", None: "unknown"}[seen.get(each.name, {}).get("up")],
-            "latency_s": seen.get(each.name, {}).get("latency_s"),
-            "last_error": seen.get(each.name, {}).get("last_error", ""),
-        }
-        for each in settings.locations
-    ]
-    print_json(rows) if as_json else render.locations(rows)
-
-
-@locations.command("test")
-def location_test(context: typer.Context, as_json: Annotated[bool, JsonFlag] = False) -> None:
-    """Write, read and delete a small object at every location."""
-    from qss.app.create import probe_locations
-    from qss.cli import render
-
-    rows = probe_locations(session_of(context).settings())
-    print_json(rows) if as_json else render.probes(rows)
-    if not all(row["ok"] for row in rows):
-        raise typer.Exit(Exit.UNREACHABLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +39,7 @@ def mount(
     """Mount the file system; returns when it is ready."""
     from qss.app import daemon
     from qss.app.holding import admit
-    from qss.app.identity import check_key
+    from qss.app.identity import unlocked
     from qss.config import environment, with_options
     from qss.errors import ConfigInvalid
 
@@ -47,22 +48,19 @@ def mount(
     mountpoint = directory.absolute() if directory else settings.mountpoint
     if mountpoint is None:
         raise ConfigInvalid("name the directory to mount on, or set mountpoint in the configuration")
-    with_options(settings.mount, options)  # refused here, before anything is started
+    options_hold = with_options(settings.mount, options)  # refused here, before anything is started
     arguments = ["--config", str(settings.source), "--mountpoint", str(mountpoint), "--options", options]
     if log_file:
         arguments += ["--log-file", str(log_file.absolute())]
-    insisting = [*(["--take-over"] if take_over else ()), *(["--accept-rollback"] if accept_rollback else ())]
+    settings = unlocked(replace(settings, mount=options_hold))  # whoever knows the passphrase is asked here
+    if said := admit(settings, take_over=take_over, accept_rollback=accept_rollback):
+        warn(f"qssctl: {said}")
     if foreground:
         from qss.app.mount import main
 
-        if (code := daemon.ask_who_holds(settings.source, insisting)) != 0:
-            raise typer.Exit(code)
-        raise typer.Exit(main(arguments))
-    check_key(settings)  # before a log file is made
-    if said := admit(settings, take_over=take_over, accept_rollback=accept_rollback):
-        warn(f"qssctl: {said}")
+        raise typer.Exit(main(arguments, settings))
     log = (log_file or settings.log.file or settings.state / "log" / "qss.log").absolute()
-    pid = daemon.start(arguments, environment(), log)
+    pid = daemon.start(arguments, environment(), log, key=settings.opened)
     print_json({"mountpoint": str(mountpoint), "pid": pid}) if as_json else say(f"Mounted on {mountpoint}.")
 
 

@@ -156,14 +156,6 @@ def utc(at_ns: int) -> str:
     return datetime.fromtimestamp(at_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def locations(rows: list[Document]) -> None:
-    table = table_of("location", "url", "state", "latency", "labels", "last error")
-    for row in rows:
-        labels = ", ".join(f"{key}={value}" for key, value in row["labels"].items())
-        table.add_row(row["name"], row["url"], row["state"], _latency(row["latency_s"]), labels, row["last_error"])
-    console().print(table)
-
-
 def probes(rows: list[Document]) -> None:
     table = table_of("location", "state", "took", "error")
     for row in rows:

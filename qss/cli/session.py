@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from qss.config import Settings
+    from qss.config import Settings, UnlockOptions
 
 JsonFlag = typer.Option("--json", help="Print one JSON document instead of text.")
 
@@ -22,6 +22,7 @@ class Session:
     """The global options."""
 
     config: Path | None = None
+    unlock: UnlockOptions | None = None
 
     def config_path(self) -> Path:
         from qss.config import environment, find_config
@@ -31,7 +32,8 @@ class Session:
     def settings(self) -> Settings:
         from qss.config import environment, load
 
-        return load(self.config_path(), environment())
+        settings = load(self.config_path(), environment())
+        return settings if self.unlock is None else replace(settings, unlock=self.unlock)
 
 
 def session_of(context: typer.Context) -> Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,22 +83,24 @@ def mount(
 ) -> None:
     """Mount a snapshot read-only, beside the file system or without it; umount DIR ends it."""
     from qss.app import daemon
-    from qss.app.identity import check_key
+    from qss.app.identity import unlocked
     from qss.app.snapshots import find
     from qss.config import environment, with_options
 
     settings = session_of(context).settings()
-    with_options(settings.mount, options)
-    check_key(settings)
+    settings = replace(settings, mount=with_options(settings.mount, options))
+    settings = unlocked(settings)
     find(settings, name)  # refused here, before anything is started
     place = directory.absolute()
     arguments = ["--config", str(settings.source), "--name", name, "--mountpoint", str(place), "--options", options]
     if foreground:
         from qss.app.snapshot_mount import main
 
-        raise typer.Exit(main(arguments))
+        raise typer.Exit(main(arguments, settings))
     log = (settings.log.file or settings.state / "log" / "qss.log").absolute()
-    pid = daemon.start([*arguments, "--log-file", str(log)], environment(), log, "qss.app.snapshot_mount")
+    pid = daemon.start(
+        [*arguments, "--log-file", str(log)], environment(), log, "qss.app.snapshot_mount", settings.opened
+    )
     document = {"snapshot": name, "mountpoint": str(place), "pid": pid}
     print_json(document) if as_json else say(f"Snapshot {name} is mounted on {place}, to be read.")
 

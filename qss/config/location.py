@@ -15,7 +15,9 @@ from qss.offload.options import LocationOptions
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", re.ASCII)
-_QUERY: Final = ["region", "name", "access_key", "secret_key", "secret_key_file", "weight"]
+_QUERY: Final = [
+    "region", "name", "access_key", "secret_key", "secret_key_file", "weight", "ca_file", "client_cert", "client_key"
+]  # fmt: skip
 
 _ENV: Final = "env:"
 
@@ -48,7 +50,18 @@ def location_of(values: Mapping[str, Any], environ: Mapping[str, str], where: st
         secret_file=Path(folder, secret_file) if secret_file else None,
         labels=dict(given.get("labels", {})),
         weight=float(given.get("weight", 1.0)),
+        draining=bool(given.get("draining", False)),
+        **_tls(given, parts.scheme, where, folder),
     )
+
+
+def _tls(given: Mapping[str, Any], scheme: str, where: str, folder: Path) -> dict[str, Path]:
+    files = {name: Path(folder, given[name]) for name in ("ca_file", "client_cert", "client_key") if given.get(name)}
+    if files and scheme != "https":
+        raise ConfigInvalid(f"{where}: {next(iter(files))} goes with an https url")
+    if "client_key" in files and "client_cert" not in files:
+        raise ConfigInvalid(f"{where}: client_key goes with client_cert")
+    return files
 
 
 def _split(url: str, where: str) -> tuple[Any, dict[str, Any]]:

@@ -27,7 +27,7 @@ FLAGS: Final[dict[str, dict[str, Any]]] = {
     "exec": {"noexec": False},
     "noexec": {"noexec": True},
 }
-VALUES: Final = ("uid", "gid", "read_ahead", "quota_bytes", "quota_inodes", "drain")
+VALUES: Final = ("uid", "gid", "read_ahead", "quota_bytes", "quota_inodes", "drain", "passphrase_file")
 
 _OF_MOUNT: Final = (
     "defaults", "auto", "noauto", "user", "nouser", "users", "nofail", "_netdev", "async", "default_permissions",

@@ -15,6 +15,7 @@ from qss.config.location import location_of
 from qss.config.settings import HookOptions, LogOptions, MountSettings, Settings
 from qss.errors import ConfigInvalid
 from qss.offload.options import LocationOptions, OffloadOptions
+from qss.offload.placement import LocationFacts, PlacementPolicy, check_policy
 
 SECTIONS: Final = [
     "filesystem",
@@ -100,8 +101,15 @@ def _locations(
 
 
 def check_locations(locations: list[LocationOptions], offload: OffloadOptions, where: str) -> None:
-    """Raises ConfigInvalid unless there are k+m locations that are all different."""
+    """Raises ConfigInvalid unless there are k+m locations that take shards and are all different, and the policy for
+    labels can be kept with them."""
     needed = offload.k + offload.m
+    staying = [each for each in locations if not each.draining]
+    if len(staying) < needed <= len(locations):
+        raise ConfigInvalid(
+            f"{where}: k={offload.k} and m={offload.m} need at least {needed} locations that take shards, and"
+            f" {len(staying)} do: add one before another is drained"
+        )
     if len(locations) < needed:
         raise ConfigInvalid(
             f"{where}: k={offload.k} and m={offload.m} need at least {needed} locations, and there are {len(locations)}"
@@ -114,6 +122,8 @@ def check_locations(locations: list[LocationOptions], offload: OffloadOptions, w
         for value in seen:
             if seen.count(value) > 1:
                 raise ConfigInvalid(f"{where}: two locations have the same {what}, {value}")
+    facts = [LocationFacts(each.name, each.weight, each.labels, leaving=each.draining) for each in locations]
+    check_policy(offload.k, offload.m, facts, PlacementPolicy(offload.max_per_domain))
 
 
 def _holds_secret(text: str) -> bool:
@@ -122,15 +132,15 @@ def _holds_secret(text: str) -> bool:
 
 
 def _check_secret_file(location: LocationOptions) -> None:
-    path = location.secret_file
-    if path is None:
-        return
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise ConfigInvalid(f"the secret of location {location.name} is not at {path}") from error
-    if mode & _OTHERS:
-        raise ConfigInvalid(f"{path} holds a secret and others may read it: run chmod 600 {path}")
+    for path in (location.secret_file, location.client_key):
+        if path is None:
+            continue
+        try:
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise ConfigInvalid(f"the secret of location {location.name} is not at {path}") from error
+        if mode & _OTHERS:
+            raise ConfigInvalid(f"{path} holds a secret and others may read it: run chmod 600 {path}")
 
 
 def uncovered() -> dict[str, set[str]]:

@@ -49,6 +49,12 @@ def duration(lowest_s: float = 0.0) -> Parser:
     return parse
 
 
+def absolute_path(value: Any) -> Path:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError("is not right; write a path from the root, such as /etc/qss/passphrase")
+    return Path(value)
+
+
 def whole(lowest: int, highest: int = 2**31) -> Parser:
     def parse(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
@@ -198,6 +204,7 @@ OFFLOAD: Final[Fields] = {
     "probe_interval": Field("probe_interval_s", duration(0.05)),
     "upload_limit": Field("upload_bytes_per_s", optional(size(1))),
     "download_limit": Field("download_bytes_per_s", optional(size(1))),
+    "move_limit": Field("move_bytes_per_s", optional(size(1))),
     "max_per_domain": Field("max_per_domain", counts),
 }
 
@@ -215,6 +222,7 @@ MOUNT: Final[Fields] = {
     "read_ahead": Field("read_ahead_bytes", size(4 * KIB, 64 * MIB)),
     "quota_bytes": Field("quota_bytes", optional(size(1))),
     "quota_inodes": Field("quota_inodes", optional(whole(1, 2**62))),
+    "passphrase_file": Field("passphrase_file", absolute_path),
 }
 
 CODE: Final[Fields] = {"k": Field("k", whole(1, 255)), "m": Field("m", whole(0, 255))}
@@ -242,6 +250,11 @@ def logs(folder: Path) -> Fields:
     return {"level": Field("level", level), "file": Field("file", path_in(folder))}
 
 
+def location_state(value: Any) -> bool:
+    """Whether it is being drained."""
+    return bool(one_of("active", "draining")(value) == "draining")
+
+
 def location(folder: Path) -> Fields:
     return {
         "name": Field("name", text),
@@ -251,6 +264,10 @@ def location(folder: Path) -> Fields:
         "secret_key_file": Field("secret_file", path_in(folder)),
         "weight": Field("weight", number),
         "labels": Field("labels", texts),
+        "state": Field("draining", location_state),
+        "ca_file": Field("ca_file", path_in(folder)),
+        "client_cert": Field("client_cert", path_in(folder)),
+        "client_key": Field("client_key", path_in(folder)),
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from qss.cache.options import CacheOptions
 from qss.ids import LocationId
 from qss.limits import MIB
+from qss.offload.keys import MasterKey
 from qss.offload.options import LocationOptions, OffloadOptions
 
 
@@ -28,6 +29,19 @@ class MountSettings:
     read_ahead_bytes: int = MIB  # of the kernel, where we may set it
     quota_bytes: int | None = None  # of content; None: as much as there is room for
     quota_inodes: int | None = None
+    passphrase_file: Path | None = None  # for machines that mount with nobody there
+
+
+@dataclass(frozen=True, slots=True)
+class UnlockOptions:
+    """What a user says of how the key is opened; from the command line, for one command."""
+
+    key_file: Path | None = None  # this one, not that of the configuration
+    passphrase_file: Path | None = None
+    passphrase_fd: int | None = None  # open in this process; read once
+    identity: Path | None = None  # of a recipient
+    words: bool = False  # the recovery words, which are the key: no key file is needed
+    words_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,8 @@ class Settings:
     hooks: HookOptions
     log: LogOptions
     schedule: str | None = None  # of snapshots, unless one was set at run time
+    unlock: UnlockOptions = UnlockOptions()
+    opened: MasterKey | None = None  # the key, once this process has it
 
     @property
     def cache_dir(self) -> Path:

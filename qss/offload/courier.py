@@ -13,7 +13,8 @@ It never gives up: what fails is tried again after a pause of its own, so that o
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -99,6 +100,27 @@ class Courier:
     def hint(self) -> None:
         """Something was sealed: look now."""
         self._wake.set()
+
+    @contextmanager
+    def claim(self, segment: SegmentId) -> Iterator[bool]:
+        """While it is held nobody else puts or deletes shards of the segment. False: somebody does so now."""
+        if segment in self._in_flight or segment in self._disposal.current:
+            yield False
+            return
+        self._in_flight.add(segment)
+        try:
+            yield True
+        finally:
+            self._in_flight.discard(segment)
+
+    @property
+    def blocked(self) -> str:
+        """Why nothing may be written any more; empty: nothing is wrong."""
+        return self._blocked
+
+    def publish_soon(self) -> None:
+        """The locations have changed: a root must say so."""
+        self._wake_publisher.set()
 
     def on_sent(self, count: int) -> None:
         """For the vault: bytes that went out."""
@@ -241,10 +263,10 @@ class Courier:
 
     async def _publish(self) -> None:
         point = await self._shelf.restore_point()
-        if point is None or point == self._marked:
+        if point is None or (point == self._marked and self._roots.names_them):
             return
         last = self._roots.last
-        if last is None or last.point != point:
+        if last is None or last.point != point or not self._roots.names_them:
             await self._roots.publish(point)  # 3.
         await self._shelf.mark_published(point)  # 4.
         self._marked = point

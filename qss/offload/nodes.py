@@ -38,6 +38,7 @@ class NodeFacts:
     location: LocationId
     up: bool
     denied: bool  # it refused the newest PUT
+    draining: bool
     health: HealthFacts
     labels: Mapping[str, str]
     bytes_up: int
@@ -62,6 +63,7 @@ class Node:
         self.location = options.name
         self.labels = options.labels
         self.weight = options.weight
+        self.draining = options.draining
         self.store = store
         # Asked once: looking through a protocol costs as much as a small read.
         self._get_into = store.get_into if isinstance(store, ReadsInto) else partial(get_into, store)
@@ -98,6 +100,7 @@ class Node:
             location=self.location,
             up=self.up,
             denied=self._denied,
+            draining=self.draining,
             health=self._health.facts,
             labels=self.labels,
             bytes_up=self._bytes_up,
@@ -294,14 +297,31 @@ class Node:
 
 
 class Nodes(Mapping[LocationId, Node]):
-    """All locations of a file system, in the order of configuration."""
+    """All locations of a file system, in the order of configuration. The set may change while it is in use: whoever
+    iterates sees one moment, and a name that was among them stays good for `nodes[name]`, whose verbs then say
+    Unreachable or go on (docs/adr/0113)."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._nodes = {node.location: node for node in nodes}
+        self._retired: dict[LocationId, Node] = {}
+        self._changed = trio.Event()
         assert len(self._nodes) == len(nodes), "two locations have the same name"
 
     def __getitem__(self, location: LocationId) -> Node:
-        return self._nodes[location]
+        node = self._nodes.get(location)
+        return self._retired[location] if node is None else node
+
+    def __contains__(self, location: object) -> bool:
+        return location in self._nodes
+
+    def replace(self, nodes: Sequence[Node]) -> None:
+        """From now on these. Whoever looks next sees the new set; never half of it."""
+        fresh = {node.location: node for node in nodes}
+        assert len(fresh) == len(nodes), "two locations have the same name"
+        self._retired = {name: node for name, node in (self._retired | self._nodes).items() if name not in fresh}
+        self._nodes = fresh
+        self._changed.set()
+        self._changed = trio.Event()
 
     def __iter__(self) -> Iterator[LocationId]:
         return iter(self._nodes)
@@ -314,27 +334,40 @@ class Nodes(Mapping[LocationId, Node]):
 
     def placement(self) -> list[LocationFacts]:
         """For `place`: every location; those that are down are not usable now."""
-        return [LocationFacts(node.location, node.weight, node.labels, usable=node.up) for node in self._nodes.values()]
+        return [
+            LocationFacts(node.location, node.weight, node.labels, usable=node.up, leaving=node.draining)
+            for node in self._nodes.values()
+        ]
 
     async def watch(
         self, probe_key: str, on_change: Callable[[LocationId, bool], Awaitable[None]], interval_s: float
     ) -> None:
         """Probe every location at once, then those that have been idle for the interval, and those that are down
         as soon as their breaker lets one request through. Calls `on_change(location, up)` when one goes down or
-        comes back, whoever noticed; all are taken to be up before. Runs until cancelled."""
+        comes back, whoever noticed; all are taken to be up before. Follows `replace`. Runs until cancelled."""
+        watched: dict[Node, trio.CancelScope] = {}
         async with trio.open_nursery() as nursery:
-            for node in self._nodes.values():
-                nursery.start_soon(_watch_one, node, probe_key, on_change, interval_s)
+            while True:
+                changed, now = self._changed, list(self._nodes.values())
+                for node in now:
+                    if node not in watched:
+                        watched[node] = trio.CancelScope()
+                        nursery.start_soon(_watch_one, node, probe_key, on_change, interval_s, watched[node])
+                for node in [node for node in watched if node not in now]:
+                    watched.pop(node).cancel()
+                await changed.wait()
 
 
 async def _watch_one(
-    node: Node, probe_key: str, on_change: Callable[[LocationId, bool], Awaitable[None]], interval_s: float
-) -> None:
+    node: Node, probe_key: str, on_change: Callable[[LocationId, bool], Awaitable[None]], interval_s: float,
+    scope: trio.CancelScope,
+) -> None:  # fmt: skip
     told_up = True
-    while True:
-        await node.probe(probe_key)
-        while node.up != told_up:
-            told_up = node.up
-            await on_change(node.location, told_up)
-        with trio.move_on_after(node.next_probe_in_s(interval_s)):
-            await node.flipped()
+    with scope:
+        while True:
+            await node.probe(probe_key)
+            while node.up != told_up:
+                told_up = node.up
+                await on_change(node.location, told_up)
+            with trio.move_on_after(node.next_probe_in_s(interval_s)):
+                await node.flipped()

@@ -26,6 +26,10 @@ class LocationOptions:
     secret_file: Path | None = None  # a file, mode 0600, with the secret in its first line
     labels: Mapping[str, str] = field(default_factory=dict)  # region, dc, rack, disk, provider …
     weight: float = 1.0  # relative to the others; scales the free space
+    draining: bool = False  # takes no new shard; those it has are moved elsewhere
+    ca_file: Path | None = None  # https: trust these authorities (PEM), and no others
+    client_cert: Path | None = None  # https: who we are, PEM with certificate and, if not apart, key
+    client_key: Path | None = None  # PEM, mode 0600
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class OffloadOptions:
     probe_interval_s: float = 10.0
     upload_bytes_per_s: int | None = None  # at each location; None: no limit
     download_bytes_per_s: int | None = None
+    move_bytes_per_s: int | None = None  # of shards that move from one location to another, all together
     max_per_domain: Mapping[str, int] = field(default_factory=dict)  # label → shards that may share one value
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,7 +30,13 @@ class LocationFacts:
     location: LocationId
     weight: float = 1.0  # > 0; usually configured weight × free bytes
     labels: Mapping[str, str] = field(default_factory=dict)
-    usable: bool = True  # False: gets no new shard (down, full, being drained)
+    usable: bool = True  # False: gets no new shard now (down, full)
+    leaving: bool = False  # being drained: gets none whatever happens
+
+    @property
+    def takes(self) -> bool:
+        """Whether a new shard may go there now."""
+        return self.usable and not self.leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ def place(
 
     Raises TooFewShards when the usable locations do not suffice now; one sentence.
     """
-    usable = [facts for facts in locations if facts.usable]
+    usable = [facts for facts in locations if facts.takes]
     chosen = _choose(_ranked(segment, usable), shard_count, policy)
     if len(chosen) < shard_count:
         raise TooFewShards(_why_not(shard_count, len(chosen), len(usable), policy))
@@ -67,13 +73,25 @@ def spares(
     by_name = {facts.location: facts for facts in locations}
     taken = set(placed.values())
     room = _Room(policy, [by_name[location] for location in taken if location in by_name])
-    usable = [facts for facts in locations if facts.usable and facts.location not in taken]
+    usable = [facts for facts in locations if facts.takes and facts.location not in taken]
     return [facts.location for facts in _ranked(segment, usable) if room.fits(facts)]
 
 
+def room_for(
+    locations: Sequence[LocationFacts], policy: PlacementPolicy
+) -> Callable[[LocationId, Collection[LocationId]], bool]:
+    """Whether a location may take a shard of a segment beside those others, by the policy alone."""
+    by_name = {facts.location: facts for facts in locations}
+
+    def fits(location: LocationId, others: Collection[LocationId]) -> bool:
+        return _Room(policy, [by_name[other] for other in others if other in by_name]).fits(by_name[location])
+
+    return fits
+
+
 def check_policy(k: int, m: int, locations: Sequence[LocationFacts], policy: PlacementPolicy) -> list[str]:
-    """At configuration time: raises ConfigInvalid if k+m shards cannot be placed at all (every location taken to be
-    usable); returns warnings, one sentence each, for domains whose loss would lose data."""
+    """At configuration time: raises ConfigInvalid if k+m shards cannot be placed at all (every location that is not
+    leaving taken to be usable); returns warnings, one sentence each, for domains whose loss would lose data."""
     names = Counter(facts.location for facts in locations)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
@@ -81,6 +99,7 @@ def check_policy(k: int, m: int, locations: Sequence[LocationFacts], policy: Pla
     for facts in locations:
         if not (facts.weight > 0 and math.isfinite(facts.weight)):
             raise ConfigInvalid(f"the weight of location {facts.location!r} must be a number above 0")
+    locations = [facts for facts in locations if not facts.leaving]
     if len(locations) < k + m:
         raise ConfigInvalid(
             f"k={k} and m={m} need {k + m} locations, but there are {len(locations)}: add locations or lower k or m"

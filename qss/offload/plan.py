@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qss.errors import TooFewShards
@@ -38,6 +38,8 @@ class UploadPlan:
     spares: list[LocationId]  # not in homes, best first
     safe: int  # shards that must be placed for the upload to count
     states: dict[ShardNo, ShardState] = field(default_factory=dict)
+    fits: Callable[[LocationId, Collection[LocationId]], bool] = lambda _location, _others: True
+    """Whether a spare may take a shard beside those others: the policy for labels holds for it too."""
 
     def start(self) -> list[PutShard]:
         self.states = dict.fromkeys(self.homes, ShardState.PUTTING)
@@ -47,9 +49,12 @@ class UploadPlan:
         self.states[shard] = ShardState.PLACED
 
     def on_failed(self, shard: ShardNo) -> PutShard | GiveUp:
-        if self.spares:
-            self.homes[shard] = self.spares.pop(0)
-            return PutShard(shard, self.homes[shard])
+        gone = {other for other, state in self.states.items() if state is ShardState.MISSING} | {shard}
+        others = [home for other, home in self.homes.items() if other not in gone]
+        for at, spare in enumerate(self.spares):
+            if self.fits(spare, others):
+                self.homes[shard] = self.spares.pop(at)
+                return PutShard(shard, self.homes[shard])
         self.states[shard] = ShardState.MISSING
         return GiveUp(shard)
 
@@ -83,10 +88,10 @@ def choose_homes(
     try:
         homes = place(segment, count, locations, policy)
     except TooFewShards:
-        everyone = [LocationFacts(one.location, one.weight, one.labels) for one in locations]
+        everyone = [LocationFacts(one.location, one.weight, one.labels, leaving=one.leaving) for one in locations]
         homes = place(segment, count, everyone, policy)
     taken = set(homes)
-    spares = [one.location for one in locations if one.usable and one.location not in taken]
+    spares = [one.location for one in locations if one.takes and one.location not in taken]
     return {ShardNo(number): home for number, home in enumerate(homes)}, spares
 
 

@@ -35,7 +35,7 @@ def choose_targets(
     manifest: Manifest, damaged: Mapping[ShardNo, LocationId], locations: list[LocationFacts], policy: PlacementPolicy
 ) -> dict[ShardNo, LocationId]:
     """Where to put each shard that is missing or damaged, as far as there is a usable place. Pure."""
-    usable = {one.location for one in locations if one.usable}
+    usable = {one.location for one in locations if one.takes}
     targets = {shard: location for shard, location in damaged.items() if location in usable}
     taken = {ShardNo(number): place for number, place in enumerate(manifest.placed) if place is not None}
     for number, place in enumerate(manifest.placed):
@@ -101,11 +101,11 @@ class Repairer:
                 wanted = {shard: blocks[shard][number] for shard in order}
                 with self._fetcher.room(manifest) as room:
                     have = await self._fetcher.gather(manifest, stripe, room, avoid=frozenset(targets))
-                    await trio.to_thread.run_sync(partial(_rebuild_stripe, manifest, stripe, have, wanted))
+                    await trio.to_thread.run_sync(partial(rebuild_stripe, manifest, stripe, have, wanted))
             for shard, location in targets.items():
                 try:
                     await self._uploader.put(planned, box, shard, location, blocks[shard])
-                    await self._prove(planned, shard, location)
+                    await self.prove(planned, shard, location)
                 except QssError as error:
                     _log.info("repair at %s: %s", location, error)
                     continue
@@ -115,7 +115,7 @@ class Repairer:
                 manifest = manifest.with_placed(tuple(places))
         return manifest
 
-    async def _prove(self, manifest: Manifest, shard: ShardNo, location: LocationId) -> None:
+    async def prove(self, manifest: Manifest, shard: ShardNo, location: LocationId) -> None:
         """Repaired means read back: the header and the last block. Raises CorruptData."""
         name = self._keys.shard_name(manifest.segment.id, GENERATION, location)
         head = await self._nodes[location].get(name, 0, HEADER_BYTES)
@@ -128,7 +128,7 @@ class Repairer:
             await self._fetcher.block(manifest, last, Source(shard, location), memory)
 
 
-def _rebuild_stripe(
+def rebuild_stripe(
     manifest: Manifest, stripe: StripeNo, have: Mapping[ShardNo, memoryview], wanted: Mapping[ShardNo, memoryview]
 ) -> None:
     """In a thread. Raises CorruptData when a rebuilt block is not the one the manifest names."""

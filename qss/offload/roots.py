@@ -8,7 +8,7 @@ to start. Majorities meet: two machines cannot both publish one generation. docs
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +49,10 @@ class RootBook:
         self._nodes = nodes
         self._keys = keys
         self._host = host
+
+    @property
+    def places(self) -> Sequence[LocationId]:
+        return tuple(self._nodes)
 
     @property
     def majority(self) -> int:
@@ -135,14 +139,37 @@ class RootBook:
             await self._nodes[location].put(self._keys.root_name(root.generation), _body(box), if_absent=True)
         await self._nodes[location].put(self._keys.root_name(None), _body(box))
 
-    async def drop(self, generation: int) -> None:
-        """Delete one generation's objects, wherever that works."""
+    async def put_current_at(self, node: ObjectStore, box: bytes) -> None:
+        """Tell one place, which may have left the set, what the file system is now. Raises what it does."""
+        await node.put(self._keys.root_name(None), _body(box))
 
-        async def delete(_location: LocationId, node: ObjectStore) -> None:
-            await node.delete(self._keys.root_name(generation))
+    def knows(self, location: LocationId) -> bool:
+        """Whether it is one of the locations now."""
+        return location in self._nodes
 
-        if generation > 0:
+    @property
+    def size(self) -> int:
+        """How many locations there are now."""
+        return len(self._nodes)
+
+    async def drop(self, overdue: Mapping[LocationId, set[int]]) -> None:
+        """Delete old generations, and take from `overdue` what is gone."""
+
+        async def delete(location: LocationId, node: ObjectStore) -> None:
+            for generation in sorted(overdue.get(location, ())):
+                if generation > 0:
+                    await node.delete(self._keys.root_name(generation))
+                overdue[location].discard(generation)
+
+        if any(overdue.values()):
             await self._for_all(delete)
+
+    async def generation_at(self, location: LocationId) -> int | None:
+        """Of the "current" root there; None: there is none that verifies. Raises what the location does."""
+        try:
+            return self.open(await self._nodes[location].get(self._keys.root_name(None))).generation
+        except Damaged:
+            return None
 
     async def _ask_all(self, generation: int | None) -> dict[LocationId, Root | None]:
         """Of the locations that answered: their root; None where there is none or it does not verify."""
@@ -204,6 +231,7 @@ class Roots:
         self.behind: set[LocationId] = set()  # have not got the last root
         self._box = b""
         self._pending: tuple[Root, bytes] | None = None  # claimed at some locations, not at a majority
+        self._overdue: dict[LocationId, set[int]] = {}  # generations to delete there
 
     async def catch_up(self) -> Root | None:
         """Before the first publication: adopt what a crash left between a root and `root.json`. None: no root yet.
@@ -222,6 +250,7 @@ class Roots:
         self.last = newest
         if newest is not None:
             self._box = self._book.seal(newest)
+            self._expire(newest.generation - 1, newest.generation)  # a crash may have come between
             self.behind = await self._book.behind(newest)
         return newest
 
@@ -283,16 +312,52 @@ class Roots:
             self._pending = (root, self._book.seal(root))
         return await self._commit(*self._pending)
 
+    # -- a set of locations that changes (docs/adr/0113)
+    def follow(self, locations: Sequence[RootLocation], came: Collection[LocationId]) -> None:
+        """From now on these are the locations; those that `came` have no root yet."""
+        self._locations = tuple(locations)
+        self.behind = {location for location in self.behind | set(came) if self._book.knows(location)}
+        self._overdue = {location: due for location, due in self._overdue.items() if self._book.knows(location)}
+
+    @property
+    def names_them(self) -> bool:
+        """Whether the last root names the locations that are configured."""
+        return self.last is not None and self.last.locations == self._locations
+
+    @property
+    def settled(self) -> bool:
+        """Whether a majority of the locations as they are now holds the last root, and it names them: then the set may
+        change by one. Before the first root there is nothing to hold."""
+        if self._pending is not None:
+            return False
+        if self.last is None:
+            return not self.known.generation
+        return self.names_them and self._book.size - len(self.behind) >= self._book.majority
+
+    async def farewell(self, node: ObjectStore) -> None:
+        """Leave the last root at a place that has left the set: whoever starts there later, from an old configuration,
+        sees that the file system went on, and where. Raises what the place does."""
+        if self.last is not None and self._box:
+            await self._book.put_current_at(node, self._box)
+
     async def spread(self) -> None:
         """Give the last root to locations that missed it and may be back."""
-        if self.last is None or not self._box:
+        root, box = self.last, self._box
+        if root is None or not box:
             return
+        self.behind = {location for location in self.behind if self._book.knows(location)}
         for location in sorted(self.behind):
             try:
-                await self._book.put_both(location, self.last, self._box)
+                before = await self._book.generation_at(location)
+                await self._book.put_both(location, root, box)
             except QssError:
                 continue
+            if self.last is not root:
+                return  # a newer one was published meanwhile, and knows by itself who misses it
             self.behind.discard(location)
+            if before is not None:  # it has missed every deletion since
+                self._overdue.setdefault(location, set()).update(_expired(before, root.generation))
+        await self._book.drop(self._overdue)
 
     async def _commit(self, root: Root, box: bytes) -> Root:
         outcome = await self._book.put_history(root, box)  # 1. claim the generation
@@ -311,8 +376,13 @@ class Roots:
         self._pending = None
         self.last, self._box = root, box
         self.behind = {location for location, error in (outcome | current).items() if error is not None}
-        await self._book.drop(root.generation - HISTORY_KEPT)
+        self._expire(root.generation, root.generation)
+        await self._book.drop(self._overdue)
         return root
+
+    def _expire(self, first: int, last: int) -> None:
+        for location in self._book.places:
+            self._overdue.setdefault(location, set()).update(_expired(first, last))
 
     def _next(self, point: RestorePoint) -> Root:
         k, m = self._code
@@ -365,6 +435,11 @@ class Roots:
         }
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(self._path, (json.dumps(fields) + "\n").encode(), sync=True)
+
+
+def _expired(first: int, last: int) -> range:
+    """Generations whose time was over with the roots from `first` to `last`."""
+    return range(max(1, first - HISTORY_KEPT), last - HISTORY_KEPT + 1)
 
 
 def _body(data: bytes) -> Body:

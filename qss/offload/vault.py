@@ -28,7 +28,7 @@ from qss.offload.manifests import Manifests
 from qss.offload.nodes import Nodes
 from qss.offload.options import OffloadOptions
 from qss.offload.pipeline import CodedSegment, Pipeline, blocks_of
-from qss.offload.placement import PlacementPolicy
+from qss.offload.placement import PlacementPolicy, room_for
 from qss.offload.plan import UploadPlan, choose_homes
 from qss.offload.repair import Repairer
 from qss.offload.seal import SealContext, suite_for
@@ -64,12 +64,33 @@ class Vault:
         self.buffers = Buffers(max(options.memory_bytes - SCRATCH_BYTES, 8 * MIB), state / "spill")
         self._host = host
         self._suite = suite or suite_for(_cpuinfo())
-        self._policy = PlacementPolicy(options.max_per_domain)
+        self.policy = PlacementPolicy(options.max_per_domain)
         self._pipeline = Pipeline(self.buffers, options.compression_level)
         self._uploader = Uploader(nodes, keys, on_sent)
         self._fetcher = Fetcher(nodes, keys, options, self.damage)
-        self._repairer = Repairer(nodes, keys, self._policy, self._fetcher, self._uploader, self.buffers)
+        self._repairer = Repairer(nodes, keys, self.policy, self._fetcher, self._uploader, self.buffers)
         self._locating = trio.Lock()
+
+    @property
+    def fetcher(self) -> Fetcher:
+        """For whoever moves shards."""
+        return self._fetcher
+
+    @property
+    def uploader(self) -> Uploader:
+        """For whoever moves shards."""
+        return self._uploader
+
+    @property
+    def repairer(self) -> Repairer:
+        """For whoever moves shards."""
+        return self._repairer
+
+    def adopt(self, manifest: Manifest) -> Receipt:
+        """From now on the shards are where this manifest says: somebody has moved one and read it back."""
+        box = self.manifests.save(manifest)
+        self.damage.settle(manifest.segment.id, manifest.placed)
+        return manifest.receipt(object_length(manifest, len(box)))
 
     async def store(self, sealed: SealedSegment, path: Path) -> Receipt:
         """Put a segment's shards at k+m locations, or complete what an earlier call began.
@@ -207,10 +228,10 @@ class Vault:
         )
         async with self._pipeline.coded(sealed, path, context) as coded:
             manifest = self._manifest(sealed, coded)
-            homes, spares = choose_homes(sealed.id, options.k + options.m, self.nodes.placement(), self._policy)
+            homes, spares = choose_homes(sealed.id, options.k + options.m, self.nodes.placement(), self.policy)
             planned = manifest.with_placed(tuple(home for _, home in sorted(homes.items())))
             self.manifests.save(manifest)  # 1. from here on a seal of this segment may exist out there
-            plan = UploadPlan(homes, spares, options.safe_shards)
+            plan = UploadPlan(homes, spares, options.safe_shards, fits=room_for(self.nodes.placement(), self.policy))
             box = self.manifests.seal(planned)
             trouble = await self._uploader.run(plan, planned, box, lambda shard: blocks_of(coded, shard))  # 2.
         manifest = manifest.with_placed(plan.placed)

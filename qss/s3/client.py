@@ -22,7 +22,7 @@ from qss.s3.http1 import HttpLimits
 from qss.s3.message import RequestHead
 from qss.s3.sigv4 import EMPTY_SHA256, Credentials, Payload, SigningKeys, canonical_query, sign, uri_encode
 from qss.s3.store import Body, ObjectInfo
-from qss.s3.transport import ReplyStream, transport_to
+from qss.s3.transport import SYSTEM_TRUST, ReplyStream, TlsFiles, transport_to
 from qss.s3.xml import XML_BYTES_MAX, Node, document, leaf, parse
 
 ERROR_BYTES_MAX: Final = 64 * KIB
@@ -40,6 +40,7 @@ class ClientOptions:
     read_s_max: float = 30.0  # between two pieces of an answer
     connections_max: int = 16
     verify_tls: bool = True
+    tls: TlsFiles = SYSTEM_TRUST
     virtual_host: bool = False  # bucket in the host name instead of the path
     sign_payload: bool = False  # reads each body twice; for servers that refuse UNSIGNED-PAYLOAD
     ask_fast_etag: bool = True  # x-trove-etag: blake3; others than Trove ignore it
@@ -86,7 +87,7 @@ class S3Client:
         timeout = httpx.Timeout(options.read_s_max, connect=options.connect_s_max)
         self._timeout = timeout.as_dict()
         limits = HttpLimits(options.connect_s_max, options.read_s_max, options.connections_max)
-        self._transport = transport_to(scheme, self._host, limits, verify_tls=options.verify_tls)
+        self._transport = transport_to(scheme, self._host, limits, verify_tls=options.verify_tls, tls=options.tls)
 
     def __repr__(self) -> str:
         return f"S3Client({self._peer.location!r}, prefix={self.prefix!r})"

@@ -7,12 +7,14 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
 
-from qss.errors import Unreachable
+from qss.errors import ConfigInvalid, Unreachable
 from qss.limits import KIB
 from qss.s3.http1 import Http, HttpLimits, Origin, Reply
 from qss.s3.store import Body
@@ -21,13 +23,43 @@ PIECE_BYTES: Final = 64 * KIB
 """How a body is read that nobody has given memory for."""
 
 
-def transport_to(scheme: str, host: str, limits: HttpLimits, *, verify_tls: bool = True) -> httpx.AsyncBaseTransport:
-    """The transport for one server; `host` as the Host header has it. https trusts what the system trusts."""
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Whom to trust, and who we are; PEM files."""
+
+    ca_file: Path | None = None  # None: what the system trusts
+    client_cert: Path | None = None
+    client_key: Path | None = None  # None: in `client_cert`
+
+    def context(self) -> ssl.SSLContext:
+        """Raises ConfigInvalid when a file cannot be read or does not hold; never shows what is in it."""
+        try:
+            trusted = ssl.create_default_context(cafile=self.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigInvalid(f"{self.ca_file} has no certificates that can be read (PEM)") from error
+        if self.client_cert is not None:
+            try:
+                # An encrypted key would make OpenSSL ask at the terminal: an empty passphrase fails at once.
+                trusted.load_cert_chain(self.client_cert, self.client_key, password="")
+            except (OSError, ssl.SSLError) as error:
+                raise ConfigInvalid(
+                    f"{self.client_cert} has no certificate with its key that can be read (PEM, not encrypted)"
+                ) from error
+        return trusted
+
+
+SYSTEM_TRUST: Final = TlsFiles()
+
+
+def transport_to(
+    scheme: str, host: str, limits: HttpLimits, *, verify_tls: bool = True, tls: TlsFiles = SYSTEM_TRUST
+) -> httpx.AsyncBaseTransport:
+    """The transport for one server; `host` as the Host header has it. Raises ConfigInvalid for TLS files."""
     if scheme == "http":
         parts = urlsplit(f"//{host}")
         assert parts.hostname is not None
         return PlainTransport(Origin(parts.hostname, parts.port or 80), limits)
-    trusted = ssl.create_default_context()
+    trusted = tls.context()
     if not verify_tls:
         trusted.check_hostname = False
         trusted.verify_mode = ssl.CERT_NONE

@@ -30,8 +30,9 @@ LIFE = (
     "write small", "write large", "fsync", "overwrite", "seal", "set retention", "store", "publish", "write large",
     "rename", "checkpoint index", "evict", "fetch back", "overwrite", "rotate", "snapshot", "seal", "store", "publish",
     "cut short", "delete most", "seal", "condemn", "store", "publish", "drop snapshot", "condemn", "seal", "store",
-    "publish", "dispose", "write small", "compact", "seal", "condemn", "store", "publish", "dispose",
-    "checkpoint index", "evict", "reopen", "fetch back", "write large", "fsync", "overwrite",
+    "publish", "checkpoint journal", "store", "publish", "dispose", "write small", "compact", "seal", "condemn",
+    "store", "publish", "dispose", "checkpoint index", "evict", "reopen", "fetch back", "write large", "fsync",
+    "overwrite",
 )  # fmt: skip
 AFTERWARDS = (
     "write small", "fsync", "overwrite", "seal", "store", "publish", "condemn", "dispose", "delete most", "write large",

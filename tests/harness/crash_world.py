@@ -307,6 +307,10 @@ async def set_retention(world: World) -> None:
     world.cache.eviction.set_retention(RetentionOptions(size_bytes_max=world.rng.randrange(1 << 20, 1 << 30)))
 
 
+async def checkpoint_journal(world: World) -> None:
+    await world.synced(world.cache.checkpoint_journal)
+
+
 async def snapshot(world: World) -> None:
     name = world.fresh()
     await world.synced(lambda: world.cache.snapshots.create(name))
@@ -333,6 +337,7 @@ STEPS: Final[dict[str, Callable[[World], Awaitable[None]]]] = {
     "seal": seal,
     "rotate": rotate,
     "checkpoint index": checkpoint_index,
+    "checkpoint journal": checkpoint_journal,
     "store": store,
     "publish": publish,
     "condemn": condemn,

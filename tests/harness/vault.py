@@ -104,6 +104,9 @@ class PlainShelf:
     async def sealed_segment(self, segment: SegmentId) -> SealedSegment:
         return self.segments[segment]
 
+    async def held_segments(self) -> list[SealedSegment]:
+        return [sealed for segment, sealed in sorted(self.segments.items()) if segment in self.receipts]
+
     async def mark_offloaded(self, receipt: Receipt) -> None:
         self.receipts[receipt.segment] = receipt
 

@@ -98,25 +98,3 @@ def test_the_second_is_refused_or_takes_over_and_the_first_only_reads(demo: Demo
     finally:
         second.qssctl("umount", "--lazy", "--drain", "1s")
     assert not os.path.ismount(second.mnt)
-
-
-def test_a_copy_of_the_state_directory_is_refused_while_the_first_lives(demo: Demo, tmp_path: Path) -> None:
-    (demo.mnt / "file").write_bytes(b"once")
-    demo.sync()
-    demo.stop()
-    copy = tmp_path / "copy"
-    shutil.copytree(demo.state, copy)
-    demo.start()
-    (demo.mnt / "file").write_bytes(b"twice")
-    demo.sync()
-    config = tmp_path / "copy.toml"
-    state = demo.config.read_text()
-    assert 'state = "state"' in state
-    for name, path in (("state", copy), ("state/key", copy / "key"), ("credentials", demo.root / "credentials")):
-        state = state.replace(f'"{name}"', f'"{path}"')
-    config.write_text(state)
-    command = [str(QSSCTL), "--config", str(config), "mount", str(tmp_path / "mnt")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 3, done
-    assert "take it over" in done.stderr
-    assert not os.path.ismount(tmp_path / "mnt")

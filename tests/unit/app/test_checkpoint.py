@@ -83,3 +83,9 @@ async def test_a_cancelled_one_is_gone_before_the_cache_closes(tmp_path: Path) -
         nursery.cancel_scope.cancel()
     await cache.checkpoint_journal()
     await cache.close()
+
+
+def test_the_mount_process_imports_no_client_of_the_locations() -> None:
+    """It never talks to them, and every start waits for its imports."""
+    code = "import sys, qss.app.mount; sys.exit('httpx' in sys.modules or 'qss.offload.vault' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -93,6 +93,31 @@ async def test_a_child_that_dies_is_started_again_and_stops_when_told(tmp_path, 
     assert not (tmp_path / "child.pid").exists()
 
 
+async def test_every_child_is_told_the_first_words_and_its_standard_input_stays_open(tmp_path, nursery):
+    trace = tmp_path / "trace"
+    os.mkfifo(trace)
+    code = (
+        f"import os, sys; words = os.read(0, 5); open({str(trace)!r}, 'wb').write(words); sys.exit(len(os.read(0, 1)))"
+    )
+    supervisor = Supervisor("child", [sys.executable, "-c", code], tmp_path / "child.pid", first_words=b"words")
+    nursery.start_soon(supervisor.run)
+    with trio.fail_after(20):
+        assert await trio.to_thread.run_sync(trace.read_bytes) == b"words"
+        os.kill(supervisor.pid, 9)
+        assert await trio.to_thread.run_sync(trace.read_bytes) == b"words", "the next one as well"
+        assert is_alive(supervisor.pid)
+        await supervisor.stop()
+
+
+async def test_a_child_that_is_gone_before_it_was_told_is_started_again(tmp_path, nursery):
+    supervisor = Supervisor("child", [sys.executable, "-c", ""], tmp_path / "child.pid", first_words=b"w" * 4096)
+    nursery.start_soon(supervisor.run)
+    with trio.fail_after(20):
+        while supervisor.starts < 2:  # noqa: ASYNC110 - there is no event for a start
+            await trio.sleep(0.01)
+    await supervisor.stop()
+
+
 async def test_a_child_can_run_at_a_lower_priority_in_a_session_of_its_own(tmp_path, nursery):
     trace = tmp_path / "trace"
     os.mkfifo(trace)

@@ -21,7 +21,8 @@ from qss.formats.tables import SnapshotRow
 from qss.host import Host, SystemEntropy
 from qss.ids import SegmentId
 from qss.limits import KIB
-from qss.offload.keys import MasterKey, fs_id_of, write_key_file
+from qss.offload.keyfiles import write_key_file
+from qss.offload.keys import MasterKey, fs_id_of
 from tests.harness.crash_disk import FixedClock
 from tests.harness.rows import write
 

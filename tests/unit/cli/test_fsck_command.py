@@ -17,7 +17,8 @@ from qss.config import load
 from qss.formats.tables import Table, name_key
 from qss.fs.filesystem import FileSystem
 from qss.host import Host
-from qss.offload.keys import MasterKey, fs_id_of, write_key_file
+from qss.offload.keyfiles import write_key_file
+from qss.offload.keys import MasterKey, fs_id_of
 
 LOCATIONS = "".join(f'[[location]]\nurl = "http://127.0.0.1:1/bucket-{n}"\n' for n in range(3))
 

@@ -1,4 +1,5 @@
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ def test_what_fstab_lines_say():
     )
     assert (mount.uid, mount.gid, mount.read_ahead_bytes) == (1000, 100, 4 * MIB)
     assert (mount.quota_bytes, mount.quota_inodes) == (GIB, 10)
+    assert with_options(mount, "passphrase_file=/etc/qss/words").passphrase_file == Path("/etc/qss/words")
 
 
 def test_the_last_word_holds_and_the_rest_stays():
@@ -42,6 +44,7 @@ def test_the_last_word_holds_and_the_rest_stays():
         ("ro=1", "is not known"),
         ("uid=me", "write a whole number"),
         ("quota_bytes=lots", "is not a size"),
+        ("passphrase_file=here", "write a path from the root"),
         ("max_read=4096", "read_ahead is what can be set"),
         ("sync", "fsync is real"),
     ],

@@ -27,16 +27,9 @@ from qss.formats.phrase import decode_phrase, encode_phrase
 from qss.host import SystemEntropy
 from qss.ids import LocationId, SegmentId
 from qss.offload import keys as keys_module
-from qss.offload.keys import (
-    FsKeys,
-    MasterKey,
-    PassphraseCost,
-    fs_id_of,
-    key_of_phrase,
-    read_key_file,
-    recovery_phrase,
-    write_key_file,
-)
+from qss.offload.keyfiles import read_key_file, write_key_file
+from qss.offload.keys import FsKeys, MasterKey, fs_id_of, key_of_phrase, recovery_phrase
+from qss.offload.slots import PassphraseCost
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "keyfile"
 CHEAP = PassphraseCost(MEMORY_BYTES_MIN, PASSES_MIN)
@@ -329,7 +322,7 @@ def test_a_disk_that_fails_leaves_no_half_key(
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("qss.offload.keys.os.fsync", full)
+    monkeypatch.setattr("qss.offload.keyfiles.os.fsync", full)
     with pytest.raises(Refused, match="No space"):
         write_key_file(tmp_path / "key", master, CountingEntropy())
     assert not (tmp_path / "key").exists()

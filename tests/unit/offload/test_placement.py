@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -180,3 +182,66 @@ def test_a_thousand_locations_are_hashed_once_each(monkeypatch: pytest.MonkeyPat
     chosen = place(SegmentId(1), 256, sites(1000, per_region=5), PlacementPolicy({"region": 2}))
     assert len(set(chosen)) == 256
     assert len(hashed) == 1000
+
+
+def _small_worlds() -> Iterator[tuple[int, int, list[LocationFacts], PlacementPolicy]]:
+    """Every k, m and policy for one label over every way to spread up to 7 locations over up to 3 racks."""
+    for racks in ("aabb", "abc", "aabbc", "aabbcc", "aaabbc", "abcabca", "aaaabbc"):
+        locations = [LocationFacts(LocationId(f"l{n}"), labels={"rack": rack}) for n, rack in enumerate(racks)]
+        for k, m, limit in itertools.product((1, 2, 3, 4), (1, 2, 3), (1, 2, 3)):
+            if k + m <= len(locations):
+                yield k, m, locations, PlacementPolicy({"rack": limit})
+
+
+def test_whatever_is_lost_leaves_k_shards_in_every_small_world() -> None:
+    """Exhaustive: any m locations, and, where the policy covers it, any one rack. What cannot be kept is refused when
+    it is configured; what is accepted can be placed for every segment."""
+    accepted = refused = 0
+    for k, m, locations, policy in _small_worlds():
+        try:
+            warnings = check_policy(k, m, locations, policy)
+        except ConfigInvalid:
+            racks = Counter(facts.labels["rack"] for facts in locations).values()
+            assert sum(min(count, policy.max_per_domain["rack"]) for count in racks) < k + m, "it could be placed"
+            refused += 1
+            continue
+        accepted += 1
+        covered = policy.max_per_domain["rack"] <= m
+        assert covered == (not warnings)
+        for segment in range(1, 12):
+            chosen = set(place(SegmentId(segment), k + m, locations, policy))
+            for lost in itertools.combinations(chosen, m):
+                assert len(chosen.difference(lost)) >= k
+            for rack in "abc" if covered else "":
+                left = [f for f in locations if f.location in chosen and f.labels["rack"] != rack]
+                assert len(left) >= k
+    assert accepted > 40
+    assert refused > 20
+
+
+@settings(max_examples=200)
+@given(problems(), st.data())
+def test_a_change_of_one_location_moves_at_most_what_it_must(
+    problem: tuple[SegmentId, int, list[LocationFacts], PlacementPolicy], data: st.DataObject
+) -> None:
+    """No policy: one that leaves takes its own shard along and no other moves; read backwards: one that comes."""
+    segment, count, locations, _ = problem
+    locations = [replace(facts, usable=True) for facts in locations]
+    other = data.draw(st.sampled_from(locations)).location
+    fewer = [replace(facts, leaving=facts.location == other) for facts in locations]
+    whole = set(place(segment, count, locations, FREE))
+    try:
+        without = set(place(segment, count, fewer, FREE))
+    except TooFewShards:
+        assert count == len(locations)
+        return
+    assert other not in without
+    assert whole - without == whole & {other}
+    assert len(without - whole) == len(whole & {other})
+
+
+def test_a_leaving_location_is_not_counted_on() -> None:
+    leaving = [replace(facts, leaving=number == 0) for number, facts in enumerate(sites(6))]
+    with pytest.raises(ConfigInvalid, match="6 locations, but there are 5"):
+        check_policy(4, 2, leaving, FREE)
+    assert check_policy(4, 1, leaving, FREE) == []

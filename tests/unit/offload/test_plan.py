@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qss.errors import TooFewShards
 from qss.ids import LocationId, SegmentId, ShardNo
-from qss.offload.placement import LocationFacts, PlacementPolicy
+from qss.offload.placement import LocationFacts, PlacementPolicy, room_for
 from qss.offload.plan import FetchPlan, GiveUp, PutShard, Source, UploadPlan, choose_homes, rank_sources
 
 A, B, C, D = map(LocationId, "abcd")
@@ -97,3 +97,14 @@ def test_without_trouble_only_k_are_asked() -> None:
     assert plan.done
     assert plan.good == {0, 1}
     assert FetchPlan(3, sources(2)).hopeless
+
+
+def test_a_spare_takes_a_shard_only_where_the_policy_allows() -> None:
+    racks = {A: "r1", B: "r2", C: "r2", D: "r1"}
+    facts = [LocationFacts(name, labels={"rack": rack}) for name, rack in racks.items()]
+    fits = room_for(facts, PlacementPolicy({"rack": 1}))
+    plan = UploadPlan({ShardNo(0): A, ShardNo(1): B}, [C, D], 1, fits=fits)
+    plan.start()
+    assert plan.on_failed(ShardNo(0)) == PutShard(ShardNo(0), D), "C shares a rack with B"
+    assert plan.on_failed(ShardNo(0)) == GiveUp(ShardNo(0))
+    assert plan.on_failed(ShardNo(1)) == PutShard(ShardNo(1), C)

@@ -267,3 +267,42 @@ async def test_a_hung_location_does_not_hold_up_a_publication(tmp_path: Path, au
     world.stores[LocationId("trove-2")].hung = True
     await machine.roots.publish(point(1))
     assert machine.roots.behind == {LocationId("trove-2")}
+
+
+async def test_old_roots_go_from_a_location_that_was_down_when_their_time_was_over(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    last = HISTORY_KEPT + 9
+    down(world)
+    await published(machine, *range(1, HISTORY_KEPT + 2))
+    down(world, 1)
+    for upto in range(HISTORY_KEPT + 2, last + 1):
+        await machine.roots.publish(point(upto))
+    down(world)
+    await all_up(machine)
+    again = world.machine(tmp_path / "a")  # nothing in memory knows what was missed
+    await again.roots.catch_up()
+    await again.roots.spread()
+    expired = [machine.keys.root_name(generation) for generation in range(1, last - HISTORY_KEPT + 1)]
+    for location in world.stores:
+        assert not set(expired) & set(world.objects(location)), location
+
+
+async def test_a_deletion_whose_request_was_lost_is_made_good(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    await published(machine, *range(1, HISTORY_KEPT + 1))
+    store = world.stores[LocationId("trove-3")]
+    delete = store.delete
+
+    async def lost(key: str) -> None:
+        raise Unreachable("lost")
+
+    store.delete = lost
+    await machine.roots.publish(point(HISTORY_KEPT + 1))
+    store.delete = delete
+    name = machine.keys.root_name(1)
+    assert name in world.objects(LocationId("trove-3"))
+    await all_up(machine)
+    await machine.roots.spread()
+    assert name not in world.objects(LocationId("trove-3"))
