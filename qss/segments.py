@@ -66,6 +66,17 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredSegment:
+    """What the shelf knows of a segment that counts on its shards at the locations."""
+
+    segment: SealedSegment
+    k: int
+    m: int
+    placed: int  # shards, by the newest receipt
+    stored_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RestorePoint:
     """What a root names: replaying checkpoint then journals gives the whole file system of `cut_ns`."""
 
@@ -100,6 +111,10 @@ class SegmentShelf(Protocol):
     async def held_segments(self) -> list[SealedSegment]:
         """Segments of which locations may hold shards, the dead ones whose shards are not deleted yet among them,
         oldest first."""
+        ...
+
+    async def stored_segments(self) -> list[StoredSegment]:
+        """Every segment that has a receipt and is not condemned, oldest first."""
         ...
 
     async def mark_offloaded(self, receipt: Receipt) -> None:

@@ -14,7 +14,7 @@ from qss.control.client import ControlClient
 from qss.control.messages import Json
 from qss.control.server import Call, Method
 from qss.ids import SegmentId, StripeNo
-from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentShelf, SegmentVault
+from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentShelf, SegmentVault, StoredSegment
 
 
 class RemoteShelf:
@@ -34,6 +34,9 @@ class RemoteShelf:
 
     async def held_segments(self) -> list[SealedSegment]:
         return [wire.sealed_of(each) for each in await self._client.call("shelf.held_segments")]
+
+    async def stored_segments(self) -> list[StoredSegment]:
+        return [wire.stored_of(each) for each in await self._client.call("shelf.stored_segments")]
 
     async def mark_offloaded(self, receipt: Receipt) -> None:
         await self._client.call("shelf.mark_offloaded", receipt=wire.receipt_to_json(receipt))
@@ -66,6 +69,9 @@ def shelf_methods(shelf: SegmentShelf) -> Mapping[str, Method]:
     async def held_segments(_call: Call) -> Json:
         return [wire.sealed_to_json(each) for each in await shelf.held_segments()]
 
+    async def stored_segments(_call: Call) -> Json:
+        return [wire.stored_to_json(each) for each in await shelf.stored_segments()]
+
     async def mark_offloaded(call: Call) -> Json:
         await shelf.mark_offloaded(wire.receipt_of(call.params["receipt"]))
 
@@ -84,8 +90,8 @@ def shelf_methods(shelf: SegmentShelf) -> Mapping[str, Method]:
         await shelf.mark_deleted(wire.segment_of(call.params["segment"]))
 
     methods = (
-        unsafe_segments, path_of, sealed_segment, held_segments, mark_offloaded, restore_point, mark_published,
-        condemned, mark_deleted,
+        unsafe_segments, path_of, sealed_segment, held_segments, stored_segments, mark_offloaded, restore_point,
+        mark_published, condemned, mark_deleted,
     )  # fmt: skip
     return {f"shelf.{method.__name__}": method for method in methods}
 

@@ -22,10 +22,10 @@ from qss.errors import Refused, Unreachable
 from qss.formats.root import Root
 from qss.host import Host
 from qss.offload.fence import Fence
+from qss.offload.history import History, refusal
 from qss.offload.hold import Hold, HoldBook
 from qss.offload.keys import FsKeys
 from qss.offload.roots import Roots
-from qss.offload.standing import Standing, refusal
 
 LOOK_S_MAX = 10.0
 """How long the locations may take before a mount begins without their word."""
@@ -56,9 +56,9 @@ async def _admit(settings: Settings, keys: FsKeys, take_over: bool, accept_rollb
             if insists:
                 raise Unreachable("most locations do not answer, and who writes this file system is theirs to say")
             return fence.reason or "most locations do not answer: whether another machine writes is found out later"
-        newest, standing = found
-        trouble = refusal(standing, roots.known, newest)
-        if trouble is not None and standing is Standing.OVERTAKEN:
+        newest, history = found
+        trouble = refusal(history, roots.known, newest)
+        if trouble is not None and history is History.OVERTAKEN:
             fence.put_up(await _overtaken(holds, newest, str(trouble)))
             if insists:
                 raise Refused(
@@ -84,7 +84,7 @@ async def _admit(settings: Settings, keys: FsKeys, take_over: bool, accept_rollb
         raise Refused(held_by(there, newest, "mount --take-over"))
 
 
-async def _look(roots: Roots) -> tuple[Root | None, Standing] | None:
+async def _look(roots: Roots) -> tuple[Root | None, History] | None:
     """None: most locations do not answer in time."""
     with trio.move_on_after(LOOK_S_MAX), suppress(Unreachable):
         return await roots.look()

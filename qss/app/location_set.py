@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from qss.app.locations import client_of, place_of
+from qss.app.locations import client_of, node_of, place_of
 from qss.config import Settings
 from qss.errors import Busy, QssError, Refused
 from qss.formats.root import RootLocation
@@ -119,4 +119,4 @@ class LocationSet:
     def _made(self, options: LocationOptions) -> Node:
         client = client_of(options, self._host)
         self._clients.append(client)
-        return Node(options, client, self.settings.offload, self._jitter)
+        return node_of(options, client, self.settings, self._host, self._jitter)

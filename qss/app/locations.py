@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from qss.config import Settings
 from qss.errors import ConfigInvalid
 from qss.host import Host
 from qss.offload.nodes import Node, Nodes, jitter_from
-from qss.offload.options import LocationOptions
+from qss.offload.options import LocationOptions, OffloadOptions
+from qss.offload.timetable import Timed
 from qss.s3.client import ClientOptions, S3Client
+from qss.s3.store import ObjectStore
 from qss.s3.transport import TlsFiles
 
 
@@ -46,6 +50,30 @@ def client_of(options: LocationOptions, host: Host) -> S3Client:
     )
 
 
+def timed(store: ObjectStore, offload: OffloadOptions, host: Host) -> ObjectStore:
+    """The store, as fast as the schedule allows, if there is one."""
+    if offload.timetable is None:
+        return store
+    return Timed(store, offload.timetable, lambda: datetime.fromtimestamp(host.clock.now_ns() / 1e9))  # local time
+
+
+def patient(settings: Settings) -> OffloadOptions:
+    """A deadline for PUTs that a shard keeps at the slowest hour of the schedule."""
+    offload = settings.offload
+    slowest = offload.timetable.slowest_upload if offload.timetable else None
+    if slowest is None:
+        return offload
+    shard = settings.cache.segment_bytes / offload.k
+    return replace(offload, put_deadline_s=offload.put_deadline_s + offload.in_flight_per_location * shard / slowest)
+
+
+def node_of(
+    options: LocationOptions, store: ObjectStore, settings: Settings, host: Host, jitter: Callable[[], float]
+) -> Node:
+    """A location with its manners: limits, deadlines, retries, breaker."""
+    return Node(options, timed(store, settings.offload, host), patient(settings), jitter)
+
+
 @asynccontextmanager
 async def open_nodes(settings: Settings, host: Host) -> AsyncIterator[Nodes]:
     """Every configured location; closed at the end. Asks none of them anything."""
@@ -55,5 +83,5 @@ async def open_nodes(settings: Settings, host: Host) -> AsyncIterator[Nodes]:
         for options in settings.locations:
             client = client_of(options, host)
             stack.push_async_callback(client.aclose)
-            nodes.append(Node(options, client, settings.offload, jitter))
+            nodes.append(node_of(options, client, settings, host, jitter))
         yield Nodes(nodes)

@@ -18,6 +18,7 @@ from qss.app.carriers import shelf_methods
 from qss.app.fsck_methods import fsck_methods
 from qss.app.hooks import UserHooks
 from qss.app.identity import read_identity
+from qss.app.mount_upkeep import mount_upkeep_methods
 from qss.app.retention_methods import limits_of, retention_methods
 from qss.app.snapshots import snapshot_methods
 from qss.app.supervise import Supervisor
@@ -32,6 +33,7 @@ from qss.fs.keeping import Keeping
 from qss.fs.unreadable import Place, Unreadable
 from qss.host import Clock
 from qss.ids import SegmentId, segment_text
+from qss.offload.durability import durability
 
 OFFLOAD_ANSWER_S_MAX: Final = 2.0
 """How long a status may wait for the offload process before it is shown without."""
@@ -133,6 +135,7 @@ def methods(process: MountProcess) -> Mapping[str, Method]:
         **retention_methods(process.cache, process.keeping),
         **fsck_methods(process.cache),
         **snapshot_methods(process.cache, process.settings),
+        **mount_upkeep_methods(process.cache, process.settings, process.offload),
         "hook": lambda call: _hook(process, call),
         "unmount": lambda call: _unmount(process, call),
     }
@@ -252,6 +255,8 @@ async def _status(process: MountProcess) -> Json:
             "starts": process.supervisor.starts,
             **offload.get("offload", {}),
         },
+        "repair": offload.get("repair"),
+        "nines": durability(settings.offload.k, settings.offload.m).nines,
         "locations": offload.get("locations") or [_unknown(str(each.name)) for each in settings.locations],
         "damage": damage
         | {

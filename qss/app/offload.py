@@ -36,6 +36,7 @@ from qss.app.seal_watch import SealWatch
 from qss.app.seat import hold_of
 from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
 from qss.app.teller import Teller
+from qss.app.upkeep_methods import repair_facts, upkeep_methods
 from qss.config import Settings, environment, load
 from qss.control.client import ControlClient
 from qss.control.messages import Json
@@ -68,7 +69,7 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
         fence = Fence(settings.offload_dir)
         vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller, fence)
         mover = Mover(RemoteShelf(mount), vault, courier.claim, settings.offload.move_bytes_per_s)
-        mover.may_run = lambda: not courier.blocked
+        mover.may_run = lambda: courier.may_change
         changes = LocationMethods(places, vault, roots, courier, mover)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave_with_parent, nursery.cancel_scope)
@@ -180,11 +181,12 @@ def _methods(vault: Vault, courier: Courier, watch: SealWatch, mover: Mover) -> 
                 "open": [[each.segment, each.shard, each.location] for each in facts.damaged],
                 "repaired": facts.shards_repaired,
             },
+            "repair": repair_facts(courier),
             "locations": [_location_to_json(each, mover.facts.left.get(each.location)) for each in facts.nodes],
             "errors": [line for line in (facts.blocked, facts.last_error) if line],
         }
 
-    return {**vault_methods(vault), "status": status}
+    return {**vault_methods(vault), **upkeep_methods(vault, courier, courier.shelf), "status": status}
 
 
 def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:

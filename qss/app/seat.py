@@ -9,8 +9,8 @@ from blake3 import blake3
 
 from qss.config import Settings
 from qss.host import Host
+from qss.offload.history import Known
 from qss.offload.hold import BEAT_S, Hold
-from qss.offload.standing import Known
 
 _MACHINE_ID = Path("/etc/machine-id")
 

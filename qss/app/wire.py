@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from qss.errors import CorruptData
 from qss.ids import LocationId, SegmentId, StripeNo
-from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind
+from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, StoredSegment
 
 Json = Any
 P = ParamSpec("P")
@@ -80,6 +80,17 @@ def sealed_of(value: Json) -> SealedSegment:
         sealed_ns=number(value["sealed_ns"]),
         needs_upto=segment_of(value["needs_upto"]),
     )
+
+
+def stored_to_json(stored: StoredSegment) -> Json:
+    return [sealed_to_json(stored.segment), stored.k, stored.m, stored.placed, stored.stored_bytes]
+
+
+@_decoder
+def stored_of(value: Json) -> StoredSegment:
+    sealed, *numbers = value
+    k, m, placed, stored_bytes = map(number, numbers)
+    return StoredSegment(sealed_of(sealed), k, m, placed, stored_bytes)
 
 
 def receipt_to_json(receipt: Receipt) -> Json:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 
 from qss.cache.applied import Applied
 from qss.cache.index import Index
-from qss.cache.scan import header_of, segments_in
+from qss.cache.scan import header_of, readings, segments_in
 from qss.cache.segment_log import LOG_SUFFIX
 from qss.errors import CorruptData
 from qss.formats.checkpoint import (
@@ -217,9 +217,10 @@ def _mark_of(disk: Disk, path: Path) -> Applied | None:
     """What the first frame says; None if it does not verify."""
     handle = disk.open(path)
     try:
-        with contextlib.suppress(CorruptData):
-            for _, frame in scan_frames(disk.pread(handle, STRIPE_BYTES, 0), SEGMENT_HEADER_BYTES):
-                return Applied.unpack(frame.body) if frame.kind is FrameKind.BEGIN else None
+        for stripe in readings(disk, handle, 0):
+            with contextlib.suppress(CorruptData):
+                for _, frame in scan_frames(stripe, SEGMENT_HEADER_BYTES):
+                    return Applied.unpack(frame.body) if frame.kind is FrameKind.BEGIN else None
     finally:
         disk.close(handle)
     return None
@@ -230,9 +231,10 @@ def _ends(disk: Disk, handle: Handle, length: int) -> bool:
     tail = encode_end(0, 0)
     if length < SEGMENT_HEADER_BYTES + len(tail):
         return False
-    with contextlib.suppress(CorruptData):
-        for _, frame in scan_frames(disk.pread(handle, len(tail), length - len(tail))):
-            return frame.kind is FrameKind.END
+    for read in readings(disk, handle, length - len(tail), len(tail)):
+        with contextlib.suppress(CorruptData):
+            for _, frame in scan_frames(read):
+                return frame.kind is FrameKind.END
     return False
 
 
@@ -242,10 +244,17 @@ def frames_of(disk: Disk, path: Path, length: int) -> Iterator[Frame]:
     try:
         end = SEGMENT_HEADER_BYTES
         for base in range(0, length, STRIPE_BYTES):
-            stripe = disk.pread(handle, min(STRIPE_BYTES, length - base), base)
-            for stop, frame in scan_frames(stripe, SEGMENT_HEADER_BYTES if base == 0 else 0):
-                end = base + stop
-                yield frame
+            end = max(end, base)
+            for stripe in readings(disk, handle, base, min(STRIPE_BYTES, length - base)):
+                try:
+                    for stop, frame in scan_frames(stripe, end - base):
+                        end = base + stop
+                        yield frame
+                    break
+                except CorruptData:
+                    continue
+            else:
+                raise CorruptData(f"a checkpoint verifies up to byte {end} of {length}")
         if end != length or disk.size(handle) != length:
             raise CorruptData(f"a checkpoint verifies up to byte {end} of {length}")
     finally:

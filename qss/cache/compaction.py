@@ -229,6 +229,14 @@ class Compactor:
                 self._refused[victim.segment] = trio.current_time() + pause_s
         return True
 
+    async def empty(self, segment: SegmentId) -> bool:
+        """Move everything that lives in a segment, however much it is, within the same rate. False: it may not be
+        emptied now, or nothing lives in it. Raises what reading and writing do; what was moved stays moved."""
+        if all(each.segment != segment for each in self._segments.candidates()):
+            return False
+        await self._empty(segment)
+        return True
+
     def _candidates(self) -> list[Candidate]:
         now = trio.current_time()
         found = self._segments.candidates()

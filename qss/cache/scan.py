@@ -59,7 +59,7 @@ def frames_of(disk: Disk, handle: Handle, position: int) -> Iterator[tuple[int, 
     size = disk.size(handle)
     while position < size:
         base = position - position % STRIPE_BYTES
-        for stripe in _readings(disk, handle, base):
+        for stripe in readings(disk, handle, base):
             try:
                 for _, end, batch in scan_frames(stripe, position - base):
                     position = base + end
@@ -72,12 +72,12 @@ def frames_of(disk: Disk, handle: Handle, position: int) -> Iterator[tuple[int, 
         position = base + STRIPE_BYTES
 
 
-def _readings(disk: Disk, handle: Handle, base: int) -> Iterator[bytes]:
+def readings(disk: Disk, handle: Handle, base: int, count: int = STRIPE_BYTES) -> Iterator[bytes]:
     """A stripe, read again as long as that may help: a log is cut where it does not verify, so be sure."""
-    stripe = disk.pread(handle, STRIPE_BYTES, base)
+    stripe = disk.pread(handle, count, base)
     yield stripe
     for _ in range(READS_MAX - 1):
-        again = disk.pread(handle, STRIPE_BYTES, base)
+        again = disk.pread(handle, count, base)
         if again == stripe:
             return
         stripe = again
@@ -98,7 +98,7 @@ def verified_length(disk: Disk, path: Path) -> int:
     good, count = SEGMENT_HEADER_BYTES, 0
     try:
         for base in range(0, disk.size(handle), STRIPE_BYTES):
-            for stripe in _readings(disk, handle, base):
+            for stripe in readings(disk, handle, base):
                 try:
                     for position, head in scan_stripe(stripe, max(good - base, 0)):
                         if head.sequence & 0xFFFF_FFFF != count:

@@ -16,7 +16,7 @@ from qss.errors import CorruptData, ObjectMissing
 from qss.formats.journal import Op, PackedOp
 from qss.formats.tables import INODE_BYTES, SegmentRow, SegmentState, Table, is_only_atime, u64_key, u64_of_key
 from qss.ids import SEGMENT_ID_NONE, SegmentId, segment_text
-from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind
+from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, StoredSegment
 
 PUBLISHED_KEY: Final = b"cache.published"
 FALLBACK_KEY: Final = b"cache.fallback"
@@ -176,6 +176,14 @@ class Shelf:
             sealed_of(segment, row)
             for segment, row in sorted(self.rows.items())
             if row.k and not (row.state is SegmentState.CONDEMNED and row.needs_upto == SEGMENT_ID_NONE)
+        ]
+
+    def stored(self) -> list[StoredSegment]:
+        """With a receipt and not condemned, oldest first."""
+        return [
+            StoredSegment(sealed_of(segment, row), row.k, row.m, row.placed, row.stored_bytes)
+            for segment, row in sorted(self.rows.items())
+            if row.k > 0 and row.state is not SegmentState.CONDEMNED
         ]
 
     def stripes_elsewhere(self, segment: SegmentId) -> int:

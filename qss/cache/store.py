@@ -36,7 +36,7 @@ from qss.formats.tables import ExtentRow, SegmentRow, SegmentState
 from qss.host import Host
 from qss.ids import Ino, SegmentId, StripeNo, segment_text
 from qss.limits import STRIPE_BYTES
-from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault
+from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault, StoredSegment
 
 _LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
 
@@ -337,6 +337,10 @@ class SegmentCache(IndexRows):
         """As qss.segments.SegmentShelf.held_segments."""
         return self._shelf.held()
 
+    async def stored_segments(self) -> list[StoredSegment]:
+        """Every segment that has a receipt and is not condemned, oldest first."""
+        return self._shelf.stored()
+
     async def mark_offloaded(self, receipt: Receipt) -> None:
         """Durably note the receipt; now retention may free the local copy if it is complete. Idempotent."""
         row = self._shelf.offloaded(receipt)
@@ -388,6 +392,10 @@ class SegmentCache(IndexRows):
     async def reclaim(self) -> int:
         """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
         return await self._upkeep.reclaim()
+
+    @property
+    def compactor(self) -> Compactor:
+        return self._compactor
 
     async def compact_one(self) -> bool:
         """Empty the segment that is worth it most, or look at it first; False: none is. The loop of `run` does this."""

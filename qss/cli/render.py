@@ -60,6 +60,17 @@ def _latency(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.0f} ms"
 
 
+def _durability(document: Document) -> str:
+    """In short; `qssctl durability` says more."""
+    text, repair = f"{document['nines']:.1f} nines", document["repair"]
+    if repair is None or not repair["queued"]:
+        return text
+    spare = repair["least_spare"]
+    close = f"may lose {spare} shards more" if spare >= 0 else "cannot be read now"
+    text += f"; [yellow]{repair['queued']} segments to be repaired[/], the one closest to loss {close}"
+    return text + (f"; given up: {', '.join(repair['given_up'])}" if repair["given_up"] else "")
+
+
 def _status(document: Document) -> Group:
     cache, offload, damage = document["cache"], document["offload"], document["damage"]
     at_risk = document["at_risk_bytes"]
@@ -76,6 +87,7 @@ def _status(document: Document) -> Group:
         ("fetched", f"{human_size(cache['fetched_bytes'])} in {cache['fetches']} stripes"),
         ("code", f"any {document['k']} of {document['k'] + document['m']} shards give everything back"),
         ("offload", f"{process}, {document['queue']['segments']} segments wait"),
+        ("durability", _durability(document)),
     ]
     if document.get("fenced"):
         rows.insert(1, ("READ-ONLY", f"[red]{escape(document['fenced'])}[/]"))

@@ -14,6 +14,7 @@ from qss.cache.schedule import Schedule
 from qss.config.units import parse_duration, parse_size
 from qss.errors import ConfigInvalid, Refused
 from qss.limits import KIB, MIB, SEGMENT_BYTES_MAX, STRIPE_BYTES
+from qss.offload.timetable import Timetable
 
 Parser = Callable[[Any], Any]
 """A TOML value to ours. Raises ValueError with words that follow the value: 'is not a size; write …'."""
@@ -113,6 +114,14 @@ def schedule(value: Any) -> str:
         raise ValueError(f"does not hold: {error}") from error
 
 
+def timetable(value: Any) -> Timetable:
+    """Bandwidth by the clock."""
+    try:
+        return Timetable.parse(text(value))
+    except ConfigInvalid as error:
+        raise ValueError(f"does not hold: {error}") from error
+
+
 def one_of(*allowed: str) -> Parser:
     def parse(value: Any) -> str:
         if value not in allowed:
@@ -205,6 +214,12 @@ OFFLOAD: Final[Fields] = {
     "upload_limit": Field("upload_bytes_per_s", optional(size(1))),
     "download_limit": Field("download_bytes_per_s", optional(size(1))),
     "move_limit": Field("move_bytes_per_s", optional(size(1))),
+    "schedule": Field("timetable", optional(timetable)),
+    "repair_grace": Field("repair_grace_s", duration()),
+    "repairs_in_flight": Field("repairs_in_flight", whole(1, 64)),
+    "repair_limit": Field("repair_bytes_per_s", optional(size(1))),
+    "scrub_period": Field("scrub_period_s", optional(duration(1.0))),
+    "scrub_limit": Field("scrub_bytes_per_s", optional(size(1))),
     "max_per_domain": Field("max_per_domain", counts),
 }
 

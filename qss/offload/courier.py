@@ -26,7 +26,9 @@ from qss.ids import LocationId, SegmentId, segment_text
 from qss.offload.disposal import Disposal
 from qss.offload.fence import Fence
 from qss.offload.health import backoff_s
+from qss.offload.mender import Mender
 from qss.offload.roots import Roots
+from qss.offload.scrub import Scrubber
 from qss.offload.status import OffloadStatus, Rate
 from qss.offload.vault import Vault
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentShelf
@@ -41,7 +43,7 @@ PUBLISH_PAUSE_MAX_S: Final = 5.0
 DISPOSAL_S: Final = 2.0
 """Between looks for dead segments whose shards may go."""
 UPKEEP_S: Final = 15.0
-"""Between rounds of repair of damaged shards and of roots that locations have missed."""
+"""Between rounds of roots that locations have missed."""
 
 
 class Notify(Protocol):
@@ -77,7 +79,7 @@ class Courier:
     ) -> None:
         """`jitter` returns a number in [0, 1), another one each time. `fence`: while it is up nothing is changed at the
         locations."""
-        self._shelf = shelf
+        self.shelf = shelf
         self._vault = vault
         self._roots = roots
         self._jitter = jitter
@@ -87,13 +89,16 @@ class Courier:
         self._wake_publisher = trio.Event()
         self._pauses: dict[SegmentId, Pause] = {}
         self._in_flight: set[SegmentId] = set()
-        self._incomplete: set[SegmentId] = set()
         self._queue: list[SealedSegment] = []
         self._errors: dict[str, str] = {}  # what → last trouble; removed when it goes well
         self._fence = fence
         self._blocked = fence.reason if fence is not None else ""
+        self._mending = trio.CancelScope()
+        self._caught_up = trio.Event()  # the newest root is known, and it is ours
         self._marked: RestorePoint | None = None  # the last the shelf was told is published
         self._disposal = Disposal(shelf, vault, roots)
+        self.mender = Mender(shelf, vault, self._in_flight, self._disposal.current, jitter, self._mended)
+        self.scrubber = Scrubber(shelf, vault, self._in_flight, self._has_new)
         self._stored = 0
         self.rate = Rate()
 
@@ -114,9 +119,14 @@ class Courier:
             self._in_flight.discard(segment)
 
     @property
+    def may_change(self) -> bool:
+        """The newest root is known and is ours: shards that are there may be replaced, moved, deleted."""
+        return self._caught_up.is_set() and not self.blocked
+
+    @property
     def blocked(self) -> str:
         """Why nothing may be written any more; empty: nothing is wrong."""
-        return self._blocked
+        return (self._fence.reason if self._fence is not None else "") or self._blocked
 
     def publish_soon(self) -> None:
         """The locations have changed: a root must say so."""
@@ -135,11 +145,19 @@ class Courier:
             nursery.start_soon(self._publish_loop)
             nursery.start_soon(self._upkeep_loop)
             nursery.start_soon(self._disposal_loop)
+            await self.mender.look()  # what is short of shards is the mender's from the start
+            nursery.start_soon(self._mend)
+            nursery.start_soon(self.scrubber.run)
             while True:
                 await self._start_what_is_due(nursery)
                 with trio.move_on_after(POLL_S):
                     await self._wake.wait()
                 self._wake = trio.Event()
+
+    async def _mend(self) -> None:
+        await self._caught_up.wait()  # it replaces and deletes shards, which may be another machine's by now
+        with self._mending:
+            await self.mender.run(self._has_new)
 
     def status(self) -> OffloadStatus:
         damage, roots = self._vault.damage, self._roots
@@ -151,9 +169,9 @@ class Courier:
             upload_bytes_per_s=self.rate.per_s(trio.current_time()),
             stored_segments=self._stored,
             deleted_segments=self._disposal.deleted,
-            last_error=next(reversed(self._errors.values()), ""),
-            blocked=(self._fence.reason if self._fence is not None else "") or self._blocked,
-            incomplete=tuple(sorted(self._incomplete)),
+            last_error=next(reversed(self._errors.values()), self.mender.trouble),
+            blocked=self.blocked,
+            incomplete=tuple(sorted(self.mender.queue)),
             damaged=damage.open,
             damaged_blocks_seen=damage.blocks_seen,
             shards_repaired=damage.shards_repaired,
@@ -170,13 +188,12 @@ class Courier:
 
     async def _start_what_is_due(self, nursery: trio.Nursery) -> None:
         try:
-            self._queue = await self._shelf.unsafe_segments()
+            self._queue = await self.shelf.unsafe_segments()
         except QssError as error:
             self._trouble("shelf", error)
             return
         self._errors.pop("shelf", None)
         unsafe = {sealed.id for sealed in self._queue}
-        self._incomplete &= unsafe
         for segment in self._pauses.keys() - unsafe - self._in_flight:  # dead meanwhile: no trouble any more
             self._errors.pop(_what(segment), None)
         self._pauses = {segment: pause for segment, pause in self._pauses.items() if segment in unsafe}
@@ -187,6 +204,8 @@ class Courier:
             pause = self._pauses.get(sealed.id)
             if sealed.id in self._in_flight or (pause is not None and pause.until_s > now):
                 continue
+            if sealed.id in self.mender.queue:
+                continue
             self._in_flight.add(sealed.id)
             nursery.start_soon(self._carry, sealed)
 
@@ -194,7 +213,7 @@ class Courier:
         what = _what(sealed.id)
         try:
             receipt = await self._store(sealed)  # 1.
-            await self._shelf.mark_offloaded(receipt)  # 2.
+            await self.shelf.mark_offloaded(receipt)  # 2.
             self._note(receipt)
             if self._on_stored is not None:
                 await self._on_stored(receipt)
@@ -210,7 +229,7 @@ class Courier:
 
     async def _store(self, sealed: SealedSegment) -> Receipt:
         try:
-            path: Path | None = await self._shelf.path_of(sealed.id)
+            path: Path | None = await self.shelf.path_of(sealed.id)
         except ObjectMissing:
             path = None  # not cached: what is missing is rebuilt from the other shards
         if path is None:
@@ -219,27 +238,33 @@ class Courier:
 
     def _note(self, receipt: Receipt) -> None:
         self._stored += 1
-        if receipt.complete:
-            self._incomplete.discard(receipt.segment)
-            self._pauses.pop(receipt.segment, None)
-        else:
-            self._incomplete.add(receipt.segment)
-            self._pause(receipt.segment)
+        self._pauses.pop(receipt.segment, None)
+        if not receipt.complete:
+            self.mender.note(receipt)
+
+    async def _mended(self, receipt: Receipt) -> None:
+        self._wake_publisher.set()
+        if self._on_stored is not None:
+            await self._on_stored(receipt)
+
+    def _has_new(self) -> bool:
+        """Whether segments wait that have not been stored at all: they come before repair and scrub."""
+        return any(sealed.id not in self.mender.queue for sealed in self._queue)
 
     def _pause(self, segment: SegmentId) -> None:
         self._pauses.setdefault(segment, Pause()).failed(trio.current_time(), self._jitter())
 
     async def _publish_loop(self) -> None:
         pause = Pause(PUBLISH_PAUSE_MAX_S)
-        caught_up = False
         while not self._fenced:
             try:
-                if not caught_up:
+                if not self._caught_up.is_set():
                     await self._roots.catch_up()
-                    caught_up = True
+                    self._caught_up.set()
                 await self._publish()
             except PreconditionFailed as error:
                 self._blocked = str(error)
+                self._mending.cancel()
                 _log.error("%s", error)
                 if self._fence is not None:
                     self._fence.put_up(str(error))
@@ -262,20 +287,20 @@ class Courier:
         self._wake_publisher = trio.Event()
 
     async def _publish(self) -> None:
-        point = await self._shelf.restore_point()
+        point = await self.shelf.restore_point()
         if point is None or (point == self._marked and self._roots.names_them):
             return
         last = self._roots.last
         if last is None or last.point != point or not self._roots.names_them:
             await self._roots.publish(point)  # 3.
-        await self._shelf.mark_published(point)  # 4.
+        await self.shelf.mark_published(point)  # 4.
         self._marked = point
 
     async def _disposal_loop(self) -> None:
         pause = Pause()
         while True:
             await trio.sleep(max(DISPOSAL_S, pause.until_s - trio.current_time()))
-            if self._blocked or self._fenced:
+            if not self.may_change:
                 continue  # another machine may need what we hold for dead
             try:
                 await self._disposal.round(self._in_flight)
@@ -292,23 +317,9 @@ class Courier:
             await self.upkeep()
 
     async def upkeep(self) -> None:
-        """One round: repair shards that reads found damaged, bring roots to locations that missed them."""
+        """One round: bring roots to locations that missed them, give back memory."""
         if self._fenced:
             return
-        for segment in self._vault.damage.segments():
-            if segment in self._in_flight or segment in self._disposal.current:
-                continue
-            self._in_flight.add(segment)
-            try:
-                await self._shelf.mark_offloaded(await self._vault.complete(segment))
-            except (QssError, OSError) as error:
-                self._trouble("repair", error)
-            else:
-                self._errors.pop("repair", None)
-            finally:
-                self._in_flight.discard(segment)
-        if not self._vault.damage.segments():
-            self._errors.pop("repair", None)  # repaired, or its segment is deleted
         await self._roots.spread()
         if not self._queue:
             self._vault.trim()
@@ -317,6 +328,7 @@ class Courier:
         if up:
             for pause in self._pauses.values():
                 pause.until_s = 0.0
+            self.mender.hurry()
             self._wake.set()
             self._wake_publisher.set()
         if self._on_location is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,8 @@ class DamageList:
 
     def __init__(self) -> None:
         self._open: dict[DamagedShard, str] = {}
+        self.on_new: Callable[[DamagedShard], None] = lambda _damaged: None
+        """Hears of each shard that was not known to be damaged."""
         self.blocks_seen = 0  # bad answers since start, counted every time
         self.shards_repaired = 0
 
@@ -38,6 +40,16 @@ class DamageList:
                 "shard %d of segment %s at %s is damaged: %s",
                 damaged.shard, segment_text(damaged.segment), damaged.location, why,
             )  # fmt: skip
+            self.on_new(damaged)
+
+    def recall(self, known: Mapping[DamagedShard, str]) -> None:
+        """What was open before a restart."""
+        self._open = {**known, **self._open}
+
+    @property
+    def reasons(self) -> dict[DamagedShard, str]:
+        """What is open, and why."""
+        return dict(self._open)
 
     def repaired(self, segment: SegmentId, shard: ShardNo, location: LocationId) -> None:
         if self._open.pop(DamagedShard(segment, shard, location), None) is not None:

@@ -23,7 +23,6 @@ import trio
 
 from qss.errors import Damaged, QssError, TooFewShards
 from qss.formats.manifest import Manifest
-from qss.formats.shard import HEADER_BYTES, ShardHeader
 from qss.ids import LocationId, SegmentId, StripeNo, segment_text
 from qss.offload.bandwidth import TokenBucket
 from qss.offload.census import GENERATION
@@ -81,7 +80,7 @@ class Mover:
         self._rebalance = False
         self.facts = Moving()
         self.may_run: Callable[[], bool] = lambda: True
-        """False: another machine writes; nothing may be moved."""
+        """False: another machine writes, or may do so; nothing may be moved."""
 
     def look(self) -> None:
         """The locations have changed."""
@@ -259,12 +258,7 @@ class Mover:
 
     async def _is_there(self, move: Move, manifest: Manifest, target: LocationId) -> bool:
         """Whether an earlier run has come past 1."""
-        node = self._vault.nodes[target]
         try:
-            data = await node.get(self._vault.keys.shard_name(move.segment, GENERATION, target), 0, HEADER_BYTES)
-            header = ShardHeader.unpack(data, self._vault.keys.header, move.segment, target)
-            if (header.seal, header.shard) != (manifest.seal, move.shard):
-                return False
             await self._vault.repairer.prove(manifest, move.shard, target)
         except Damaged:
             return False

@@ -18,7 +18,7 @@ from qss.offload.bandwidth import TokenBucket
 from qss.offload.health import Health, HealthFacts, HealthOptions, backoff_s
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.offload.placement import LocationFacts
-from qss.s3.store import Body, ObjectInfo, ObjectStore, ReadsInto, get_into
+from qss.s3.store import Body, HashesInPlace, ObjectInfo, ObjectStore, ReadsInto, get_into
 
 T = TypeVar("T")
 
@@ -149,6 +149,13 @@ class Node:
             await self._wait_for_download(len(into), rate)
         await self._call(lambda: self._get_into(key, start, into), self._limits.get_deadline_s)
         self._bytes_down += len(into)
+
+    async def hashes(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes] | None:
+        """As qss.s3.store.HashesInPlace.hashes; None: this location cannot."""
+        store = self.store
+        if not isinstance(store, HashesInPlace):
+            return None
+        return await self._call(lambda: store.hashes(key, spans), self._limits.get_deadline_s, timed=False)
 
     async def head(self, key: str) -> ObjectInfo:
         return await self._call(lambda: self.store.head(key), self._limits.get_deadline_s)

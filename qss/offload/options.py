@@ -9,6 +9,7 @@ from pathlib import Path
 from qss.errors import ConfigInvalid
 from qss.ids import LocationId
 from qss.limits import MIB, SHARDS_MAX
+from qss.offload.timetable import Timetable
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,12 @@ class OffloadOptions:
     upload_bytes_per_s: int | None = None  # at each location; None: no limit
     download_bytes_per_s: int | None = None
     move_bytes_per_s: int | None = None  # of shards that move from one location to another, all together
+    timetable: Timetable | None = None  # bandwidth by the clock, besides the two limits above
+    repair_grace_s: float = 3600.0  # a location down for longer is given up: its shards are rebuilt elsewhere
+    repairs_in_flight: int = 2  # segments; one while new segments wait to be stored
+    repair_bytes_per_s: int | None = None  # of segments being repaired; None: no limit
+    scrub_period_s: float | None = 30 * 86400.0  # every shard is looked at within; None: only when asked
+    scrub_bytes_per_s: int | None = 32 * MIB  # hashed, at all locations together
     max_per_domain: Mapping[str, int] = field(default_factory=dict)  # label → shards that may share one value
 
     def __post_init__(self) -> None:

@@ -6,18 +6,17 @@ Needs no plaintext and no second seal: the new blocks must have the hashes the m
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 
 import trio
 
-from qss.errors import CorruptData, QssError
+from qss.errors import CorruptData, QssError, TooFewShards
 from qss.formats.manifest import Manifest
-from qss.formats.shard import HEADER_BYTES, ShardHeader
 from qss.ids import LocationId, ShardNo, StripeNo
 from qss.offload import erasure
 from qss.offload.buffers import Buffers
-from qss.offload.census import GENERATION, Census
+from qss.offload.census import Census, read_header
 from qss.offload.damage import DamageList
 from qss.offload.fetcher import Fetcher
 from qss.offload.keys import FsKeys
@@ -32,16 +31,25 @@ _log = logging.getLogger(__name__)
 
 
 def choose_targets(
-    manifest: Manifest, damaged: Mapping[ShardNo, LocationId], locations: list[LocationFacts], policy: PlacementPolicy
+    manifest: Manifest,
+    damaged: Mapping[ShardNo, LocationId],
+    locations: list[LocationFacts],
+    policy: PlacementPolicy,
+    lost: Collection[LocationId] = (),
 ) -> dict[ShardNo, LocationId]:
-    """Where to put each shard that is missing or damaged, as far as there is a usable place. Pure."""
+    """Where to put each shard that is missing, damaged, or at a location that is `lost`, as far as there is a usable
+    place. A lost location counts for nothing: its shards go elsewhere, and it takes no room of its domain. Pure."""
     usable = {one.location for one in locations if one.takes}
     targets = {shard: location for shard, location in damaged.items() if location in usable}
-    taken = {ShardNo(number): place for number, place in enumerate(manifest.placed) if place is not None}
-    for number, place in enumerate(manifest.placed):
+    there = [None if place in lost else place for place in manifest.placed]
+    targets = {shard: location for shard, location in targets.items() if location not in lost}
+    taken = {ShardNo(number): place for number, place in enumerate(there) if place is not None}
+    for number, place in enumerate(there):
         if place is not None:
             continue
-        room = [one for one in spares(manifest.segment.id, taken, locations, policy) if one in usable]
+        room = [
+            one for one in spares(manifest.segment.id, taken, locations, policy) if one in usable and one not in lost
+        ]
         if room:
             targets[ShardNo(number)] = taken[ShardNo(number)] = room[0]
     return targets
@@ -65,9 +73,14 @@ class Repairer:
         self._buffers = buffers
 
     async def repair(
-        self, manifest: Manifest, census: Census, damage: DamageList, manifests: Manifests
+        self,
+        manifest: Manifest,
+        census: Census,
+        damage: DamageList,
+        manifests: Manifests,
+        lost: Collection[LocationId] = (),
     ) -> tuple[Manifest, int]:
-        """Put what is missing or damaged of a segment where there is a place for it now.
+        """Put what is missing or damaged of a segment, or at a `lost` location, where there is a place for it now.
 
         Returns the manifest with the places that hold now, and the length of each shard object in bytes.
         Raises TooFewShards when k verified blocks of some stripe cannot be had. A crash anywhere leaves either the old
@@ -75,7 +88,7 @@ class Repairer:
         """
         damaged = {one.shard: one.location for one in damage.open
                    if one.segment == manifest.segment.id and manifest.placed[one.shard] == one.location}  # fmt: skip
-        targets = choose_targets(manifest, damaged, self._nodes.placement(), self._policy)
+        targets = choose_targets(manifest, damaged, self._nodes.placement(), self._policy, lost)
         places = list(manifest.placed)
         for shard, location in targets.items():
             places[shard] = location
@@ -100,7 +113,7 @@ class Repairer:
                 stripe = StripeNo(number)
                 wanted = {shard: blocks[shard][number] for shard in order}
                 with self._fetcher.room(manifest) as room:
-                    have = await self._fetcher.gather(manifest, stripe, room, avoid=frozenset(targets))
+                    have = await self._verified(manifest, stripe, room, frozenset(targets))
                     await trio.to_thread.run_sync(partial(rebuild_stripe, manifest, stripe, have, wanted))
             for shard, location in targets.items():
                 try:
@@ -115,11 +128,19 @@ class Repairer:
                 manifest = manifest.with_placed(tuple(places))
         return manifest
 
+    async def _verified(
+        self, manifest: Manifest, stripe: StripeNo, room: memoryview, suspect: frozenset[ShardNo]
+    ) -> Mapping[ShardNo, memoryview]:
+        """k blocks that verify, of the suspect shards too if there are not enough others: an answer that was spoiled
+        on its way makes a whole shard suspect, and no block is used that does not verify."""
+        try:
+            return await self._fetcher.gather(manifest, stripe, room, avoid=suspect)
+        except TooFewShards:
+            return await self._fetcher.gather(manifest, stripe, room)
+
     async def prove(self, manifest: Manifest, shard: ShardNo, location: LocationId) -> None:
         """Repaired means read back: the header and the last block. Raises CorruptData."""
-        name = self._keys.shard_name(manifest.segment.id, GENERATION, location)
-        head = await self._nodes[location].get(name, 0, HEADER_BYTES)
-        header = ShardHeader.unpack(head, self._keys.header, manifest.segment.id, location)
+        header = await read_header(location, self._nodes[location], self._keys, manifest.segment.id)
         if (header.seal, header.shard) != (manifest.seal, shard):
             raise CorruptData("another shard is there than was put")
         if manifest.stripes:

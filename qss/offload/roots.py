@@ -21,9 +21,9 @@ from qss.formats.root import ROOT_BYTES_MAX, Root, RootLocation
 from qss.host import Host
 from qss.ids import LocationId
 from qss.offload.files import replace_file
+from qss.offload.history import NO_DIGEST, History, Known, judge, refusal
 from qss.offload.keys import FsKeys
 from qss.offload.seal import NONCE_BYTES, open_box, seal_box
-from qss.offload.standing import NO_DIGEST, Known, Standing, judge, refusal
 from qss.s3.store import Body, ObjectStore
 from qss.segments import RestorePoint
 
@@ -239,13 +239,13 @@ class Roots:
         Raises Unreachable without a majority; Refused when the locations show less than this machine has published;
         PreconditionFailed when another machine has taken over.
         """
-        newest, standing = await self.look()
-        trouble = refusal(standing, self.known, newest)
+        newest, history = await self.look()
+        trouble = refusal(history, self.known, newest)
         if trouble is not None:
             raise trouble
         if newest is None:
             self._save()  # the writer id must outlive a crash behind the first publication
-        elif standing is Standing.OURS:
+        elif history is History.OURS:
             self._remember(newest, newest.epoch)
         self.last = newest
         if newest is not None:
@@ -256,14 +256,14 @@ class Roots:
 
     async def newest(self) -> Root | None:
         """The newest root that a majority of locations can show. Raises as `catch_up`, but for another writer."""
-        newest, standing = await self.look()
-        if standing is Standing.ROLLED_BACK:
-            trouble = refusal(standing, self.known, newest)
+        newest, history = await self.look()
+        if history is History.ROLLED_BACK:
+            trouble = refusal(history, self.known, newest)
             assert trouble is not None
             raise trouble
         return newest
 
-    async def look(self) -> tuple[Root | None, Standing]:
+    async def look(self) -> tuple[Root | None, History]:
         """The newest root there, and how it stands to what is known here. Raises Unreachable without a majority."""
         current, answered = await self._book.survey()
         if answered < self._book.majority:

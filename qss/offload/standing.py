@@ -1,88 +1,69 @@
-"""How the roots at the locations stand to what this machine remembers: may it go on where it was? Pure. ADR 0120.
-
-AS_KNOWN      nobody has written since                                     go on
-OURS          ours, committed just before a crash: one generation further  adopt it, go on
-OVERTAKEN     somebody has written since: another machine, or a copy       only read
-ROLLED_BACK   the locations show less than this machine has published      refuse, or the user insists
-FORKED        two histories                                                refuse, or the user insists
-"""
+"""How far each stored segment is from loss now: how many shards more than k it has at locations that answer."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from qss.errors import PreconditionFailed, QssError, Refused
-from qss.formats.root import Root
+import trio
 
-NO_DIGEST: Final = bytes(32)
-"""Stands for no root at all."""
+from qss.ids import LocationId, SegmentId
+from qss.offload.vault import Vault
+from qss.segments import StoredSegment
+
+MANIFESTS_A_STEP: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What this machine remembers of the last root it published or adopted."""
+class Standing:
+    segments: int
+    stored_bytes: int
+    by_spare: dict[int, int]  # shards that may still be lost → segments; below 0: cannot be read now
+    weakest: SegmentId | None
+    weakest_code: tuple[int, int]  # its k and m
+    missing: int  # shards that are nowhere: never placed, damaged, or given up
+    silent: int  # shards at locations that do not answer now
 
-    generation: int
-    epoch: int
-    digest: bytes
-    writer: bytes
-    next_epoch: int  # of the roots this machine writes: one more than `epoch` after it took over
-
-
-class Standing(enum.Enum):
-    AS_KNOWN = enum.auto()
-    OURS = enum.auto()
-    OVERTAKEN = enum.auto()
-    ROLLED_BACK = enum.auto()
-    FORKED = enum.auto()
+    @property
+    def weakest_spare(self) -> int | None:
+        return min(self.by_spare, default=None)
 
 
-def judge(known: Known, newest: Root | None, current: Sequence[Root], before: Sequence[Root]) -> Standing:
-    """`newest`: at the locations. `current`: what each shows as its current root. `before`: the different roots they
-    hold for the generation this machine knows last."""
-    if newest is None:
-        return Standing.AS_KNOWN if known.digest == NO_DIGEST else Standing.ROLLED_BACK
-    if any(root.order == newest.order and root.digest() != newest.digest() for root in current):
-        return Standing.FORKED
-    if newest.digest() == known.digest:
-        return Standing.AS_KNOWN
-    if newest.order < (known.epoch, known.generation):
-        return Standing.ROLLED_BACK
-    if newest.order == (known.epoch, known.generation) and known.generation:
-        return Standing.FORKED
-    if newest.writer != known.writer:
-        return Standing.OVERTAKEN
-    if newest.epoch != known.next_epoch and known.generation:
-        return Standing.OVERTAKEN
-    if newest.generation > known.generation + 1:
-        return Standing.OVERTAKEN  # each root is remembered before the next one: a copy of this directory wrote these
-    if newest.previous != known.digest or (before and all(root.digest() != known.digest for root in before)):
-        return Standing.FORKED
-    return Standing.OURS
-
-
-def refusal(standing: Standing, known: Known, newest: Root | None) -> QssError | None:
-    """What the user is told; None: nothing is in the way."""
-    generation = newest.generation if newest else 0
-    match standing:
-        case Standing.OVERTAKEN:
-            whose = "another machine" if newest and newest.writer != known.writer else "a copy of this state directory"
-            return PreconditionFailed(
-                f"{whose} has written root {generation} of this file system, and this one knows root"
-                f" {known.generation}: this one must not write any more; unmount it here, or recover here to take over"
-            )
-        case Standing.ROLLED_BACK:
-            return Refused(
-                f"the newest root at the locations is generation {generation}, but this machine has published"
-                f" {known.generation}: the locations were set back to an older state; nothing was changed"
-                " (mount --accept-rollback writes there again what this machine knows)"
-            )
-        case Standing.FORKED:
-            return Refused(
-                f"the locations hold another history than this machine: root {generation} there does not go with root"
-                f" {known.generation} here; nothing was changed (mount --accept-rollback goes on with what is here)"
-            )
-    return None
+async def standing(stored: Collection[StoredSegment], vault: Vault, lost: Collection[LocationId]) -> Standing:
+    """From what is known here (manifests, damage found, which locations answer); no location is asked."""
+    up = {location for location, node in vault.nodes.items() if node.up} - set(lost)
+    damaged = {(one.segment, one.shard, one.location) for one in vault.damage.open}
+    by_spare: Counter[int] = Counter()
+    worst: tuple[int, int, StoredSegment] | None = None
+    missing = silent = 0
+    for count, each in enumerate(stored):
+        if count % MANIFESTS_A_STEP == 0:
+            await trio.lowlevel.checkpoint()
+        manifest = vault.manifests.load(each.segment.id)
+        if manifest is None:
+            there, hushed = each.placed, 0
+        else:
+            whole = [
+                place
+                for shard, place in enumerate(manifest.placed)
+                if place is not None and place not in lost and (each.segment.id, shard, place) not in damaged
+            ]
+            there = sum(1 for place in whole if place in up)
+            hushed = len(whole) - there
+        silent += hushed
+        missing += each.k + each.m - there - hushed
+        spare = there - each.k
+        by_spare[spare] += 1
+        if worst is None or (spare, each.segment.id) < worst[:2]:
+            worst = spare, each.segment.id, each
+    return Standing(
+        segments=len(stored),
+        stored_bytes=sum(each.stored_bytes for each in stored),
+        by_spare=dict(sorted(by_spare.items())),
+        weakest=worst[2].segment.id if worst else None,
+        weakest_code=(worst[2].k, worst[2].m) if worst else (0, 0),
+        missing=missing,
+        silent=silent,
+    )

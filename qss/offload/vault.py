@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +31,10 @@ from qss.offload.pipeline import CodedSegment, Pipeline, blocks_of
 from qss.offload.placement import PlacementPolicy, room_for
 from qss.offload.plan import UploadPlan, choose_homes
 from qss.offload.repair import Repairer
+from qss.offload.repair_book import RepairBook
 from qss.offload.seal import SealContext, suite_for
 from qss.offload.uploader import Uploader, object_length
+from qss.offload.verifier import Verifier
 from qss.segments import Receipt, SealedSegment
 
 _log = logging.getLogger(__name__)
@@ -62,6 +64,9 @@ class Vault:
         self.damage = DamageList()
         self.manifests = Manifests(state / "manifests", keys, host.entropy)
         self.buffers = Buffers(max(options.memory_bytes - SCRATCH_BYTES, 8 * MIB), state / "spill")
+        self.book = RepairBook(state / "repair.json")
+        self.damage.recall(self.book.facts.damaged)
+        self.clock = host.clock
         self._host = host
         self._suite = suite or suite_for(_cpuinfo())
         self.policy = PlacementPolicy(options.max_per_domain)
@@ -69,6 +74,7 @@ class Vault:
         self._uploader = Uploader(nodes, keys, on_sent)
         self._fetcher = Fetcher(nodes, keys, options, self.damage)
         self._repairer = Repairer(nodes, keys, self.policy, self._fetcher, self._uploader, self.buffers)
+        self.verifier = Verifier(nodes, keys, self.damage)
         self._locating = trio.Lock()
 
     @property
@@ -109,8 +115,9 @@ class Vault:
         self.buffers.trim()
         self._fetcher.trim()
 
-    async def complete(self, segment: SegmentId) -> Receipt:
-        """Rebuild and put what is missing or damaged of a stored segment, as far as locations answer now.
+    async def complete(self, segment: SegmentId, lost: Collection[LocationId] = ()) -> Receipt:
+        """Rebuild and put what is missing or damaged of a stored segment, or at a location that is given up for lost,
+        as far as locations answer now.
 
         Raises TooFewShards when fewer than k shards are found, Retryable when that is for want of answers.
         """
@@ -122,7 +129,7 @@ class Vault:
                 _log.warning("segment %s is stored under another seal than was known here", segment_text(segment))
             known = best
         manifest = _confirmed(known, census)
-        manifest, object_bytes = await self._repairer.repair(manifest, census, self.damage, self.manifests)
+        manifest, object_bytes = await self._repairer.repair(manifest, census, self.damage, self.manifests, lost)
         return manifest.receipt(object_bytes)
 
     async def fetch(self, segment: SegmentId, stripe: StripeNo, into: Path) -> None:

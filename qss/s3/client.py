@@ -17,6 +17,7 @@ import httpx
 
 from qss.errors import AccessDenied, ConfigInvalid, CorruptData, ObjectMissing, Refused, Unreachable
 from qss.limits import KIB
+from qss.s3 import inplace
 from qss.s3.answers import Answer, Peer, error_of, http_date_ns, iso_date_ns
 from qss.s3.http1 import HttpLimits
 from qss.s3.message import RequestHead
@@ -163,6 +164,18 @@ class S3Client:
             raise CorruptData(f"{self._peer.location}/{self._name(key)}: the answer has no length")
         etag = answer.headers.get("etag", "").strip('"')
         return ObjectInfo(key, int(length), etag, http_date_ns(answer.headers.get("last-modified", "")))
+
+    async def hashes(self, key: str, spans: inplace.Spans) -> list[bytes] | None:
+        """As qss.s3.store.HashesInPlace.hashes."""
+        found: list[bytes] = []
+        for first in range(0, len(spans), inplace.SPANS_MAX):
+            part = spans[first : first + inplace.SPANS_MAX]
+            answer = await self._whole(_Request("HEAD", self._name(key), headers={inplace.HEADER: inplace.ask(part)}))
+            value = answer.headers.get(inplace.HEADER)
+            if value is None:
+                return None
+            found += inplace.answered(value, len(part))
+        return found
 
     async def delete(self, key: str) -> None:
         try:

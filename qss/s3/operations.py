@@ -87,6 +87,7 @@ class GetObject:
     overrides: Mapping[str, str] = field(default_factory=dict)  # response header → value
     checksum_mode: bool = False
     version_id: str | None = None
+    hash_spans: tuple[tuple[int, int], ...] = ()  # of a head: to be hashed in place (qss.s3.inplace)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
+from qss.errors import CorruptData
+from qss.s3 import inplace
 from qss.s3 import operations as op
 from qss.s3.backend import (
     KEY_BYTES_MAX,
@@ -238,7 +240,18 @@ def _get_object(request: _In) -> op.GetObject:
         overrides,
         headers.get("x-amz-checksum-mode", "").upper() == "ENABLED",
         params.get("versionId"),
+        _hash_spans(request),
     )
+
+
+def _hash_spans(request: _In) -> tuple[tuple[int, int], ...]:
+    wanted = request.headers.get(inplace.HEADER)
+    if wanted is None or request.head.method != "HEAD":
+        return ()
+    try:
+        return tuple(inplace.asked(wanted))
+    except CorruptData as error:
+        raise S3Error(Code.INVALID_ARGUMENT, str(error)) from error
 
 
 def _copy_source(headers: Mapping[str, str]) -> op.CopySource:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from qss.errors import QssError
+from qss.s3 import inplace, render
 from qss.s3 import operations as op
-from qss.s3 import render
 from qss.s3.backend import (
     READ_WHOLE_BYTES_MAX,
     Chunk,
@@ -159,6 +159,8 @@ class S3Service:
         if asked.head:
             found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
             status, start, stop, headers = _plan_read(asked, found)
+            if asked.hash_spans:
+                headers += ((inplace.HEADER, await self._hashes(asked)),)
             return Response(status, headers, length=stop - start)
         reader = await self._backend.open(asked.bucket, asked.key, asked.version_id)
         try:
@@ -173,6 +175,13 @@ class S3Service:
             raise
         await reader.aclose()
         return response
+
+    async def _hashes(self, asked: op.GetObject) -> str:
+        reader = await self._backend.open(asked.bucket, asked.key, asked.version_id)
+        try:
+            return await inplace.answer(reader, reader.info.size, asked.hash_spans)
+        finally:
+            await reader.aclose()
 
     async def _put(self, asked: op.PutObject, call: _Call) -> Response:
         found = await self._backend.put(asked.request, call.body(asked.request.etag_mode))

@@ -5,7 +5,7 @@ Loop-neutral: an implementation may live on trio (client) or asyncio (server), n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -64,6 +64,16 @@ class ReadsInto(Protocol):
 
     async def get_into(self, key: str, start: int, into: memoryview) -> None:
         """As ObjectStore.get of len(into) bytes from `start` on. After an error anything may be in `into`."""
+        ...
+
+
+@runtime_checkable
+class HashesInPlace(Protocol):
+    """An ObjectStore whose place may hash what it holds, so that verifying moves 32 bytes for each span."""
+
+    async def hashes(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes] | None:
+        """BLAKE3 of bytes [start, stop) of an object, as they were read from its disk now, for each span in order;
+        None: this place cannot. Raises ObjectMissing; CorruptData when the object is shorter or does not verify."""
         ...
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cache, filesystem, latency, locations, million, node, overwrite, start, trees
+from benchmarks import cache, filesystem, latency, locations, million, node, overwrite, start, trees, upkeep
 from benchmarks.figures import Figure, show
 from benchmarks.files import MIB
 from benchmarks.measure import Interrupted
@@ -106,6 +106,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "offload": alone("plaintext written until all is safe at the nodes", lambda rig, options: locations.offload(rig)),
     "fetch": alone("evicted data read back: throughput, first bytes", lambda rig, options: locations.fetch(rig)),
+    "repair": alone(
+        "one of six locations lost for good, rebuilt at a seventh and verified", lambda rig, options: upkeep.repair(rig)
+    ),
+    "misses": alone(
+        "p99 of cached reads, alone and beside 20 readers of evicted data", lambda rig, options: upkeep.misses(rig)
+    ),
     "trove": alone("requests a second and CPU of one node", lambda rig, options: node.requests(rig)),
     "memory": alone("memory of mount and offload while 4 GiB are copied", lambda rig, options: locations.memory(rig)),
 }

@@ -22,8 +22,9 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 class Demo:
     """One demo of `scripts/run --detach`; as a context it is started, and stopped whatever happens."""
 
-    def __init__(self, root: Path, k: int, m: int) -> None:
+    def __init__(self, root: Path, k: int, m: int, nodes: int | None = None) -> None:
         self.root = root
+        self._nodes = nodes or k + m
         self.mnt = root / "mnt"
         self._code = (k, m)
 
@@ -46,7 +47,7 @@ class Demo:
     def start(self) -> None:
         """Start what is not running."""
         k, m = self._code
-        _script("run", "--dir", self.root, "--k", k, "--m", m, "--nodes", k + m, "--detach")
+        _script("run", "--dir", self.root, "--k", k, "--m", m, "--nodes", self._nodes, "--detach")
 
     def stop(self) -> None:
         """Stop what is running."""

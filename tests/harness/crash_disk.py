@@ -142,7 +142,7 @@ class CrashDisk:
 
     def _names_after(self, fate: Fate, rng: random.Random) -> dict[Path, _File]:
         names = dict(self._durable_names)
-        for path in (self._names | self._durable_names):
+        for path in self._names | self._durable_names:
             changed = self._names.get(path) is not names.get(path)
             if changed and (fate in (Fate.KEPT, Fate.GARBAGE) or (fate is not Fate.LOST and rng.random() < 0.5)):
                 if path in self._names:

@@ -38,16 +38,16 @@ def alive(pid: int) -> bool:
 class Demo:
     """One demo directory; every method is what a person would type."""
 
-    def __init__(self, root: Path, *, k: int = 4, m: int = 2) -> None:
+    def __init__(self, root: Path, *, k: int = 4, m: int = 2, nodes: int | None = None) -> None:
         self.root = root
-        self.k, self.m = k, m
+        self.k, self.m, self.nodes = k, m, nodes or k + m
         self.mnt = root / "mnt"
         self.state = root / "state"
         self.config = root / "qss.toml"
 
     def start(self) -> None:
         """Start whatever of the demo is not running; returns when it is mounted."""
-        self._script("--detach", "--k", self.k, "--m", self.m, "--nodes", self.k + self.m)
+        self._script("--detach", "--k", self.k, "--m", self.m, "--nodes", self.nodes)
 
     def stop(self) -> None:
         self._script("--stop")

@@ -14,7 +14,7 @@ from qss.offload.nodes import Node, Nodes
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.offload.roots import RootBook, Roots
 from qss.offload.vault import Vault
-from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind
+from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, StoredSegment
 from tests.harness.faulty_store import FaultyStore
 from tests.harness.memory_store import MemoryStore
 
@@ -106,6 +106,13 @@ class PlainShelf:
 
     async def held_segments(self) -> list[SealedSegment]:
         return [sealed for segment, sealed in sorted(self.segments.items()) if segment in self.receipts]
+
+    async def stored_segments(self) -> list[StoredSegment]:
+        return [
+            StoredSegment(self.segments[segment], one.k, one.m, len(one.placed) - one.missing, one.stored_bytes)
+            for segment, one in sorted(self.receipts.items())
+            if segment in self.segments and segment not in self.dead
+        ]
 
     async def mark_offloaded(self, receipt: Receipt) -> None:
         self.receipts[receipt.segment] = receipt

@@ -273,8 +273,9 @@ def picture(root: Path) -> dict[str, tuple[Any, ...]]:
         xattrs = {each: os.getxattr(path, each, follow_symlinks=False) for each in names_of(path)}
         size = None if stat.S_ISDIR(row.st_mode) else row.st_size
         sames = first.setdefault(row.st_ino, name)
-        # Content takes blocks, a hole takes none; xattrs may take some natively.
-        hole = stat.S_ISREG(row.st_mode) and not row.st_blocks if not xattrs else None
+        # Content takes blocks, a hole takes none; natively xattrs may, and the page a file was cut off in.
+        zeros_kept = bool(row.st_size % 4096) and not any(detail or b"")
+        hole = stat.S_ISREG(row.st_mode) and not row.st_blocks if not (xattrs or zeros_kept) else None
         who = (row.st_mode, row.st_nlink, row.st_uid, row.st_gid, row.st_rdev)
         seen[name] = (*who, size, hole, sames, detail, xattrs)
     return seen

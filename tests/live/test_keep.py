@@ -91,13 +91,14 @@ def test_pins_limits_hooks_and_what_is_lost(demo: Demo) -> None:
     # Limits of a path; what would go, and why.
     assert (demo.mnt / "videos" / "file").read_bytes()
     assert cached(demo.mnt / "videos" / "file")
-    demo.qssctl("retention", "set", "--path", "/videos", "--max-size", "0")
-    dry = json.loads(demo.qssctl("retention", "run", "--dry-run", "--json").stdout)
-    assert {victim["policy"] for victim in dry["victims"]} == {"/videos"}
+    demo.qssctl("retention", "set", "--path", "/videos", "--max-size", "1G")  # nothing goes while we look
+    dry = json.loads(demo.qssctl("retention", "run", "--dry-run", "--all", "--json").stdout)
+    assert {victim["policy"] for victim in dry["victims"]} == {"/videos", None}
     shown = json.loads(demo.qssctl("retention", "show", "--json").stdout)
-    assert {each["policy"]: bool(each["reason"]) for each in shown["next"]} == {"/videos": True, None: False}
+    assert {each["policy"]: bool(each["reason"]) for each in shown["next"]} == {"/videos": False, None: False}
     assert [each["pin"] for each in shown["kept"]] == ["/pinned"]
     assert "/videos" in demo.qssctl("retention", "show").stdout
+    demo.qssctl("retention", "set", "--path", "/videos", "--max-size", "0")
     wait_until("it goes by itself", lambda: not cached(demo.mnt / "videos" / "file"))
     assert cached(demo.mnt / "docs" / "renamed")
 

@@ -7,6 +7,8 @@ import json
 import os
 import pty
 import select
+import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -181,10 +183,33 @@ def test_it_is_mounted_with_nobody_there(locked: Locked) -> None:
     credential = folder / "qss-passphrase"
     credential.touch(0o600)
     credential.write_text(PASSPHRASE)
-    made.run("env", f"CREDENTIALS_DIRECTORY={folder}", QSSCTL, "--config", made.config, "mount")
-    assert made.is_mounted()
-    made.qssctl("umount")
+    credential.chmod(0o400)
+    command = [*made.enter, QSSCTL, "--config", made.config, "mount", "--foreground"]  # as docs/systemd/qss@.service
+    environment = {**os.environ, "CREDENTIALS_DIRECTORY": str(folder)}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as service:
+        try:
+            wait_until("mounted", lambda: made.is_mounted() or service.poll() is not None)
+            assert made.is_mounted()
+        finally:
+            service.send_signal(signal.SIGTERM)
+        assert service.stderr is not None
+        locked.search("the service's log", service.stderr.read())
+        assert service.wait(WAIT_S) == 0
     credential.unlink()
+
+
+def test_the_words_are_asked_for_at_the_terminal(locked: Locked) -> None:
+    made = locked.whole
+    command = [*made.enter, str(QSSCTL), "--words", "--config", str(made.config), "key", "verify"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp(command[0], command)
+    until(terminal, b"while you type):")
+    os.write(terminal, recovery_phrase(locked.master).encode() + b"\n")
+    seen = until(terminal, None)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, seen
+    assert b"Opened by words" in seen
 
 
 def test_a_person_is_asked_at_the_terminal_before_it_goes_to_the_background(locked: Locked) -> None:

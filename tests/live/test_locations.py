@@ -22,7 +22,8 @@ from qss.config import load
 from qss.host import Host
 from qss.ids import LocationId, SegmentId, StripeNo
 from qss.offload.census import find_manifest, take_census
-from qss.offload.keys import FsKeys, read_key_file
+from qss.offload.keyfiles import read_key_file
+from qss.offload.keys import FsKeys
 from qss.offload.manifests import Manifests
 from qss.offload.seal import hash_of
 from tests.harness.demo import Demo, running_demo, wait_until

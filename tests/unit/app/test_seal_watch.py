@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -30,6 +29,7 @@ from qss.limits import KIB, MIB
 from qss.offload import courier as courier_module
 from qss.offload.courier import Courier
 from tests.harness.vault import World
+from tests.harness.waiting import until
 
 HOUR = 3600.0
 NEVER = CacheOptions(
@@ -67,12 +67,6 @@ async def running(root: Path, options: CacheOptions = NEVER) -> AsyncIterator[tu
         yield cache, process
         nursery.cancel_scope.cancel()
     await cache.close()
-
-
-async def until(condition: Callable[[], Any], wait_s: float = 20) -> None:
-    with trio.fail_after(wait_s):
-        while not condition():  # noqa: ASYNC110 - conditions of many kinds
-            await trio.sleep(0.01)
 
 
 # -- when

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +16,7 @@ from qss.offload.courier import Courier, Pause
 from qss.offload.status import Rate
 from qss.segments import Receipt, SegmentKind
 from tests.harness.vault import Machine, PlainShelf, World
+from tests.harness.waiting import until
 
 JOURNAL = SegmentKind.JOURNAL
 
@@ -35,12 +35,6 @@ async def running(courier: Courier):
         nursery.start_soon(courier.run)
         yield
         nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(20):
-        while not condition():  # noqa: ASYNC110 - conditions of many kinds
-            await trio.sleep(0.01)
 
 
 async def test_everything_sealed_becomes_safe_and_published(tmp_path: Path) -> None:
@@ -209,7 +203,7 @@ async def test_damage_that_a_read_has_found_is_repaired(tmp_path: Path) -> None:
     objects[name] = objects[name][:150] + bytes([objects[name][150] ^ 1]) + objects[name][151:]
     await machine.vault.fetch(SegmentId(1), 0, tmp_path / "out")
     assert courier.status().damaged
-    await courier.upkeep()
+    await courier.mender.round()
     assert not courier.status().damaged
     assert courier.status().shards_repaired == 1
     await machine.vault.fetch(SegmentId(1), 0, tmp_path / "out")

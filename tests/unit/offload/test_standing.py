@@ -1,132 +1,45 @@
-"""What roots at the locations mean for a machine that remembers some: rolled back, forked, overtaken."""
+"""How far from loss each segment is, as known here."""
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
+import random
 from pathlib import Path
 
-import pytest
-
-from qss.errors import PreconditionFailed, Refused
-from qss.formats.root import Root
-from qss.ids import SegmentId
-from qss.offload.standing import NO_DIGEST, Known, Standing, judge, refusal
-from qss.segments import RestorePoint
-from tests.harness.vault import Machine, World
-
-US, THEM = b"u" * 16, b"t" * 16
-POINT = RestorePoint((), (SegmentId(1),), 1, SegmentId(2))
-FIRST = Root(b"f" * 16, 5, 0, US, NO_DIGEST, 2, 1, POINT, 5)
-KNOWN = Known(5, 0, FIRST.digest(), US, 0)
+from qss.ids import LocationId, SegmentId, ShardNo
+from qss.offload.census import take_census
+from qss.offload.damage import DamagedShard
+from qss.offload.standing import standing
+from tests.harness.vault import PlainShelf, World
 
 
-def after(root: Root, **changes: object) -> Root:
-    return replace(root, generation=root.generation + 1, previous=root.digest(), **changes)  # type: ignore[arg-type]
+async def test_damage_silence_and_loss_all_count(tmp_path: Path) -> None:
+    world = World.of(2, 2)
+    machine, shelf = world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf")
+    vault = machine.vault
+    empty = await standing([], vault, ())
+    assert (empty.segments, empty.weakest, empty.weakest_spare) == (0, None, None)
+    for number in range(1, 4):
+        sealed = shelf.add(number, random.Random(number).randbytes(3000))
+        await shelf.mark_offloaded(await vault.store(sealed, await shelf.path_of(sealed.id)))
+    stored = await shelf.stored_segments()
+    whole = await standing(stored, vault, ())
+    assert (whole.by_spare, whole.weakest_spare, whole.missing, whole.silent) == ({2: 3}, 2, 0, 0)
+    assert whole.stored_bytes == sum(receipt.stored_bytes for receipt in shelf.receipts.values())
 
+    place = vault.manifests.load(SegmentId(2)).placed[0]
+    vault.damage.report(DamagedShard(SegmentId(2), ShardNo(0), place), "rot")
+    found = await standing(stored, vault, ())
+    assert (found.by_spare, found.weakest, found.missing) == ({1: 1, 2: 2}, 2, 1)
+    assert found.weakest_code == (2, 2)
 
-@pytest.mark.parametrize(
-    ("known", "newest", "current", "before", "standing"),
-    [
-        (Known(0, 0, NO_DIGEST, US, 0), None, [], [], Standing.AS_KNOWN),
-        (KNOWN, FIRST, [FIRST], [], Standing.AS_KNOWN),
-        (KNOWN, after(FIRST), [after(FIRST)], [FIRST], Standing.OURS),
-        (KNOWN, after(FIRST), [after(FIRST)], [], Standing.OURS),  # the old one is at no location that answers
-        (KNOWN, after(FIRST, writer=THEM, epoch=1), [], [FIRST], Standing.OVERTAKEN),
-        (KNOWN, after(FIRST, epoch=1), [], [FIRST], Standing.OVERTAKEN),  # a copy of this directory took over
-        (KNOWN, after(after(FIRST)), [], [FIRST], Standing.OVERTAKEN),  # or went on
-        (KNOWN, None, [], [], Standing.ROLLED_BACK),
-        (KNOWN, replace(FIRST, generation=4), [], [], Standing.ROLLED_BACK),
-        (replace(KNOWN, epoch=2), after(FIRST, epoch=1), [], [], Standing.ROLLED_BACK),  # an older epoch
-        (KNOWN, replace(FIRST, created_ns=6), [], [], Standing.FORKED),
-        (KNOWN, replace(FIRST, writer=THEM), [], [], Standing.FORKED),
-        (KNOWN, FIRST, [FIRST, replace(FIRST, writer=THEM)], [], Standing.FORKED),
-        (KNOWN, after(replace(FIRST, created_ns=6)), [], [], Standing.FORKED),
-    ],
-)
-def test_standing(
-    known: Known, newest: Root | None, current: list[Root], before: list[Root], standing: Standing
-) -> None:
-    assert judge(known, newest, current, before) is standing
-    assert (refusal(standing, known, newest) is None) is (standing in {Standing.AS_KNOWN, Standing.OURS})
+    other = next(name for name in world.stores if name != place)
+    world.stores[other].down = True
+    while machine.nodes[other].up:
+        await take_census(machine.nodes, machine.keys, SegmentId(1))
+    found = await standing(stored, vault, ())
+    assert (found.by_spare, found.weakest, found.missing, found.silent) == ({0: 1, 1: 2}, 2, 1, 3)
+    found = await standing(stored, vault, {LocationId(other)})
+    assert (found.by_spare, found.missing, found.silent) == ({0: 1, 1: 2}, 4, 0)
 
-
-def point(upto: int) -> RestorePoint:
-    return RestorePoint((), tuple(SegmentId(n) for n in range(1, upto + 1)), 1000 + upto, SegmentId(upto + 1))
-
-
-async def rolled_back(world: World, state: Path) -> Machine:
-    """Four roots were published; the locations show two."""
-    machine = world.machine(state)
-    await machine.roots.catch_up()
-    for upto in (1, 2):
-        await machine.roots.publish(point(upto))
-    images = {name: dict(world.objects(name)) for name in world.stores}
-    for upto in (3, 4):
-        await machine.roots.publish(point(upto))
-    for name, image in images.items():
-        world.objects(name).clear()
-        world.objects(name).update(image)
-    return world.machine(state)
-
-
-async def test_a_rollback_is_refused_until_the_user_insists_and_then_what_is_here_counts(tmp_path: Path) -> None:
-    world = World.of(2, 1)
-    again = await rolled_back(world, tmp_path / "a")
-    with pytest.raises(Refused, match="set back"):
-        await again.roots.catch_up()
-    newest, standing = await again.roots.look()
-    assert newest is not None
-    assert (standing, newest.generation) == (Standing.ROLLED_BACK, 2)
-    again.roots.insist(newest)
-    once_more = world.machine(tmp_path / "a")  # it is kept over a restart
-    await once_more.roots.catch_up()
-    root = await once_more.roots.publish(point(5))
-    assert (root.generation, root.epoch) == (5, 1)
-    assert await world.machine(tmp_path / "b").book.newest_first().__anext__() == root
-    assert (await world.machine(tmp_path / "a").roots.look())[1] is Standing.AS_KNOWN
-
-
-async def test_emptied_locations_are_refused_until_the_user_insists(tmp_path: Path) -> None:
-    world = World.of(2, 1)
-    await rolled_back(world, tmp_path / "a")
-    for name in world.stores:
-        world.objects(name).clear()
-    again = world.machine(tmp_path / "a")
-    with pytest.raises(Refused, match="generation 0"):
-        await again.roots.catch_up()
-    again.roots.insist(None)
-    await again.roots.catch_up()
-    assert (await again.roots.publish(point(5))).generation == 5
-
-
-async def test_two_histories_of_one_file_system_are_refused(tmp_path: Path) -> None:
-    """One machine, cut off with its state copied: both went on at locations of their own, which now meet."""
-    ours, theirs = World.of(2, 1), World.of(2, 1)
-    machine = ours.machine(tmp_path / "a")
-    await machine.roots.catch_up()
-    await machine.roots.publish(point(1))
-    for name in ours.stores:
-        theirs.objects(name).update(ours.objects(name))
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    other = theirs.machine(tmp_path / "b")
-    await other.roots.catch_up()
-    await other.roots.publish(point(3))
-    await machine.roots.publish(point(2))
-    name = list(ours.stores)[2]
-    ours.objects(name).clear()
-    ours.objects(name).update(theirs.objects(name))
-    with pytest.raises(Refused, match="another history"):
-        await ours.machine(tmp_path / "a").roots.catch_up()
-
-
-async def test_an_old_copy_of_the_state_directory_must_not_write(tmp_path: Path) -> None:
-    world = World.of(2, 1)
-    machine = world.machine(tmp_path / "a")
-    await machine.roots.catch_up()
-    await machine.roots.publish(point(1))
-    shutil.copytree(tmp_path / "a", tmp_path / "copy")
-    for upto in (2, 3):
-        await machine.roots.publish(point(upto))
-    with pytest.raises(PreconditionFailed, match="a copy of this state directory"):
-        await world.machine(tmp_path / "copy").roots.catch_up()
+    vault.manifests.forget(SegmentId(1))  # then the receipt is what is known
+    assert (await standing(stored, vault, ())).by_spare == {0: 1, 1: 1, 2: 1}

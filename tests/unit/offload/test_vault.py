@@ -309,3 +309,20 @@ async def test_the_newest_seal_wins_where_two_are_whole(tmp_path: Path) -> None:
     reader = world.machine(tmp_path / "c")
     assert len((await take_census(reader.nodes, reader.keys, S1)).seals()) == 2
     assert await read_back(reader, 3000, tmp_path) == content(3000, seed=2)
+
+
+async def test_more_shards_suspect_than_may_be_lost_are_repaired_all_the_same(tmp_path: Path) -> None:
+    """A few spoiled answers make whole shards suspect; what is still whole must serve to repair what is not."""
+    world = World.of(2, 1)
+    machine = world.machine(tmp_path / "a")
+    shelf = PlainShelf(tmp_path / "shelf")
+    sealed = shelf.add(1, random.Random(1).randbytes(10_000))
+    receipt = await machine.vault.store(sealed, await shelf.path_of(sealed.id))
+    for number, place in enumerate(receipt.placed):
+        assert place is not None
+        machine.vault.damage.report(DamagedShard(sealed.id, ShardNo(number), place), "spoiled on its way")
+    name = machine.keys.shard_name(sealed.id, 0, receipt.placed[0])
+    del world.objects(receipt.placed[0])[name]
+    assert (await machine.vault.complete(sealed.id)).complete
+    assert name in world.objects(receipt.placed[0])
+    assert machine.vault.damage.open == ()

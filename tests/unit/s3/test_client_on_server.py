@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from blake3 import blake3
 
-from qss.errors import AccessDenied, Refused, Unreachable
+from qss.errors import AccessDenied, CorruptData, ObjectMissing, Refused, Unreachable
 from qss.host import SystemClock
 from qss.s3.client import ClientOptions, S3Client
 from tests.contracts.object_store import ObjectStoreContract
@@ -109,3 +110,17 @@ async def test_tls_with_certificates_the_system_trusts_and_no_others(tmp_path, m
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
         await (unchecked := client(server, "bucket", verify_tls=False)).head("k")
         await unchecked.aclose()
+
+
+async def test_hashes_are_made_in_place(server) -> None:
+    found = client(server)
+    await found.ensure_bucket()
+    data = bytes(range(256)) * 1000
+    await found.put("k", body_of(data))
+    spans = [(number * 100, number * 100 + 150) for number in range(150)]  # more than one request
+    assert await found.hashes("k", spans) == [blake3(data[start:stop]).digest() for start, stop in spans]
+    with pytest.raises(CorruptData):
+        await found.hashes("k", [(0, len(data) + 1)])
+    with pytest.raises(ObjectMissing):
+        await found.hashes("nothing", [(0, 1)])
+    await found.aclose()

@@ -1,0 +1,75 @@
+"""Hashing in place: an extension of HEAD, so that whoever keeps the hashes can verify an object without moving it.
+
+Request header `x-trove-hashes: 0-99,100-199` (first and last byte, as in Range; at most SPANS_MAX), answer header of
+the same name with the BLAKE3 of each span in hex, in order, read from the disk now; `-` for a span that cannot be read
+or lies behind the end. Servers that do not know it answer without the header.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, Protocol
+
+from blake3 import blake3
+
+from qss.errors import CorruptData, Damaged
+
+HEADER: Final = "x-trove-hashes"
+SPANS_MAX: Final = 64
+_UNREADABLE: Final = "-"
+_SPAN = re.compile(r"(\d{1,19})-(\d{1,19})", re.ASCII)
+
+Spans = Sequence[tuple[int, int]]
+
+
+class Reads(Protocol):
+    """The part of an ObjectReader that is needed."""
+
+    def chunks(self, start: int, stop: int) -> AsyncIterator[bytes | memoryview]: ...
+
+
+def ask(spans: Spans) -> str:
+    """The request header for spans [start, stop), none of them empty."""
+    assert 0 < len(spans) <= SPANS_MAX
+    return ",".join(f"{start}-{stop - 1}" for start, stop in spans)
+
+
+def asked(untrusted: str) -> list[tuple[int, int]]:
+    """The spans of a request header. Raises CorruptData."""
+    found = [_SPAN.fullmatch(part.strip()) for part in untrusted.split(",", SPANS_MAX)]
+    spans = [(int(each[1]), int(each[2]) + 1) for each in found if each is not None]
+    if len(spans) != len(found) or len(spans) > SPANS_MAX or any(start >= stop for start, stop in spans):
+        raise CorruptData(f"{HEADER}: write up to {SPANS_MAX} spans as first-last,first-last")
+    return spans
+
+
+async def answer(reader: Reads, size: int, spans: Spans) -> str:
+    """The answer header for an object of `size` bytes."""
+    parts: list[str] = []
+    for start, stop in spans:
+        digest = blake3()
+        try:
+            if stop > size:
+                raise CorruptData("behind the end")
+            async for chunk in reader.chunks(start, stop):
+                digest.update(chunk)
+        except Damaged:
+            parts.append(_UNREADABLE)
+        else:
+            parts.append(digest.hexdigest())
+    return ",".join(parts)
+
+
+def answered(untrusted: str, count: int) -> list[bytes]:
+    """The hashes of an answer header. Raises CorruptData, also when the place says that it cannot read a span."""
+    parts = untrusted.split(",")
+    if _UNREADABLE in parts:
+        raise CorruptData("its place says that it does not verify")
+    try:
+        hashes = [bytes.fromhex(part) for part in parts]
+    except ValueError as error:
+        raise CorruptData(f"{HEADER}: the answer does not hold") from error
+    if len(hashes) != count or any(len(each) != 32 for each in hashes):
+        raise CorruptData(f"{HEADER}: the answer does not hold")
+    return hashes
