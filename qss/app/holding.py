@@ -74,11 +74,11 @@ async def _admit(settings: Settings, keys: FsKeys, take_over: bool, accept_rollb
         if await _is_free(holds, there, roots, hold_of(settings, roots.known, host), take_over=take_over):
             if fence.up and not insists:
                 return fence.reason
-            if there is not None and (take_over or there.epoch > roots.known.next_epoch):
+            if take_over and there is not None:
                 roots.raise_epoch(there.epoch)
             fence.lower()
-            if take_over:
-                await holds.write(hold_of(settings, roots.known, host))  # the other one learns it now
+            if not take_over:  # else the offload process waits until the other one cannot have a lease any more
+                await holds.write(hold_of(settings, roots.known, host))
             return ""
         assert there is not None
         raise Refused(held_by(there, newest, "mount --take-over"))

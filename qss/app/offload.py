@@ -33,7 +33,7 @@ from qss.app.location_methods import LocationMethods
 from qss.app.location_set import LocationSet, root_locations
 from qss.app.logs import start_logging
 from qss.app.seal_watch import SealWatch
-from qss.app.seat import hold_of
+from qss.app.seat import hold_of, name_of_seat
 from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
 from qss.app.teller import Teller
 from qss.app.upkeep_methods import repair_facts, upkeep_methods
@@ -52,6 +52,7 @@ from qss.offload.keys import FsKeys
 from qss.offload.mover import Mover, Progress
 from qss.offload.nodes import NodeFacts, Nodes, jitter_from
 from qss.offload.roots import RootBook, Roots
+from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
 
 log = logging.getLogger("qss.app.offload")
@@ -66,10 +67,9 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     places = LocationSet(settings, host)
     try:
         teller = Teller(mount)
-        fence = Fence(settings.offload_dir)
-        vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller, fence)
-        mover = Mover(RemoteShelf(mount), vault, courier.claim, settings.offload.move_bytes_per_s)
-        mover.may_run = lambda: courier.may_change
+        tenure = Tenure(Fence(settings.offload_dir))
+        vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller, tenure)
+        mover = Mover(RemoteShelf(mount), vault, tenure, courier.claim, settings.offload.move_bytes_per_s)
         changes = LocationMethods(places, vault, roots, courier, mover)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave_with_parent, nursery.cancel_scope)
@@ -79,8 +79,8 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
             nursery.start_soon(watch.run)
             nursery.start_soon(teller.run)
             ours = hold_of(settings, roots.known, host)
-            holder = Holder(HoldBook(places.nodes, keys, host), fence, host, ours)
-            nursery.start_soon(_guard, fence, teller, holder)
+            holder = Holder(HoldBook(places.nodes, keys, host), tenure, host, ours, lambda: roots.known.generation)
+            nursery.start_soon(_guard, tenure.fence, teller, holder)
             nursery.start_soon(mover.run)
             methods = {**_methods(vault, courier, watch, mover), **changes.table()}
             await nursery.start(serve_control, settings.offload_socket, methods)
@@ -107,12 +107,12 @@ def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Ro
         settings.offload_dir,
         (settings.offload.k, settings.offload.m),
         root_locations(settings.locations),
-        f"qss {version('qss')}",
+        f"qss {version('qss')} at {name_of_seat(settings)}",
     )
 
 
 def _put_together(
-    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller, fence: Fence
+    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller, tenure: Tenure
 ) -> tuple[Vault, Courier, Roots]:
     async def on_location(location: LocationId, up: bool) -> None:
         log.warning("location %s is %s", location, "up" if up else "down")
@@ -128,12 +128,12 @@ def _put_together(
         RemoteShelf(mount),
         vault,
         roots,
+        tenure,
         jitter_from(host.entropy),
         on_stored=teller.stored,
         on_location=on_location,
-        fence=fence,
     )
-    fence.on_up = lambda reason: teller.tell("fenced", {"reason": reason})
+    tenure.fence.tell(lambda reason: teller.tell("fenced", {"reason": reason}))
     return vault, courier, roots
 
 
