@@ -52,6 +52,7 @@ from qss.fs.keeping import Keeping
 from qss.fuse.mount import serve
 from qss.fuse.operations import Operations
 from qss.host import Host
+from qss.offload.fence import read_reason
 
 HOOKS_END_S_MAX: Final = 30.0
 ANSWERS_S_MAX: Final = 2.0
@@ -87,13 +88,15 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
         mount = settings.mount
         filesystem = FileSystem(cache, host.clock, fs_options(mount))
         cache.tell_moved(filesystem.invalidate)
+        process.fence_off(read_reason(settings.offload_dir / "fenced.json"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)
             nursery.start_soon(process.relay_seals)
-            if not mount.read_only:
+            if not mount.read_only and not process.fenced:
                 nursery.start_soon(_timetable(cache, settings, host).run)
             nursery.start_soon(process.unreadable.run)
+            nursery.start_soon(_read_only_once_fenced, process, filesystem)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             await nursery.start(process.supervisor.run)
             await _serve_fuse(filesystem, process, readiness)
@@ -106,6 +109,11 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
                 await cache.close()
             except NoSpace as error:
                 log.warning("the cache is closed without its last seal: %s", error)
+
+
+async def _read_only_once_fenced(process: MountProcess, filesystem: FileSystem) -> None:
+    await process.fenced_off.wait()
+    filesystem.turn_read_only()
 
 
 def _timetable(cache: SegmentCache, settings: Settings, host: Host) -> Timetable:
@@ -149,7 +157,7 @@ async def _wind_down(process: MountProcess) -> None:
     if not process.settings.mount.read_only:  # else nothing came in: nothing to wait for
         try:
             journal = await process.cache.cut()
-            with trio.move_on_after(process.drain_s):
+            with trio.move_on_after(0.0 if process.fenced else process.drain_s):
                 await process.cache.wait_published(journal)
         except (QssError, OSError) as error:  # a full disk, a disk that fails: what is in the logs stays there
             log.warning("what was written last could not be sealed: %s", error)

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -32,6 +33,7 @@ from qss.app.location_methods import LocationMethods
 from qss.app.location_set import LocationSet, root_locations
 from qss.app.logs import start_logging
 from qss.app.seal_watch import SealWatch
+from qss.app.seat import hold_of, name_of_seat
 from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
 from qss.app.teller import Teller
 from qss.app.upkeep_methods import repair_facts, upkeep_methods
@@ -44,13 +46,18 @@ from qss.errors import QssError
 from qss.host import Host
 from qss.ids import LocationId
 from qss.offload.courier import Courier
+from qss.offload.fence import Fence
+from qss.offload.hold import HoldBook, Holder
 from qss.offload.keys import FsKeys
 from qss.offload.mover import Mover, Progress
 from qss.offload.nodes import NodeFacts, Nodes, jitter_from
 from qss.offload.roots import RootBook, Roots
+from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
 
 log = logging.getLogger("qss.app.offload")
+
+FENCE_TOLD_S: Final = 5.0
 
 
 async def run_offload(settings: Settings, keys: FsKeys) -> None:
@@ -60,9 +67,9 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     places = LocationSet(settings, host)
     try:
         teller = Teller(mount)
-        vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller)
-        mover = Mover(RemoteShelf(mount), vault, courier.claim, settings.offload.move_bytes_per_s)
-        mover.may_run = lambda: courier.may_change
+        tenure = Tenure(Fence(settings.offload_dir))
+        vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller, tenure)
+        mover = Mover(RemoteShelf(mount), vault, tenure, courier.claim, settings.offload.move_bytes_per_s)
         changes = LocationMethods(places, vault, roots, courier, mover)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave_with_parent, nursery.cancel_scope)
@@ -71,6 +78,9 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
             watch = SealWatch(mount, host.clock, courier.hint)
             nursery.start_soon(watch.run)
             nursery.start_soon(teller.run)
+            ours = hold_of(settings, roots.known, host)
+            holder = Holder(HoldBook(places.nodes, keys, host), tenure, host, ours, lambda: roots.known.generation)
+            nursery.start_soon(_guard, tenure.fence, teller, holder)
             nursery.start_soon(mover.run)
             methods = {**_methods(vault, courier, watch, mover), **changes.table()}
             await nursery.start(serve_control, settings.offload_socket, methods)
@@ -78,6 +88,14 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     finally:
         with trio.CancelScope(shield=True):
             await places.aclose()
+
+
+async def _guard(fence: Fence, teller: Teller, holder: Holder) -> None:
+    """Hold the file system; once the fence is up, tell the mount process, until it knows."""
+    await holder.run()
+    while True:
+        teller.tell("fenced", {"reason": fence.reason})
+        await trio.sleep(FENCE_TOLD_S)
 
 
 def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Roots:
@@ -89,12 +107,12 @@ def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Ro
         settings.offload_dir,
         (settings.offload.k, settings.offload.m),
         root_locations(settings.locations),
-        f"qss {version('qss')}",
+        f"qss {version('qss')} at {name_of_seat(settings)}",
     )
 
 
 def _put_together(
-    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller
+    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller, tenure: Tenure
 ) -> tuple[Vault, Courier, Roots]:
     async def on_location(location: LocationId, up: bool) -> None:
         log.warning("location %s is %s", location, "up" if up else "down")
@@ -107,8 +125,15 @@ def _put_together(
     vault.on_short = teller.short
     roots = make_roots(settings, keys, nodes, host)
     courier = Courier(
-        RemoteShelf(mount), vault, roots, jitter_from(host.entropy), on_stored=teller.stored, on_location=on_location
+        RemoteShelf(mount),
+        vault,
+        roots,
+        tenure,
+        jitter_from(host.entropy),
+        on_stored=teller.stored,
+        on_location=on_location,
     )
+    tenure.fence.tell(lambda reason: teller.tell("fenced", {"reason": reason}))
     return vault, courier, roots
 
 

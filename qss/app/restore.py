@@ -18,10 +18,12 @@ import trio
 
 from qss.app import wire
 from qss.app.create import Plan, sections_of, written
+from qss.app.holding import refuse_if_held
 from qss.app.identity import Identity, read_identity, write_identity
 from qss.app.locations import open_nodes
 from qss.app.offload import make_roots
 from qss.app.running import state_lock, write_whole
+from qss.app.seat import hold_of
 from qss.app.unlock import by_words, open_file, open_key
 from qss.cache.segment_log import FOLDERS, log_path
 from qss.cache.store import SegmentCache
@@ -33,6 +35,7 @@ from qss.formats.root import Root
 from qss.formats.tables import Table
 from qss.host import Host
 from qss.ids import SegmentId
+from qss.offload.hold import HoldBook
 from qss.offload.keyfiles import copy_key_file, write_key_file
 from qss.offload.keys import FsKeys, MasterKey, fs_id_of
 from qss.offload.recovery import Found, Recovery, RecoveryReport
@@ -41,6 +44,8 @@ from qss.offload.vault import Vault
 from qss.segments import RestorePoint, SegmentKind
 
 _MARK: Final = "recovering"
+TAKE_OVER_GAP: Final = 2**20
+"""Numbers of segments left out by a recovery; 64 TiB of segments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +114,14 @@ async def find_root(settings: Settings, keys: FsKeys) -> Root:
         return await Recovery(vault, RootBook(nodes, keys, host)).find_root()
 
 
-def recover_newest(settings: Settings, master: MasterKey) -> dict[str, Any]:
-    """The file system of the newest root that can be restored; this machine is the one that writes from now on."""
+def recover_newest(settings: Settings, master: MasterKey, *, take_over: bool = False) -> dict[str, Any]:
+    """The file system of the newest root that can be restored; this machine is the one that writes from now on.
+
+    Raises Refused when a machine lives that holds it, unless it is to be taken over.
+    """
     with state_lock(settings.state):
         begin(settings)  # 1.
-        outcome = trio.run(_bring_back, settings, FsKeys.derive(master))  # 2., 3.
+        outcome = trio.run(_bring_back, settings, FsKeys.derive(master), take_over)  # 2., 3.
         finish(settings, master, Identity(fs_id_of(master).hex(), Host().clock.now_ns()))  # 4.
     return _as_report(settings, outcome)
 
@@ -144,7 +152,7 @@ def begin(settings: Settings) -> None:
     mark.touch(mode=0o600)
 
 
-async def _bring_back(settings: Settings, keys: FsKeys) -> _Outcome:
+async def _bring_back(settings: Settings, keys: FsKeys, take_over: bool) -> _Outcome:
     host = Host()
     for kind in (SegmentKind.JOURNAL, SegmentKind.CHECKPOINT):
         (settings.cache_dir / FOLDERS[kind]).mkdir(mode=0o700, parents=True)
@@ -158,7 +166,10 @@ async def _bring_back(settings: Settings, keys: FsKeys) -> _Outcome:
             folder = settings.cache_dir / FOLDERS[kind]
             for left_over in set(folder.iterdir()) - set(paths):  # of a newer root that could not be brought back whole
                 left_over.unlink()
-        made = await SegmentCache.rebuild(settings.cache_dir, host, settings.cache, paths, point.next_segment)
+        # Behind all numbers the other machine may still give out before it learns that it has lost: names of shards
+        # follow from numbers, and it would write over ours.
+        behind = SegmentId(point.next_segment + TAKE_OVER_GAP)
+        made = await SegmentCache.rebuild(settings.cache_dir, host, settings.cache, paths, behind)
         return made.unplaced
 
     async def adopt(found: Sequence[Found]) -> None:
@@ -175,8 +186,16 @@ async def _bring_back(settings: Settings, keys: FsKeys) -> _Outcome:
     async with open_nodes(settings, host) as nodes:
         vault = Vault(nodes, keys, settings.offload, host, settings.offload_dir)
         recovery = Recovery(vault, RootBook(nodes, keys, host))
+        holds = HoldBook(nodes, keys, host)
+        if not take_over:
+            await refuse_if_held(holds, await recovery.find_root())
         report = await recovery.run(path_of, rebuild, adopt)
-        make_roots(settings, keys, nodes, host).take_over(report.newest)  # 3.
+        roots = make_roots(settings, keys, nodes, host)
+        roots.take_over(report.newest)  # 3.
+        there = await holds.read()
+        if there is not None:
+            roots.raise_epoch(there.epoch)
+        await holds.write(replace(hold_of(settings, roots.known, host), released=True))  # it does not run yet
     return _Outcome(report, inodes, segments)
 
 

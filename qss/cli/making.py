@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,6 +110,9 @@ def recover(  # noqa: PLR0913, PLR0917 - one for each option
     mountpoint: Annotated[Path | None, typer.Option(metavar="DIR", help="Where `qssctl mount` mounts it")] = None,
     snapshot: Annotated[str | None, typer.Option(metavar="NAME", help="Only this snapshot, to be read")] = None,
     only_list: Annotated[bool, typer.Option("--list", help="Only say which snapshots there are.")] = False,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Even if another machine holds it; that one only reads from then on.")
+    ] = False,
     as_json: Annotated[bool, JsonFlag] = False,
 ) -> None:
     """Bring a file system back on an empty state directory, from its key and any k locations."""
@@ -118,7 +122,8 @@ def recover(  # noqa: PLR0913, PLR0917 - one for each option
     from qss.config import UnlockOptions, environment
 
     session = session_of(context)
-    task = listing if only_list else recover_newest if snapshot is None else recovering(snapshot)
+    newest = partial(recover_newest, take_over=take_over)
+    task = listing if only_list else newest if snapshot is None else recovering(snapshot)
     if location:
         config = (session.config or Path("qss.toml")).absolute()
         plan = Plan(

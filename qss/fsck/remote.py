@@ -244,7 +244,7 @@ async def _root_names(remote: Remote) -> set[str]:
     """Names of all roots that may be at the locations."""
     roots, _ = await remote.book.survey()
     newest = max((root.generation for root in roots), default=0)
-    names = {remote.keys.root_name(None), remote.keys.probe_name()}
+    names = {remote.keys.root_name(None), remote.keys.probe_name(), remote.keys.hold_name()}
     return names | {remote.keys.root_name(number) for number in range(1, newest + PROBE_AHEAD + 1)}
 
 

@@ -29,6 +29,7 @@ from qss.offload.census import GENERATION
 from qss.offload.moves import Loss, Move, Why, due, loss_of, shard_bytes, target_of, unbalanced
 from qss.offload.plan import Source
 from qss.offload.repair import rebuild_stripe
+from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
 from qss.segments import SegmentShelf
 
@@ -67,10 +68,13 @@ class Moving:
 class Mover:
     """Lives on the vault's trio thread."""
 
-    def __init__(self, shelf: SegmentShelf, vault: Vault, claim: Claim, bytes_per_s: int | None = None) -> None:
+    def __init__(
+        self, shelf: SegmentShelf, vault: Vault, tenure: Tenure, claim: Claim, bytes_per_s: int | None = None
+    ) -> None:
         """`claim(segment)`: while it holds nobody else touches shards of the segment. `bytes_per_s`: of moves."""
         self._shelf = shelf
         self._vault = vault
+        self._tenure = tenure
         self._claim = claim
         self._rate = bytes_per_s
         self._bucket: TokenBucket | None = None
@@ -79,8 +83,6 @@ class Mover:
         self._swept: set[LocationId] = set()
         self._rebalance = False
         self.facts = Moving()
-        self.may_run: Callable[[], bool] = lambda: True
-        """False: another machine writes, or may do so; nothing may be moved."""
 
     def look(self) -> None:
         """The locations have changed."""
@@ -96,17 +98,15 @@ class Mover:
         await self._news.wait()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            again_s = float("inf")
-            if self.may_run():
-                try:
+        """Until cancelled, or fenced."""
+        while await self._tenure.granted(lambda: self._tenure.may_change):
+            again_s = 0.0
+            try:
+                with self._tenure.work():
                     again_s = await self.round()
-                except (QssError, OSError) as error:
-                    _log.warning("shards cannot be moved now: %s", error)
-                    again_s = AGAIN_S
-            else:
-                again_s = CALM_S
+            except (QssError, OSError) as error:
+                _log.warning("shards cannot be moved now: %s", error)
+                again_s = AGAIN_S
             with trio.move_on_after(again_s):
                 await self._wake.wait()
             self._wake = trio.Event()

@@ -2,26 +2,27 @@
 
 Every root goes to every location twice: as the object of its generation, put only if there is none yet (at a majority
 of locations this decides who writes), and as the object "current" that is replaced each time and tells a reader where
-to start. Majorities meet: two machines cannot both publish one generation. docs/adr/0033.
+to start. Majorities meet: two machines cannot both publish one generation. docs/adr/0033, 0121.
 """
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from qss.errors import CorruptData, Damaged, PreconditionFailed, QssError, Refused, Unreachable
+from qss.errors import CorruptData, Damaged, PreconditionFailed, QssError, Unreachable
 from qss.formats.root import ROOT_BYTES_MAX, Root, RootLocation
 from qss.host import Host
 from qss.ids import LocationId
-from qss.offload.files import replace_file
+from qss.offload.history import NO_DIGEST, History, Known, judge, refusal
 from qss.offload.keys import FsKeys
+from qss.offload.root_memory import RootMemory
 from qss.offload.seal import NONCE_BYTES, open_box, seal_box
 from qss.s3.store import Body, ObjectStore
 from qss.segments import RestorePoint
@@ -30,27 +31,14 @@ HISTORY_KEPT: Final = 16
 """Generations kept at the locations besides the newest."""
 PROBE_AHEAD: Final = 16
 """Generations looked for beyond the newest "current", which a crash can leave behind."""
-WRITER_BYTES: Final = 16
 DEADLINE_S: Final = 15.0
 """How long a location may take before it counts as silent."""
 STRAGGLER_S: Final = 2.0
 """The same, once a majority has answered."""
 
 _DOMAIN: Final = b"qss root v1\0"
-_NO_DIGEST: Final = bytes(32)
 
 _Act = Callable[[LocationId, ObjectStore], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What this machine remembers of the last root it published or adopted."""
-
-    generation: int
-    epoch: int
-    digest: bytes
-    writer: bytes
-    next_epoch: int  # of the roots this machine writes: one more than `epoch` after it took over
 
 
 class RootBook:
@@ -93,9 +81,7 @@ class RootBook:
 
     async def read(self, generation: int) -> list[Root]:
         """The different roots that locations hold for one generation."""
-        answers = await self._ask_all(generation)
-        different = {root.digest(): root for root in answers.values() if root and root.generation == generation}
-        return list(different.values())
+        return list({root.digest(): root for root in (await self._votes(generation)).values()}.values())
 
     async def newest_first(self) -> AsyncGenerator[Root, None]:
         """Every root that can be found, newest first: from beyond the newest "current" back along the generations.
@@ -107,22 +93,33 @@ class RootBook:
             raise Unreachable("no location answers")
         top = max((root.generation for root in current), default=0)
         found = {root.digest(): root for root in current}
+        # Of two roots of one order one has lost. "Current" is written behind a majority only.
+        votes = Counter(root.digest() for root in current for _ in self._nodes)
         for generation in range(top + 1, top + 1 + PROBE_AHEAD):
-            further = await self.read(generation)
+            further = await self._votes(generation)
             if not further:
                 break
-            found |= {root.digest(): root for root in further}
+            found |= {root.digest(): root for root in further.values()}
+            votes.update(root.digest() for root in further.values())
         newest = max((root.generation for root in found.values()), default=0)
         for generation in range(newest, max(0, newest - HISTORY_KEPT) - 1, -1):
             if generation and generation <= top:
-                found |= {root.digest(): root for root in await self.read(generation)}
+                there = await self._votes(generation)
+                found |= {root.digest(): root for root in there.values()}
+                votes.update(root.digest() for root in there.values())
             here = [digest for digest, root in found.items() if root.generation >= generation]
-            for digest in sorted(here, key=lambda digest: (found[digest].order, digest), reverse=True):
+            for digest in sorted(here, key=lambda one: (found[one].order, votes[one], one), reverse=True):
                 yield found.pop(digest)
 
-    async def put_history(self, root: Root, box: bytes) -> dict[LocationId, QssError | None]:
-        """Claim the generation everywhere. For each location None (ours is there), or why not: PreconditionFailed
-        means another root is there."""
+    async def _votes(self, generation: int) -> dict[LocationId, Root]:
+        """Who holds which root of a generation."""
+        answers = await self._ask_all(generation)
+        return {place: root for place, root in answers.items() if root is not None and root.generation == generation}
+
+    async def claim(self, root: Root, box: bytes) -> dict[LocationId, Root | QssError]:
+        """Claim the generation everywhere: for each location the root that is there now, ours or another's, or why it
+        cannot be said. What is there is never replaced."""
+        there: dict[LocationId, Root | QssError] = {}
 
         async def put(location: LocationId, node: ObjectStore) -> None:
             name = self._keys.root_name(root.generation)
@@ -130,13 +127,21 @@ class RootBook:
                 await node.put(name, _body(box), if_absent=True)
             except (PreconditionFailed, Unreachable):
                 # Theirs, or ours whose answer was lost: look. What does not answer now raises Unreachable again.
-                there = self.open(await node.get(name))
-                if there.digest() != root.digest():
-                    if there.writer != root.writer:
-                        raise PreconditionFailed(f"another machine has written root {root.generation}") from None
-                    await node.put(name, _body(box))  # left by an earlier life of this machine, never committed
+                found = self.open(await node.get(name))
+                if found.generation != root.generation:
+                    raise CorruptData(f"{location} shows another root as root {root.generation}") from None
+                if found.digest() != root.digest():
+                    there[location] = found
+                    raise PreconditionFailed(f"another root {root.generation} is at {location}") from None
+            there[location] = root
 
-        return await self._for_all(put)
+        outcome = await self._for_all(put)
+        return {location: there.get(location) or outcome[location] or root for location in outcome}
+
+    async def replace(self, root: Root, box: bytes, places: Collection[LocationId]) -> None:
+        """Put it over roots that have lost against it. Raises what a location does."""
+        for place in places:
+            await self._nodes[place].put(self._keys.root_name(root.generation), _body(box))
 
     async def put_current(self, box: bytes) -> dict[LocationId, QssError | None]:
         async def put(_location: LocationId, node: ObjectStore) -> None:
@@ -145,9 +150,14 @@ class RootBook:
         return await self._for_all(put)
 
     async def put_both(self, location: LocationId, root: Root, box: bytes) -> None:
-        """Bring one location up to date with a root that is committed elsewhere. Raises what the location does."""
-        with suppress(PreconditionFailed):
-            await self._nodes[location].put(self._keys.root_name(root.generation), _body(box), if_absent=True)
+        """Bring one location up to date with a root that is committed elsewhere; one of its generation that lost goes.
+        Raises what the location does."""
+        name = self._keys.root_name(root.generation)
+        try:
+            await self._nodes[location].put(name, _body(box), if_absent=True)
+        except PreconditionFailed:
+            if (await self._open_at(location, name)) != root.digest():
+                await self._nodes[location].put(name, _body(box))
         await self._nodes[location].put(self._keys.root_name(None), _body(box))
 
     async def put_current_at(self, node: ObjectStore, box: bytes) -> None:
@@ -181,6 +191,13 @@ class RootBook:
             return self.open(await self._nodes[location].get(self._keys.root_name(None))).generation
         except Damaged:
             return None
+
+    async def _open_at(self, location: LocationId, name: str) -> bytes:
+        """Its digest; empty if it does not verify."""
+        try:
+            return self.open(await self._nodes[location].get(name)).digest()
+        except Damaged:
+            return b""
 
     async def _ask_all(self, generation: int | None) -> dict[LocationId, Root | None]:
         """Of the locations that answered: their root; None where there is none or it does not verify."""
@@ -233,33 +250,37 @@ class Roots:
         self._book = book
         self._keys = keys
         self._host = host
-        self._path = state / "root.json"
+        self._memory = RootMemory(state / "root.json", keys.fs_id, host.entropy)
         self._code = code
         self._locations = tuple(locations)
         self._created_by = created_by
-        self.known = self._load()
         self.last: Root | None = None  # as published or adopted in this run
         self.behind: set[LocationId] = set()  # have not got the last root
         self._box = b""
-        self._pending: tuple[Root, bytes] | None = None  # claimed at some locations, not at a majority
+        claim = self._memory.claim  # of an earlier life
+        self._pending = (claim, book.seal(claim)) if claim is not None else None  # at some locations perhaps
         self._overdue: dict[LocationId, set[int]] = {}  # generations to delete there
 
+    @property
+    def known(self) -> Known:
+        """What this machine remembers, over restarts."""
+        return self._memory.known
+
     async def catch_up(self) -> Root | None:
-        """Before the first publication: adopt what a crash left between a root and `root.json`. None: no root yet.
+        """Before the first publication: bring to a majority what a crash left between a root and `root.json`. None: no
+        root yet.
 
         Raises Unreachable without a majority; Refused when the locations show less than this machine has published;
         PreconditionFailed when another machine has taken over.
         """
-        newest = await self.newest()
-        if newest is not None and newest.digest() != self.known.digest and newest.writer != self.known.writer:
-            raise PreconditionFailed(
-                f"another machine has written root {newest.generation} of this file system:"
-                " this one must not write any more; unmount it here, or recover here to take over"
-            )
+        newest, history = await self.look()
+        trouble = refusal(history, self.known, newest)
+        if trouble is not None:
+            raise trouble
         if newest is None:
-            self._save()  # the writer id must outlive a crash behind the first publication
-        elif newest.digest() != self.known.digest:
-            self._remember(newest, newest.epoch)
+            self._memory.keep(self.known)  # the writer id must outlive a crash behind the first publication
+        elif history is History.OURS and self._pending is not None:
+            return await self._commit(*self._pending)
         self.last = newest
         if newest is not None:
             self._box = self._book.seal(newest)
@@ -269,32 +290,72 @@ class Roots:
 
     async def newest(self) -> Root | None:
         """The newest root that a majority of locations can show. Raises as `catch_up`, but for another writer."""
-        _, answered = await self._book.survey()
+        newest, history = await self.look()
+        if history is History.ROLLED_BACK:
+            trouble = refusal(history, self.known, newest)
+            assert trouble is not None
+            raise trouble
+        return newest
+
+    async def look(self) -> tuple[Root | None, History]:
+        """The newest root there, and how it stands to what is known here. Raises Unreachable without a majority."""
+        current, answered = await self._book.survey()
         if answered < self._book.majority:
             raise Unreachable(f"{answered} locations answer; {self._book.majority} must, to know the newest root")
+        newest: Root | None = None
         async with aclosing(self._book.newest_first()) as roots:
-            async for root in roots:
-                self._refuse_older(root.generation, root.epoch)
-                return root
-        self._refuse_older(0, 0)
-        return None
+            newest = await anext(roots, None)
+        before: list[Root] = []
+        if (
+            newest is not None
+            and self.known.generation
+            and newest.digest()
+            not in (
+                self.known.digest,
+                self.known.claim,
+            )
+        ):
+            before = await self._book.read(self.known.generation)
+        return newest, judge(self.known, newest, current, before)
+
+    def insist(self, newest: Root | None) -> None:
+        """The user wants what is here, whatever the locations show: go on with it, above everything there is."""
+        epoch = max(self.known.epoch, newest.epoch if newest else 0)
+        self._withdraw()
+        self._memory.keep(
+            replace(
+                self.known,
+                generation=max(self.known.generation, newest.generation if newest else 0),
+                epoch=epoch,
+                digest=newest.digest() if newest else NO_DIGEST,
+                next_epoch=max(self.known.next_epoch, epoch + 1),
+            )
+        )
+
+    def raise_epoch(self, above: int) -> None:
+        """Write with an epoch above this one from now on: what another machine does with its own is void."""
+        self._withdraw()
+        self._memory.keep(replace(self.known, next_epoch=max(self.known.next_epoch, above + 1)))
 
     def take_over(self, newest: Root) -> None:
         """After recovery on this machine: continue behind the newest root that was seen, with a new epoch, whichever
         root was restored. The first publication tells the other machine, if it is alive, that it has lost."""
-        self._remember(newest, newest.epoch + 1)
+        self._pending = None
+        self._memory.committed(newest, newest.epoch + 1)
 
-    async def publish(self, point: RestorePoint) -> Root:
-        """Make `point` what the file system is. Returns when a majority of locations holds the root.
+    async def publish(self, point: RestorePoint, *, anew: bool = False) -> Root:
+        """Make `point` what the file system is. Returns when a majority of locations holds the root. `anew`: a root
+        that no earlier attempt has brought anywhere.
 
         Raises Unreachable when fewer can be had (call again: the same root goes on), PreconditionFailed when another
-        machine has written. Crash after 1: `catch_up` finds and adopts the root, or it was never committed.
-        After 2: readers find it one beyond "current". After 3: `catch_up` adopts it.
+        machine has written. Crash after 0 or 1: the next life goes on with this very root. After 2: readers find it one
+        beyond "current". After 3: `catch_up` does the rest.
         """
-        if self._pending is not None and self._pending[0].point != point:
+        if self._pending is not None and (anew or self._pending[0].point != point):
             await self._commit(*self._pending)  # its generation may be taken at a majority already
         if self._pending is None:
             root = self._next(point)
+            self._memory.intend(root)  # 0. never another root of this generation
             self._pending = (root, self._book.seal(root))
         return await self._commit(*self._pending)
 
@@ -346,25 +407,50 @@ class Roots:
         await self._book.drop(self._overdue)
 
     async def _commit(self, root: Root, box: bytes) -> Root:
-        outcome = await self._book.put_history(root, box)  # 1. claim the generation
-        ours = [location for location, error in outcome.items() if error is None]
-        lost = [error for error in outcome.values() if isinstance(error, PreconditionFailed)]
+        there = await self._book.claim(root, box)  # 1. claim the generation
+        ours = [place for place, found in there.items() if isinstance(found, Root) and found.digest() == root.digest()]
         if len(ours) < self._book.majority:
-            if lost:
-                self._pending = None
-                raise PreconditionFailed(
-                    f"another machine has written root {root.generation}: this one must not write any more"
-                )
-            trouble = next((error for error in outcome.values() if error is not None), None)
-            raise Unreachable(f"root {root.generation} is at {len(ours)} of {self._book.majority} locations: {trouble}")
+            await self._contest(root, box, there, len(ours))
         current = await self._book.put_current(box)  # 2. where readers start
-        self._remember(root, root.epoch)  # 3. never go back behind this one
+        self._memory.committed(root, root.epoch)  # 3. never go back behind this one
         self._pending = None
         self.last, self._box = root, box
-        self.behind = {location for location, error in (outcome | current).items() if error is not None}
+        self.behind = (set(there) - set(ours)) | {place for place, error in current.items() if error is not None}
         self._expire(root.generation, root.generation)
         await self._book.drop(self._overdue)
         return root
+
+    async def _contest(self, root: Root, box: bytes, there: Mapping[LocationId, Root | QssError], ours: int) -> None:
+        """No majority. Others may have written this generation: they have won with a majority, or, once every location
+        shows a root and none has one, with the greater of (epoch, votes, digest), which all machines see alike.
+
+        Raises Unreachable while that is open, or when it is ours (then nothing else is there any more); else
+        PreconditionFailed.
+        """
+        rivals = {place: found for place, found in there.items() if isinstance(found, Root)}
+        rivals = {place: found for place, found in rivals.items() if found.digest() != root.digest()}
+        few = f"root {root.generation} is at {ours} of {self._book.majority} locations"
+        if not rivals:
+            trouble = next((found for found in there.values() if isinstance(found, QssError)), None)
+            raise Unreachable(f"{few}: {trouble}")
+        votes = Counter(found.digest() for found in rivals.values())
+        strength = {(found.epoch, votes[found.digest()], found.digest()) for found in rivals.values()}
+        decided = ours + len(rivals) == len(there)
+        if max(votes.values()) >= self._book.majority or (
+            decided and max(strength) > (root.epoch, ours, root.digest())
+        ):
+            self._withdraw()
+            self._memory.keep(self.known)
+            raise PreconditionFailed(
+                f"another machine has written root {root.generation}: this one must not write any more"
+            )
+        if decided:
+            await self._book.replace(root, box, rivals)
+        raise Unreachable(f"{few}: another machine writes it at the same time")
+
+    def _withdraw(self) -> None:
+        self._memory.withdraw()
+        self._pending = None
 
     def _expire(self, first: int, last: int) -> None:
         for location in self._book.places:
@@ -385,49 +471,6 @@ class Roots:
             created_by=self._created_by,
             locations=self._locations,
         )
-
-    def _refuse_older(self, generation: int, epoch: int) -> None:
-        if (epoch, generation) < (self.known.epoch, self.known.generation):
-            raise Refused(
-                f"the newest root at the locations is generation {generation}, but this machine has published"
-                f" {self.known.generation}: the locations were set back to an older state; nothing was changed"
-            )
-
-    def _remember(self, root: Root, next_epoch: int) -> None:
-        self.known = replace(
-            self.known, generation=root.generation, epoch=root.epoch, digest=root.digest(), next_epoch=next_epoch
-        )
-        self._save()
-
-    def _load(self) -> Known:
-        """A new writer id when there is no file. Raises CorruptData when there is one that cannot be read."""
-        try:
-            text = self._path.read_text(encoding="ascii")
-        except FileNotFoundError:
-            return Known(0, 0, _NO_DIGEST, self._host.entropy.token(WRITER_BYTES), 0)
-        try:
-            fields = json.loads(text)
-            if fields["fs_id"] != self._keys.fs_id.hex():
-                raise Refused(f"{self._path} is of another file system: key and state directory do not belong together")
-            return Known(
-                int(fields["generation"]), int(fields["epoch"]),
-                bytes.fromhex(fields["digest"]), bytes.fromhex(fields["writer"]),
-                int(fields["next_epoch"]),
-            )  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptData(f"{self._path} cannot be read; it is safe to move it away") from error
-
-    def _save(self) -> None:
-        fields = {
-            "fs_id": self._keys.fs_id.hex(),
-            "generation": self.known.generation,
-            "epoch": self.known.epoch,
-            "digest": self.known.digest.hex(),
-            "writer": self.known.writer.hex(),
-            "next_epoch": self.known.next_epoch,
-        }
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(self._path, (json.dumps(fields) + "\n").encode(), sync=True)
 
 
 def _expired(first: int, last: int) -> range:

@@ -24,7 +24,7 @@ S1 = SegmentId(1)
 
 
 def courier_of(machine: Machine, shelf: PlainShelf) -> Courier:
-    return Courier(shelf, machine.vault, machine.roots, random.Random(3).random)
+    return Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(3).random)
 
 
 @asynccontextmanager

@@ -34,7 +34,7 @@ async def stored(tmp_path: Path, count: int = 7, segments: int = 4, **options) -
 
 
 def mover_of(machine: Machine, shelf: PlainShelf) -> Mover:
-    return Mover(shelf, machine.vault, lambda _segment: nullcontext(True))
+    return Mover(shelf, machine.vault, machine.tenure, lambda _segment: nullcontext(True))
 
 
 def busiest(shelf: PlainShelf) -> LocationId:
@@ -207,8 +207,8 @@ async def running(*parts):
 async def test_it_runs_beside_the_courier(tmp_path: Path) -> None:
     machine, shelf = await stored(tmp_path)
     leaving = busiest(shelf)
-    courier = Courier(shelf, machine.vault, machine.roots, random.Random(3).random)
-    mover = Mover(shelf, machine.vault, courier.claim, bytes_per_s=1 << 30)
+    courier = Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(3).random)
+    mover = Mover(shelf, machine.vault, machine.tenure, courier.claim, bytes_per_s=1 << 30)
     with trio.fail_after(20):
         async with running(courier, mover):
             machine.nodes[leaving].draining = True
@@ -224,7 +224,9 @@ async def test_it_runs_beside_the_courier(tmp_path: Path) -> None:
 
 def test_claims_exclude_each_other(tmp_path: Path) -> None:
     machine = World.of().machine(tmp_path / "a")
-    courier = Courier(PlainShelf(tmp_path / "shelf"), machine.vault, machine.roots, random.Random(3).random)
+    courier = Courier(
+        PlainShelf(tmp_path / "shelf"), machine.vault, machine.roots, machine.tenure, random.Random(3).random
+    )
     with courier.claim(SegmentId(1)) as first, courier.claim(SegmentId(1)) as second, courier.claim(SegmentId(2)) as x:
         assert (first, second, x) == (True, False, True)
     with courier.claim(SegmentId(1)) as again:
