@@ -16,22 +16,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from qss.app.exits import Exit
+from qss.app.trove_fronts import FRONTS, Fronts
 from qss.config.find import environment
 from qss.config.trove import load_trove
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
-from qss.s3.rsgi import RsgiApp, s3_app
 from qss.s3.serve import serve
-from qss.s3.server import S3Service
-from qss.s3.sigv4 import Verifier
-from qss.trove.admin import Admin, AdminApp
-from qss.trove.admin_buckets import BucketRoutes
+from qss.trove.admin import Admin
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.credentials import Credentials, Given, load_credentials
 from qss.trove.node import Node, NodeOptions, clean_slate
 
 S3_DEFAULT: Final = "127.0.0.1:9000"
+OFF: Final = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,7 @@ class ServeOptions:
     data: tuple[Path, ...] = ()
     s3: str | None = None
     admin: str | None = None
+    files: str | None = None
     config: Path | None = None
     access_key: str | None = None
     secret_key_file: Path | None = None
@@ -80,7 +79,9 @@ def serve_node(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT. Raises Refused and its kin when it cannot start."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     options, own = _with_file(options)
-    addresses = [parse_address(each) for each in (options.s3, options.admin) if each is not None]
+    addresses = {name: parse_address(text) for name in FRONTS if (text := getattr(options, name)) not in (None, OFF)}
+    if not addresses:
+        raise ConfigInvalid("every front door is off; give one of --s3, --files and --admin an address")
     data = tuple(path.absolute() for path in options.data)
     node_options = NodeOptions(data, _sync_mode(options.sync or "group"), **own)
     if options.clean_slate:
@@ -91,7 +92,7 @@ def serve_node(options: ServeOptions) -> None:
 
 
 async def _serve(
-    options: ServeOptions, node_options: NodeOptions, addresses: list[tuple[str, int]], host: Host
+    options: ServeOptions, node_options: NodeOptions, addresses: dict[str, tuple[str, int]], host: Host
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -111,29 +112,28 @@ async def _serve(
 async def _run(
     node: Node,
     options: ServeOptions,
-    addresses: list[tuple[str, int]],
+    addresses: dict[str, tuple[str, int]],
     credentials: Credentials,
     stop: asyncio.Event,
 ) -> None:
     """Listen, say so, and run until `stop` is set or a part fails."""
-    admin = Admin(node, credentials.admin_token, BucketRoutes(node).routes)
-    apps: list[RsgiApp] = [s3_app(_service(node, credentials)), AdminApp(admin)]
-    listening: list[tuple[str, int] | None] = [None for _ in addresses]
+    fronts = Fronts(node, credentials)
+    apps = fronts.apps()
 
-    def ready(number: int, host: str, port: int) -> None:
-        listening[number] = host, port
-        if all(listening):
+    def ready(name: str, host: str, port: int) -> None:
+        fronts.listening[name] = f"{host}:{port}"
+        if fronts.listening.keys() == addresses.keys():
             gc.freeze()
-            admin.ready = True
-            _announce(options, [each for each in listening if each is not None], credentials)
+            fronts.health.ready = True
+            _announce(options, fronts.listening, credentials)
 
     maintain = asyncio.create_task(node.maintain(), name="trove-maintain")
     servers = [
-        asyncio.create_task(serve(app, *address, stop=stop, on_ready=partial(ready, number)))
-        for number, (app, address) in enumerate(zip(apps, addresses, strict=False))
+        asyncio.create_task(serve(apps[name], *address, stop=stop, on_ready=partial(ready, name)))
+        for name, address in addresses.items()
     ]
     done, _ = await asyncio.wait([maintain, *servers], return_when=asyncio.FIRST_COMPLETED)
-    admin.ready = False
+    fronts.health.ready = False
     stop.set()
     await asyncio.gather(*servers, return_exceptions=True)
     maintain.cancel()
@@ -141,29 +141,18 @@ async def _run(
         task.result()
 
 
-def _service(node: Node, credentials: Credentials) -> S3Service:
-    def secret_of(access_key: str) -> str | None:
-        return credentials.secret_key if access_key == credentials.access_key else None
-
-    host = node.options.host
-    return S3Service(node.store, Verifier(secret_of), host.clock, host.entropy.token)
-
-
-def _announce(options: ServeOptions, addresses: list[tuple[str, int]], credentials: Credentials) -> None:
+def _announce(options: ServeOptions, listening: dict[str, str], credentials: Credentials) -> None:
     """Say that we listen. New credentials are shown here and never again."""
-    texts = [f"{host}:{port}" for host, port in addresses]
     if options.pid_file is not None:
         options.pid_file.write_text(f"{os.getpid()}\n")
     if options.as_json:
-        line: dict[str, Any] = {"event": "ready", "s3": texts[0], "pid": os.getpid()}
-        line["admin"] = texts[1] if len(texts) > 1 else None
+        line: dict[str, Any] = {"event": "ready", "pid": os.getpid()} | {name: listening.get(name) for name in FRONTS}
         if credentials.fresh:
             line |= {"access_key": credentials.access_key, "secret_key": credentials.secret_key}
         sys.stdout.write(json.dumps(line) + "\n")
     else:
-        sys.stdout.write(f"S3 at http://{texts[0]}\n")
-        if len(texts) > 1:
-            sys.stdout.write(f"admin API at http://{texts[1]}\n")
+        for name, address in listening.items():
+            sys.stdout.write(f"{FRONTS[name]} at http://{address}\n")
         if credentials.fresh:
             sys.stdout.write(
                 f"access key {credentials.access_key}\nsecret key {credentials.secret_key}\n"

@@ -37,10 +37,13 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     ] = None,
     s3: Annotated[
         str | None,
-        typer.Option("--s3", metavar="ADDR", help="Host:port of the S3 API, port 0 picks one [127.0.0.1:9000]."),
+        typer.Option("--s3", metavar="ADDR", help="Host:port of the S3 API, port 0 picks one; off [127.0.0.1:9000]."),
     ] = None,
     admin: Annotated[
         str | None, typer.Option("--admin", metavar="ADDR", help="Host:port of the admin API [default: off].")
+    ] = None,
+    files: Annotated[
+        str | None, typer.Option("--files", metavar="ADDR", help="Host:port of the REST file API [default: off].")
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="trove.toml")] = None,
     access_key: Annotated[
@@ -63,6 +66,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         data=tuple(data or ()),
         s3=s3,
         admin=admin,
+        files=files,
         config=config,
         access_key=access_key,
         secret_key_file=secret_key_file,

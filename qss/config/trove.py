@@ -25,6 +25,7 @@ def _fields(folder: Path) -> Fields:
         "data": Field("data", _paths_in(folder)),
         "s3": Field("s3", schema.text),
         "admin": Field("admin", schema.text),
+        "files": Field("files", schema.text),
         "access_key": Field("access_key", schema.text),
         "secret_key_file": Field("secret_key_file", schema.path_in(folder)),
         "sync": Field("sync", schema.one_of("group", "each", "os")),

@@ -77,7 +77,7 @@ def s3_app(service: S3Service) -> RsgiApp:
 
     async def app(scope: Scope, protocol: HttpProtocol) -> None:
         head = head_of(scope)
-        body = _raw_body(head, protocol)
+        body = raw_body(head, protocol)
         response = await service.handle(head, body)
         try:
             await send(response, head.method, protocol)
@@ -105,7 +105,7 @@ def _path(raw: str) -> str:
         return ""
 
 
-async def _raw_body(head: RequestHead, protocol: HttpProtocol) -> AsyncIterator[bytes]:
+async def raw_body(head: RequestHead, protocol: HttpProtocol) -> AsyncIterator[bytes]:
     """The body as it comes. Nothing is read (and no 100-continue sent) before the first piece is asked for."""
     length = head.headers.get("content-length", "")
     if length.isdigit() and int(length) <= BODY_WHOLE_BYTES_MAX:

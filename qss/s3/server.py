@@ -121,7 +121,22 @@ class S3Service:
     async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
         verified = self._verifier.verify(head, self._clock.now_ns())
         operation = parse(head, self._options.domains)
-        await self._authorize(None if verified is None else verified.access_key, operation)
+        return await self.perform(None if verified is None else verified.access_key, operation, head, raw, verified)
+
+    async def permit(self, access_key: str | None, operation: op.Operation) -> None:
+        """Raises S3Error unless this is allowed."""
+        await self._authorize(access_key, operation)
+
+    async def perform(
+        self,
+        access_key: str | None,
+        operation: op.Operation,
+        head: RequestHead,
+        raw: AsyncIterator[Chunk],
+        verified: Verified | None = None,
+    ) -> Response:
+        """Authorise an operation and do it, for a front that has found out itself who asks. Raises what goes wrong."""
+        await self.permit(access_key, operation)
         return await _HANDLERS[type(operation)](self, operation, _Call(head, raw, verified))
 
     # -- buckets

@@ -19,6 +19,7 @@ from qss.s3.backend import ListQuery
 from qss.s3.errors import S3Error, to_s3
 from qss.s3.message import parse_query
 from qss.trove.compaction import compact_one
+from qss.trove.health import Health
 from qss.trove.metrics import render
 from qss.trove.node import Node
 from qss.trove.openapi import describe
@@ -42,10 +43,10 @@ def _refusal(status: int, text: str, code: str = "") -> Answer:
 class Admin:
     """Routes and answers; knows nothing of HTTP but method, path, query, headers and body."""
 
-    def __init__(self, node: Node, token: str, more: Sequence[Route] = ()) -> None:
+    def __init__(self, node: Node, token: str, more: Sequence[Route] = (), health: Health | None = None) -> None:
         self._node = node
         self._token = token
-        self.ready = False
+        self.health = health or Health()
         self.routes: tuple[Route, ...] = (*self._own(), *more)
 
     def _own(self) -> list[Route]:
@@ -76,6 +77,9 @@ class Admin:
         return found.status, found.kind, found.body
 
     async def _answer(self, method: str, path: str, authorization: str, body: bytes, query: str, front: str) -> Answer:
+        health = self.health.answer(method, path) if path.startswith("/-/") else None
+        if health is not None:
+            return health
         found = find(self.routes, method, path)
         public = not isinstance(found, int) and found[0].public
         if not public and not self.admits(authorization):
@@ -99,16 +103,16 @@ class Admin:
         return hmac.compare_digest(authorization.encode(), f"Bearer {self._token}".encode())
 
     async def _live(self, _: Asked) -> Answer:
-        return answer({"live": True})
+        return self.health.live()
 
     async def _ready(self, _: Asked) -> Answer:
-        return answer({"ready": self.ready}, 200 if self.ready else 503)
+        return self.health.is_ready()
 
     async def _describe(self, _: Asked) -> Answer:
         return answer(describe(self.routes, "Trove admin API", API_VERSION))
 
     async def _status(self, _: Asked) -> Answer:
-        return answer(self._node.status() | {"ready": self.ready})
+        return answer(self._node.status() | {"ready": self.health.ready})
 
     async def _drives(self, _: Asked) -> Answer:
         return answer({"drives": self._node.status()["drives"]})

@@ -1,0 +1,68 @@
+"""The front doors of a node, put together: which application answers where, over one node and one S3 service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from qss.s3.rsgi import RsgiApp, s3_app
+from qss.s3.server import S3Service
+from qss.s3.sigv4 import Verifier
+from qss.trove.admin import HEADERS, Admin, AdminApp
+from qss.trove.admin_buckets import BucketRoutes
+from qss.trove.admin_shares import ShareRoutes
+from qss.trove.credentials import Credentials
+from qss.trove.files import Doors, Files, FilesApp
+from qss.trove.health import Health
+from qss.trove.node import Node
+from qss.trove.routes import JSON
+
+if TYPE_CHECKING:
+    from qss.s3.rsgi import HttpProtocol, Scope
+
+FRONTS: Final[Mapping[str, str]] = {"s3": "S3", "files": "file API", "admin": "admin API"}
+"""Each front door's name in options and logs, and for people."""
+
+
+class Fronts:
+    """All applications of a node. `listening` is filled in as they begin to listen: name → host:port."""
+
+    def __init__(self, node: Node, credentials: Credentials) -> None:
+        self.health = Health()
+        self.listening: dict[str, str] = {}
+        host = node.options.host
+
+        def secret_of(access_key: str) -> str | None:
+            return credentials.secret_key if access_key == credentials.access_key else None
+
+        self._service = S3Service(node.store, Verifier(secret_of), host.clock, host.entropy.token)
+        routes = [*BucketRoutes(node).routes, *ShareRoutes(node, self._files_url).routes]
+        self._admin = Admin(node, credentials.admin_token, routes, self.health)
+        self._files = Files(self._service, node.store, credentials.access_key)
+        self._doors = Doors(node.tokens, node.shares, self._admin.admits, credentials.access_key)
+
+    def apps(self) -> dict[str, RsgiApp]:
+        """By the names of FRONTS."""
+        return {
+            "s3": _with_health(s3_app(self._service), self.health),
+            "files": FilesApp(self._files, self._doors, self.health),
+            "admin": AdminApp(self._admin),
+        }
+
+    def _files_url(self) -> str:
+        address = self.listening.get("files")
+        return f"http://{address}" if address else ""
+
+
+def _with_health(app: RsgiApp, health: Health) -> RsgiApp:
+    """The S3 front has no room for other paths than objects', but for /-/."""
+
+    async def run(scope: Scope, protocol: HttpProtocol) -> None:
+        if scope.path.startswith("/-/"):
+            found = health.answer(scope.method, scope.path)
+            if found is not None:
+                protocol.response_bytes(found.status, [("content-type", JSON), *HEADERS], found.body)
+                return
+        await app(scope, protocol)
+
+    return run
