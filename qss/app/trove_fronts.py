@@ -16,19 +16,22 @@ from qss.trove.files import Doors, Files, FilesApp
 from qss.trove.health import Health
 from qss.trove.node import Node
 from qss.trove.routes import JSON
+from qss.trove.watching import Watching
 
 if TYPE_CHECKING:
     from qss.s3.rsgi import HttpProtocol, Scope
 
-FRONTS: Final[Mapping[str, str]] = {"s3": "S3", "files": "file API", "admin": "admin API"}
+FRONTS: Final[Mapping[str, str]] = {"s3": "S3", "files": "file API", "admin": "admin API", "console": "console"}
 """Each front door's name in options and logs, and for people."""
 
 
 class Fronts:
-    """All applications of a node. `listening` is filled in as they begin to listen: name → host:port."""
+    """All applications of a node. `listening` is filled in as they begin to listen: name → scheme://host:port."""
 
-    def __init__(self, node: Node, credentials: Credentials) -> None:
+    def __init__(self, node: Node, credentials: Credentials, watching: Watching, public_url: str | None = None) -> None:
+        """`public_url`: how people reach the file API from outside, for links to shares."""
         self.health = Health()
+        self._public_url = public_url
         self.listening: dict[str, str] = {}
         host = node.options.host
 
@@ -36,8 +39,8 @@ class Fronts:
             return credentials.secret_key if access_key == credentials.access_key else None
 
         self._service = S3Service(node.store, Verifier(secret_of), host.clock, host.entropy.token)
-        routes = [*BucketRoutes(node).routes, *ShareRoutes(node, self._files_url).routes]
-        self._admin = Admin(node, credentials.admin_token, routes, self.health)
+        routes = [*BucketRoutes(node).routes, *ShareRoutes(node, self._files_url).routes, *watching.routes]
+        self._admin = Admin(node, credentials.admin_token, routes, self.health, [watching.metrics])
         self._files = Files(self._service, node.store, credentials.access_key)
         self._doors = Doors(node.tokens, node.shares, self._admin.admits, credentials.access_key)
 
@@ -50,8 +53,7 @@ class Fronts:
         }
 
     def _files_url(self) -> str:
-        address = self.listening.get("files")
-        return f"http://{address}" if address else ""
+        return (self._public_url or self.listening.get("files", "")).rstrip("/")
 
 
 def _with_health(app: RsgiApp, health: Health) -> RsgiApp:
@@ -61,6 +63,7 @@ def _with_health(app: RsgiApp, health: Health) -> RsgiApp:
         if scope.path.startswith("/-/"):
             found = health.answer(scope.method, scope.path)
             if found is not None:
+                protocol.exchange.operation = "Health"
                 protocol.response_bytes(found.status, [("content-type", JSON), *HEADERS], found.body)
                 return
         await app(scope, protocol)

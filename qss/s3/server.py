@@ -28,6 +28,7 @@ from qss.s3.backend import (
 from qss.s3.body import BodyClaims, CheckedBody, claims_of
 from qss.s3.documents import complete_body, delete_body, location_body, tags_body
 from qss.s3.errors import Code, S3Error, to_s3
+from qss.s3.exchange import Exchange
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import check_bucket_name, parse
 from qss.s3.sigv4 import Verified, Verifier
@@ -105,11 +106,14 @@ class S3Service:
         self._options = options
         self._authorize = authorize
 
-    async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
-        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good."""
+    async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange | None = None) -> Response:
+        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good.
+        `exchange` learns what it was."""
         request_id = self._token(8).hex().upper()
+        exchange = exchange or Exchange()
+        exchange.request_id = request_id
         try:
-            response = await self._answer(head, raw)
+            response = await self._answer(head, raw, exchange)
         except Exception as found:
             answer = to_s3(found)
             if answer.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
@@ -118,10 +122,13 @@ class S3Service:
             response = render.error(answer, head.path, request_id, with_body=head.method != "HEAD")
         return replace(response, headers=(*response.headers, ("x-amz-request-id", request_id)))
 
-    async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
+    async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
         verified = self._verifier.verify(head, self._clock.now_ns())
+        access_key = None if verified is None else verified.access_key
+        exchange.user = access_key or ""
         operation = parse(head, self._options.domains)
-        return await self.perform(None if verified is None else verified.access_key, operation, head, raw, verified)
+        exchange.operation = type(operation).__name__
+        return await self.perform(access_key, operation, head, raw, verified)
 
     async def permit(self, access_key: str | None, operation: op.Operation) -> None:
         """Raises S3Error unless this is allowed."""

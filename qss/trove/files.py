@@ -80,33 +80,40 @@ class Files:
         """`path`: BUCKET/KEY, BUCKET or nothing. Raises S3Error and other QssErrors."""
         bucket, slash, key = path.partition("/")
         if not (slash and key):
-            return await self._list(token, head, bucket)
+            return await self._list(token, head, bucket, protocol)
         head = replace(head, path=f"/{bucket}/{key}", query="", headers=_passed(head.headers))
         if head.method == "PUT" and "content-type" not in head.headers:
             kind = _TYPES.guess_type(key, strict=False)[0]
             head = replace(head, headers={**head.headers, "content-type": kind or "application/octet-stream"})
         operation = parse(head)
+        _note(protocol, token, operation)
         token.check(operation)
         response = await self._service.perform(token.user or self._user, operation, head, raw_body(head, protocol))
         return replace(response, headers=(*response.headers, *GUARDS))
 
-    async def _list(self, token: FileToken, head: RequestHead, bucket: str) -> Response:
+    async def _list(self, token: FileToken, head: RequestHead, bucket: str, protocol: HttpProtocol) -> Response:
         if head.method != "GET":
             raise S3Error(Code.METHOD_NOT_ALLOWED)
         user = token.user or self._user
         if not bucket:
-            await self._permit(token, user, op.ListBuckets())
+            await self._permit(token, user, op.ListBuckets(), protocol)
             buckets = await self._backend.list_buckets()
             return _json({"buckets": [{"name": each.name, "created": iso(each.created_ns)} for each in buckets]})
         query = list_query(bucket, Asked(query=dict(head.params())))
-        await self._permit(token, user, op.ListObjects(query, True, False))
+        await self._permit(token, user, op.ListObjects(query, True, False), protocol)
         page = await self._backend.list_objects(query)
         found = [object_value(each) for each in page.objects]
         return _json({"objects": found, "prefixes": list(page.prefixes), "next_after": page.next_after})
 
-    async def _permit(self, token: FileToken, user: str, operation: op.Operation) -> None:
+    async def _permit(self, token: FileToken, user: str, operation: op.Operation, protocol: HttpProtocol) -> None:
+        _note(protocol, token, operation)
         token.check(operation)
         await self._service.permit(user, operation)
+
+
+def _note(protocol: HttpProtocol, token: FileToken, operation: op.Operation) -> None:
+    protocol.exchange.operation = type(operation).__name__
+    protocol.exchange.user = token.id
 
 
 class FilesApp:
@@ -121,6 +128,7 @@ class FilesApp:
         head = head_of(scope)
         health = self._health.answer(head.method, head.path)
         if health is not None:
+            protocol.exchange.operation = "Health"
             response = Response(health.status, (("content-type", JSON),), health.body)
         else:
             response = await answered(self._answer(head, protocol), head)

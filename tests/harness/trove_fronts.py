@@ -13,8 +13,11 @@ import httpx
 from qss.app.trove_fronts import Fronts
 from qss.host import Host, SystemClock
 from qss.s3.asgi import asgi_app
+from qss.trove.access_log import AccessLog
 from qss.trove.credentials import Credentials
+from qss.trove.meters import Meters
 from qss.trove.node import Node, NodeOptions
+from qss.trove.watching import Watching
 
 ADMIN_TOKEN = "the-admin-token"
 
@@ -37,9 +40,11 @@ class World:
     node: Node
     fronts: Fronts
     clock: SetClock
+    watching: Watching
+    meters: Meters
 
     def client(self, front: str, **headers: str) -> httpx.AsyncClient:
-        transport = httpx.ASGITransport(asgi_app(self.fronts.apps()[front]))
+        transport = httpx.ASGITransport(asgi_app(self.fronts.apps()[front], self.watching.observer(front)))
         return httpx.AsyncClient(transport=transport, base_url=f"http://{front}.test", headers=headers)
 
     async def admin(self, method: str, path: str, body: Any = None) -> httpx.Response:
@@ -47,14 +52,19 @@ class World:
             return await client.request(method, path, json=body)
 
 
-def with_fronts(directory: Path, work: Callable[[World], Awaitable[None]]) -> None:
+def with_fronts(directory: Path, work: Callable[[World], Awaitable[None]], log: Path | None = None) -> None:
     """Run `work` with an open node."""
 
     async def all_of_it() -> None:
         clock = SetClock()
         node = Node(NodeOptions(data=(directory,), host=Host(clock=clock)))
         try:
-            await work(World(node, Fronts(node, Credentials("AKROOT", "secret-key", ADMIN_TOKEN)), clock))
+            access_log = AccessLog(log, clock) if log is not None else None
+            meters = Meters(clock)
+            watching = Watching(meters, access_log)
+            fronts = Fronts(node, Credentials("AKROOT", "secret-key", ADMIN_TOKEN), watching)
+            await work(World(node, fronts, clock, watching, meters))
+            watching.close()
         finally:
             await node.aclose()
 
