@@ -32,6 +32,7 @@ from qss.s3.backend import (
 from qss.s3.body import BodyClaims, CheckedBody, claims_of
 from qss.s3.documents import complete_body, delete_body, location_body, tags_body
 from qss.s3.errors import Code, S3Error, to_s3
+from qss.s3.exchange import Exchange
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import check_bucket_name, parse, split_path
 from qss.s3.sigv4 import Verified, Verifier
@@ -71,10 +72,11 @@ class _Call:
     head: RequestHead
     raw: AsyncIterator[Chunk]
     verified: Verified | None
+    known: str | None = None  # access key, as another front has found out
 
     @property
     def caller(self) -> Caller:
-        return Caller(self.head, self.verified)
+        return Caller(self.head, self.verified, known=self.known)
 
     def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
         """The body of a put."""
@@ -113,11 +115,14 @@ class S3Service:
         self._options = options
         self._authorize = authorize
 
-    async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
-        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good."""
+    async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange | None = None) -> Response:
+        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good.
+        `exchange` learns what it was."""
         request_id = self._token(8).hex().upper()
+        exchange = exchange or Exchange()
+        exchange.request_id = request_id
         try:
-            response = await self._answer(head, raw)
+            response = await self._answer(head, raw, exchange)
         except Exception as found:
             answer = to_s3(found)
             if answer.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
@@ -137,16 +142,31 @@ class S3Service:
         except QssError:
             return ()
 
-    async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
+    async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
         if head.method == "OPTIONS":
             bucket, _ = split_path(head, self._options.domains)
             return await configure.preflight_answer(self._backend, bucket, head.headers)
         verified = self._verifier.verify(head, self._clock.now_ns())
+        access_key = None if verified is None else verified.access_key
+        exchange.user = access_key or ""
         operation = parse(head, self._options.domains)
-        call = _Call(head, raw, verified)
+        exchange.operation = type(operation).__name__
+        return await self._perform(operation, _Call(head, raw, verified))
+
+    async def permit(self, caller: Caller, operation: op.Operation) -> None:
+        """Raises S3Error unless this is allowed."""
+        await self._authorize(caller, operation)
+
+    async def perform(
+        self, access_key: str, operation: op.Operation, head: RequestHead, raw: AsyncIterator[Chunk]
+    ) -> Response:
+        """Authorise an operation and do it, for a front that has found out itself who asks. Raises what goes wrong."""
+        return await self._perform(operation, _Call(head, raw, None, access_key))
+
+    async def _perform(self, operation: op.Operation, call: _Call) -> Response:
         await self._authorize(call.caller, operation)
         if isinstance(operation, op.PutObject | op.CopyObject | op.StartUpload):
-            configure.check_acl(head.headers)
+            configure.check_acl(call.head.headers)
         try:
             return await _HANDLERS[type(operation)](self, operation, call)
         except S3Error as error:

@@ -46,10 +46,11 @@ class Caller:
     head: RequestHead
     verified: Verified | None = None
     by_form: bool = False  # a POST of a browser: `head` was made from its fields
+    known: str | None = None  # access key that another front than S3 has found out by its own tokens
 
     @property
     def access_key(self) -> str | None:
-        return None if self.verified is None else self.verified.access_key
+        return self.known if self.verified is None else self.verified.access_key
 
 
 def request_context(

@@ -12,6 +12,7 @@ import pytest
 from qss.s3.errors import S3Error
 from qss.trove.admin import Admin
 from qss.trove.admin_buckets import BucketRoutes
+from qss.trove.admin_shares import ShareRoutes
 from qss.trove.openapi import describe, operation_id
 from qss.trove.routes import Route, check, find, read_body
 from tests.harness.trove_node import Bytes, node
@@ -22,7 +23,8 @@ GOOD = "Bearer token"
 def with_admin(directory: Path, work) -> None:
     async def all_of_it() -> None:
         opened = node(directory)
-        admin = Admin(opened, "token", BucketRoutes(opened).routes)
+        routes = [*BucketRoutes(opened).routes, *ShareRoutes(opened, lambda: "http://files").routes]
+        admin = Admin(opened, "token", routes)
         try:
             await work(admin, opened)
         finally:
