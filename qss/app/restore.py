@@ -2,7 +2,7 @@
 
 1. a mark in the state directory: a recovery has begun        crash: it may be begun again
 2. newest root → its journals → index → where the segments are
-3. claim the next epoch: the machine that was lost must not write any more
+3. claim the next epoch with a root: the machine that was lost must not write any more
 4. key, configuration (where there is none), identity         crash before: begin again; after: it is mounted
 """
 
@@ -29,7 +29,7 @@ from qss.cache.segment_log import FOLDERS, log_path
 from qss.cache.store import SegmentCache
 from qss.config import Settings
 from qss.config.write import NewLocation
-from qss.errors import Refused
+from qss.errors import PreconditionFailed, Refused, Unreachable
 from qss.formats.keyfile import Note
 from qss.formats.root import Root
 from qss.formats.tables import Table
@@ -39,11 +39,13 @@ from qss.offload.hold import HoldBook
 from qss.offload.keyfiles import copy_key_file, write_key_file
 from qss.offload.keys import FsKeys, MasterKey, fs_id_of
 from qss.offload.recovery import Found, Recovery, RecoveryReport
-from qss.offload.roots import RootBook
+from qss.offload.roots import RootBook, Roots
 from qss.offload.vault import Vault
 from qss.segments import RestorePoint, SegmentKind
 
 _MARK: Final = "recovering"
+CLAIM_S_MAX: Final = 20.0
+"""How long the locations may take for a root."""
 TAKE_OVER_GAP: Final = 2**20
 """Numbers of segments left out by a recovery; 64 TiB of segments."""
 
@@ -195,8 +197,24 @@ async def _bring_back(settings: Settings, keys: FsKeys, take_over: bool) -> _Out
         there = await holds.read()
         if there is not None:
             roots.raise_epoch(there.epoch)
+        if report.majority and not report.skipped:  # else the user may still want the newer one from here
+            await _claim(roots, report.root.point)
         await holds.write(replace(hold_of(settings, roots.known, host), released=True))  # it does not run yet
     return _Outcome(report, inodes, segments)
+
+
+async def _claim(roots: Roots, point: RestorePoint) -> None:
+    """The next root is ours, and says what the last one said: from here on the other machine, if it lives, publishes
+    nothing that is not in what was recovered. Raises Refused when it was faster."""
+    try:
+        with trio.move_on_after(CLAIM_S_MAX):
+            await roots.publish(point, anew=True)
+    except PreconditionFailed as error:
+        raise Refused(
+            "the machine that holds this file system has published while it was recovered: begin the recovery again"
+        ) from error
+    except Unreachable:  # the first root after the mount is the claim
+        return
 
 
 def _as_report(settings: Settings, outcome: _Outcome) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Final
 from qss.errors import CorruptData, Refused
 from qss.formats.root import Root
 from qss.host import Entropy
+from qss.ids import LocationId
 from qss.offload.files import replace_file
 from qss.offload.history import NO_DIGEST, Known
 
@@ -28,6 +29,7 @@ class RootMemory:
         self._path = path
         self._fs_id = fs_id
         self.claim: Root | None = None  # perhaps at some locations, not known to be at a majority
+        self.overdue: dict[LocationId, set[int]] = {}  # generations to delete there; kept with the next change
         self.known = self._load(entropy)
 
     def intend(self, root: Root) -> None:
@@ -61,6 +63,7 @@ class RootMemory:
             "writer": known.writer.hex(),
             "next_epoch": known.next_epoch,
             "claim": self.claim.pack().hex() if self.claim is not None else "",
+            "overdue": {place: sorted(due) for place, due in self.overdue.items() if due},
         }
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(self._path, (json.dumps(fields) + "\n").encode(), sync=True)
@@ -77,11 +80,13 @@ class RootMemory:
                 raise Refused(f"{self._path} is of another file system: key and state directory do not belong together")
             claim = str(fields.get("claim", ""))
             self.claim = Root.unpack(bytes.fromhex(claim)) if claim else None
+            overdue = fields.get("overdue", {}).items()
+            self.overdue = {LocationId(place): {int(generation) for generation in due} for place, due in overdue}
             return Known(
                 int(fields["generation"]), int(fields["epoch"]),
                 bytes.fromhex(fields["digest"]), bytes.fromhex(fields["writer"]),
                 int(fields["next_epoch"]),
                 self.claim.digest() if self.claim is not None else NO_DIGEST,
             )  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptData(f"{self._path} cannot be read; it is safe to move it away") from error
