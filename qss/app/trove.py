@@ -202,6 +202,8 @@ def _announce(options: ServeOptions, listening: dict[str, str], credentials: Cre
                 f"access key {credentials.access_key}\nsecret key {credentials.secret_key}\n"
                 "They are shown this once and kept in credentials.json of the data directory.\n"
             )
+        if "console" in listening:
+            sys.stdout.write("Sign in at the console with the admin token: it stands in credentials.json.\n")
     sys.stdout.flush()
 
 

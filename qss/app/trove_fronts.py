@@ -14,11 +14,13 @@ from qss.trove.admin import HEADERS, Admin, AdminApp
 from qss.trove.admin_buckets import BucketRoutes
 from qss.trove.admin_shares import ShareRoutes
 from qss.trove.admin_users import UserRoutes
+from qss.trove.console import ConsoleApp
 from qss.trove.credentials import Credentials
 from qss.trove.files import Doors, Files, FilesApp
 from qss.trove.health import Health
 from qss.trove.node import Node
 from qss.trove.routes import JSON
+from qss.trove.sessions import Sessions
 from qss.trove.users import Users
 from qss.trove.watching import Watching
 
@@ -37,7 +39,8 @@ class Fronts:
         self.health = Health()
         self._public_url = public_url
         self.listening: dict[str, str] = {}
-        host = node.options.host
+        self._host = host = node.options.host
+        self._token = credentials.admin_token
 
         users = Users(credentials, node.ledger, host.clock, host.entropy)
 
@@ -62,7 +65,12 @@ class Fronts:
             "s3": _with_health(s3_app(self._service), self.health),
             "files": FilesApp(self._files, self._doors, self.health),
             "admin": AdminApp(self._admin),
+            "console": self._console(),
         }
+
+    def _console(self) -> ConsoleApp:
+        sessions = Sessions(self._host.clock, self._host.entropy.token)
+        return ConsoleApp(self._admin, self._files, sessions, self._token, self.health)
 
     def _files_url(self) -> str:
         return (self._public_url or self.listening.get("files", "")).rstrip("/")
