@@ -61,11 +61,19 @@ class Code(Enum):
     INCOMPLETE_BODY = _Row(
         "IncompleteBody", 400, "The request body did not hold the number of bytes that its headers announced."
     )
+    ILLEGAL_VERSIONING = _Row(
+        "IllegalVersioningConfigurationException",
+        400,
+        "The versioning configuration specified in the request is invalid.",
+    )
     INTERNAL_ERROR = _Row("InternalError", 500, "We encountered an internal error. Please try again.")
     INVALID_ACCESS_KEY = _Row(
         "InvalidAccessKeyId", 403, "The access key ID that you provided does not exist in our records."
     )
     INVALID_ARGUMENT = _Row("InvalidArgument", 400, "Invalid Argument")
+    INVALID_BUCKET_STATE = _Row(
+        "InvalidBucketState", 409, "The request is not valid with the current state of the bucket."
+    )
     INVALID_BUCKET_NAME = _Row("InvalidBucketName", 400, "The specified bucket is not valid.")
     INVALID_DIGEST = _Row("InvalidDigest", 400, "The Content-MD5 or checksum value that you specified is not valid.")
     INVALID_LOCATION = _Row(
@@ -138,10 +146,18 @@ class Code(Enum):
 class S3Error(Refused):
     """An answer in S3's own words. `detail` replaces the table's message and must hold no secret."""
 
-    def __init__(self, code: Code, detail: str = "", *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        code: Code,
+        detail: str = "",
+        *,
+        retry_after_s: float | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         super().__init__(detail or code.message)
         self.code = code
         self.retry_after_s = retry_after_s
+        self.headers = headers  # of the answer, besides the usual ones
 
 
 # First match by isinstance wins, so subclasses stand before their bases. Total: the last row takes every QssError.

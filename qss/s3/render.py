@@ -46,7 +46,7 @@ def _xml(name: str, content: Iterable[str]) -> Response:
 
 def error(found: S3Error, resource: str, request_id: str, *, with_body: bool) -> Response:
     """`with_body` False for HEAD."""
-    headers: list[tuple[str, str]] = []
+    headers: list[tuple[str, str]] = list(found.headers)
     if found.retry_after_s is not None:
         headers.append(("retry-after", str(max(1, round(found.retry_after_s)))))
     code = found.code
