@@ -86,6 +86,9 @@ class Code(Enum):
     INVALID_PART_ORDER = _Row("InvalidPartOrder", 400, "The list of parts was not in ascending order.")
     INVALID_RANGE = _Row("InvalidRange", 416, "The requested range is not satisfiable")
     INVALID_REQUEST = _Row("InvalidRequest", 400, "Invalid Request")
+    INVALID_RETENTION_PERIOD = _Row(
+        "InvalidRetentionPeriod", 400, "Default retention period must be a positive integer value."
+    )
     INVALID_TAG = _Row("InvalidTag", 400, "The tag provided was not a valid tag.")
     INVALID_URI = _Row("InvalidURI", 400, "The specified URI couldn't be parsed.")
     KEY_TOO_LONG = _Row("KeyTooLongError", 400, "Your key is too long")
@@ -103,6 +106,12 @@ class Code(Enum):
     MISSING_REQUEST_BODY = _Row("MissingRequestBodyError", 400, "Request Body is empty")
     NO_SUCH_BUCKET = _Row("NoSuchBucket", 404, "The specified bucket does not exist")
     NO_SUCH_KEY = _Row("NoSuchKey", 404, "The specified key does not exist.")
+    NO_SUCH_LOCK_SETTINGS = _Row(
+        "ObjectLockConfigurationNotFoundError", 404, "Object Lock configuration does not exist for this bucket"
+    )
+    NO_SUCH_OBJECT_LOCK = _Row(
+        "NoSuchObjectLockConfiguration", 404, "The specified object does not have a ObjectLock configuration"
+    )
     NO_SUCH_TAG_SET = _Row("NoSuchTagSet", 404, "The TagSet does not exist")
     NO_SUCH_UPLOAD = _Row("NoSuchUpload", 404, "The specified multipart upload does not exist.")
     NO_SUCH_VERSION = _Row("NoSuchVersion", 404, "The specified version does not exist.")

@@ -67,6 +67,12 @@ class ObjectLock:
 UNLOCKED: Final = ObjectLock()
 
 
+def check_future(wanted: Retention | None, now_ns: int) -> None:
+    """Raise S3Error INVALID_ARGUMENT for a retention that has ended before it begins."""
+    if wanted is not None and wanted.until_ns <= now_ns:
+        raise S3Error(Code.INVALID_ARGUMENT, "The retain until date must be in the future!")
+
+
 def _binds(retention: Retention | None, now_ns: int, *, bypass: bool) -> bool:
     if retention is None or retention.until_ns <= now_ns:
         return False

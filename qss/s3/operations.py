@@ -15,6 +15,7 @@ from qss.s3.backend import (
     WriteCondition,
 )
 from qss.s3.conditions import ByteRange, ReadCondition
+from qss.s3.subresources import Subresource
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class CreateBucket:
     """Body: CreateBucketConfiguration or nothing."""
 
     bucket: str
+    lock: bool = False  # x-amz-bucket-object-lock-enabled
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,6 @@ class DeleteBucket:
 
 @dataclass(frozen=True, slots=True)
 class GetLocation:
-    bucket: str
-
-
-@dataclass(frozen=True, slots=True)
-class GetVersioning:
     bucket: str
 
 
@@ -72,6 +69,7 @@ class DeleteObjects:
     """Body: Delete."""
 
     bucket: str
+    bypass: bool = False  # GOVERNANCE does not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +120,7 @@ class DeleteObject:
 class GetTags:
     bucket: str
     key: str
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +129,14 @@ class PutTags:
 
     bucket: str
     key: str
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteTags:
     bucket: str
     key: str
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,6 @@ Operation = (
     | HeadBucket
     | DeleteBucket
     | GetLocation
-    | GetVersioning
     | ListObjects
     | ListUploads
     | DeleteObjects
@@ -201,4 +201,5 @@ Operation = (
     | CompleteUpload
     | AbortUpload
     | ListParts
+    | Subresource
 )

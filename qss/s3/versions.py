@@ -36,7 +36,10 @@ def parse_version(text: str) -> int | None:
 
 def versions_page(scan: Callable[[bytes, str | None], Iterator[VersionEntry]], query: VersionsQuery) -> VersionsPage:
     """`scan(lower, behind)` gives versions with key >= lower in UTF-8 byte order, newest first; with `behind`, of the
-    key `lower` only those that follow that version id. Jumps behind each common prefix, as `listing.page`."""
+    key `lower` only those that follow that version id. Jumps behind each common prefix, as `listing.page`.
+    Raises S3Error INVALID_ARGUMENT for a marker that is no version id."""
+    if query.version_after is not None:
+        parse_version(query.version_after)
     if query.limit <= 0:
         return VersionsPage((), (), None)
     prefix, marker, delimiter = query.prefix.encode(), query.key_after.encode(), query.delimiter.encode()
