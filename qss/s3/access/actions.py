@@ -7,10 +7,11 @@ An operation without a row here is for root alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from qss.s3 import operations as op
+from qss.s3 import subresources as sub
 from qss.s3.access.policy import ANY_RESOURCE, BUCKET_ARN
 
 Headers = Mapping[str, str]
@@ -109,10 +110,18 @@ def _copy_part(asked: op.CopyPart, _: Headers) -> Sequence[Need]:
 def _delete(asked: op.DeleteObject, headers: Headers) -> Sequence[Need]:
     request = asked.request
     action = "s3:DeleteObject" if request.version_id is None else "s3:DeleteObjectVersion"
-    needs = [Need(action, asked.bucket, request.key, request.version_id)]
-    if headers.get("x-amz-bypass-governance-retention", "").lower() == "true":
-        needs.append(Need("s3:BypassGovernanceRetention", asked.bucket, request.key, request.version_id))
-    return needs
+    return _bypassing(Need(action, asked.bucket, request.key, request.version_id), headers)
+
+
+def _bypassing(need: Need, headers: Headers) -> Sequence[Need]:
+    """Who asks to be above GOVERNANCE must have the right to it."""
+    if headers.get("x-amz-bypass-governance-retention", "").lower() != "true":
+        return (need,)
+    return need, replace(need, action="s3:BypassGovernanceRetention")
+
+
+def _put_retention(asked: sub.PutRetention, headers: Headers) -> Sequence[Need]:
+    return _bypassing(Need("s3:PutObjectRetention", asked.bucket, asked.key, asked.version_id), headers)
 
 
 def _acl(verb: str) -> Callable[[Any, Headers], Sequence[Need]]:
@@ -158,7 +167,15 @@ NEEDS: Final[dict[type, Callable[[Any, Headers], Sequence[Need]]]] = {
     op.HeadBucket: _bucket("s3:ListBucket"),
     op.DeleteBucket: _bucket("s3:DeleteBucket"),
     op.GetLocation: _bucket("s3:GetBucketLocation"),
-    op.GetVersioning: _bucket("s3:GetBucketVersioning"),
+    sub.GetVersioning: _bucket("s3:GetBucketVersioning"),
+    sub.PutVersioning: _bucket("s3:PutBucketVersioning"),
+    sub.ListVersions: lambda asked, _: (Need("s3:ListBucketVersions", asked.query.bucket),),
+    sub.GetLockSettings: _bucket("s3:GetBucketObjectLockConfiguration"),
+    sub.PutLockSettings: _bucket("s3:PutBucketObjectLockConfiguration"),
+    sub.GetRetention: _object("s3:GetObjectRetention", "s3:GetObjectRetention"),
+    sub.PutRetention: _put_retention,
+    sub.GetLegalHold: _object("s3:GetObjectLegalHold", "s3:GetObjectLegalHold"),
+    sub.PutLegalHold: _object("s3:PutObjectLegalHold", "s3:PutObjectLegalHold"),
     op.ListObjects: lambda asked, _: (Need("s3:ListBucket", asked.query.bucket),),
     op.ListUploads: lambda asked, _: (Need("s3:ListBucketMultipartUploads", asked.query.bucket),),
     op.DeleteObjects: lambda _, __: (),  # each of its keys is authorised as a DeleteObject
