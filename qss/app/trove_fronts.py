@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from qss.s3.access.context import Tags
+from qss.s3.access.gate import Gate
 from qss.s3.rsgi import RsgiApp, s3_app
 from qss.s3.server import S3Service
 from qss.s3.sigv4 import Verifier
 from qss.trove.admin import HEADERS, Admin, AdminApp
 from qss.trove.admin_buckets import BucketRoutes
 from qss.trove.admin_shares import ShareRoutes
+from qss.trove.admin_users import UserRoutes
 from qss.trove.console import ConsoleApp
 from qss.trove.credentials import Credentials
 from qss.trove.files import Doors, Files, FilesApp
@@ -18,6 +21,7 @@ from qss.trove.health import Health
 from qss.trove.node import Node
 from qss.trove.routes import JSON
 from qss.trove.sessions import Sessions
+from qss.trove.users import Users
 from qss.trove.watching import Watching
 
 if TYPE_CHECKING:
@@ -38,27 +42,35 @@ class Fronts:
         self._host = host = node.options.host
         self._token = credentials.admin_token
 
-        def secret_of(access_key: str) -> str | None:
-            return credentials.secret_key if access_key == credentials.access_key else None
+        users = Users(credentials, node.ledger, host.clock, host.entropy)
 
-        self._service = S3Service(node.store, Verifier(secret_of), host.clock, host.entropy.token)
-        routes = [*BucketRoutes(node).routes, *ShareRoutes(node, self._files_url).routes, *watching.routes]
-        self._admin = Admin(node, credentials.admin_token, routes, self.health, [watching.metrics])
+        async def tags_of(bucket: str, key: str, version_id: str | None) -> Tags:
+            return (await node.store.head(bucket, key, version_id)).attributes.tags
+
+        gate = Gate(users, node.store, tags_of, host.clock.now_ns)
+        self._service = S3Service(node.store, Verifier(users.secret_of), host.clock, host.entropy.token, authorize=gate)
+        routes = [
+            *BucketRoutes(node).routes,
+            *ShareRoutes(node, self._files_url).routes,
+            *UserRoutes(users).routes,
+            *watching.routes,
+        ]
+        self.admin = Admin(node, credentials.admin_token, routes, self.health, [watching.metrics])
         self._files = Files(self._service, node.store, credentials.access_key)
-        self._doors = Doors(node.tokens, node.shares, self._admin.admits, credentials.access_key)
+        self._doors = Doors(node.tokens, node.shares, self.admin.admits, credentials.access_key)
 
     def apps(self) -> dict[str, RsgiApp]:
         """By the names of FRONTS."""
         return {
             "s3": _with_health(s3_app(self._service), self.health),
             "files": FilesApp(self._files, self._doors, self.health),
-            "admin": AdminApp(self._admin),
+            "admin": AdminApp(self.admin),
             "console": self._console(),
         }
 
     def _console(self) -> ConsoleApp:
         sessions = Sessions(self._host.clock, self._host.entropy.token)
-        return ConsoleApp(self._admin, self._files, sessions, self._token, self.health)
+        return ConsoleApp(self.admin, self._files, sessions, self._token, self.health)
 
     def _files_url(self) -> str:
         return (self._public_url or self.listening.get("files", "")).rstrip("/")

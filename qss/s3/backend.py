@@ -23,6 +23,7 @@ from qss.s3.errors import Code, S3Error
 Chunk = bytes | memoryview
 
 KEY_BYTES_MAX: Final = 1024
+DOCUMENT_BYTES_MAX: Final = 1024 * 1024
 PART_NUMBER_MAX: Final = 10_000
 PART_BYTES_MIN: Final = 5 * 1024 * 1024  # of every part but the last
 READ_WHOLE_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
@@ -271,6 +272,14 @@ class ObjectBackend(Protocol):
 
     async def delete_bucket(self, name: str) -> None:
         """Raises BUCKET_NOT_EMPTY (uploads in progress do not count; they are dropped with it)."""
+        ...
+
+    async def get_document(self, bucket: str, name: str) -> bytes | None:
+        """A document of the bucket's configuration (lifecycle, …), as it was put; None: there is none."""
+        ...
+
+    async def put_document(self, bucket: str, name: str, content: bytes | None) -> None:
+        """Replace it, or None: remove it. Up to DOCUMENT_BYTES_MAX; `name` is of our making: a-z and "-"."""
         ...
 
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:

@@ -332,6 +332,16 @@ def _delete_object(request: _In) -> op.DeleteObject:
 
 
 _Reader = Callable[[_In], op.Operation]
+
+
+def _config_rows(config: op.Config) -> dict[str, _Reader]:
+    return {
+        "GET": lambda r: op.GetConfig(r.bucket, config),
+        "PUT": lambda r: op.PutConfig(r.bucket, config),
+        "DELETE": lambda r: op.DeleteConfig(r.bucket, config),
+    }
+
+
 _ROWS: Final[dict[tuple[str, str], dict[str, _Reader]]] = {
     ("service", ""): {"GET": lambda _: op.ListBuckets()},
     ("bucket", ""): {
@@ -356,5 +366,14 @@ _ROWS: Final[dict[tuple[str, str], dict[str, _Reader]]] = {
         "PUT": _put_part,
         "POST": lambda r: op.CompleteUpload(r.upload(), write_condition(r.headers)),
         "DELETE": lambda r: op.AbortUpload(r.upload()),
+    },
+    **{("bucket", each.value): _config_rows(each) for each in op.Config if each is not op.Config.POLICY_STATUS},
+    ("bucket", "policyStatus"): {"GET": lambda r: op.GetConfig(r.bucket, op.Config.POLICY_STATUS)},
+    **{
+        (level, "acl"): {
+            "GET": lambda r: op.GetAcl(r.bucket, r.key, r.params.get("versionId")),
+            "PUT": lambda r: op.PutAcl(r.bucket, r.key, r.params.get("versionId")),
+        }
+        for level in ("bucket", "key")
     },
 }

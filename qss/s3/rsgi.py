@@ -98,7 +98,9 @@ def head_of(scope: Scope) -> RequestHead:
     headers = join_headers(scope.headers.items())
     if "host" not in headers and scope.authority:
         headers["host"] = scope.authority
-    return RequestHead(scope.method, _path(scope.raw_path), scope.query_string, headers, scope.scheme == "https")
+    return RequestHead(
+        scope.method, _path(scope.raw_path), scope.query_string, headers, scope.scheme == "https", scope.client
+    )
 
 
 def _path(raw: str) -> str:

@@ -14,10 +14,13 @@ from typing import Any, Final, Protocol
 from qss.errors import QssError
 from qss.s3 import inplace, render
 from qss.s3 import operations as op
+from qss.s3.access import configure
+from qss.s3.access.context import Caller
 from qss.s3.backend import (
     READ_WHOLE_BYTES_MAX,
     Chunk,
     CopiesItself,
+    DeleteOutcome,
     EtagMode,
     ObjectBackend,
     ObjectReader,
@@ -30,7 +33,7 @@ from qss.s3.documents import complete_body, delete_body, location_body, tags_bod
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.exchange import Exchange
 from qss.s3.message import RequestHead, Response
-from qss.s3.parse import check_bucket_name, parse
+from qss.s3.parse import check_bucket_name, parse, split_path
 from qss.s3.sigv4 import Verified, Verifier
 from qss.s3.xml import XML_BYTES_MAX
 
@@ -45,13 +48,13 @@ class Clock(Protocol):
     def now_ns(self) -> int: ...
 
 
-Authorizer = Callable[[str | None, op.Operation], Awaitable[None]]
-"""(access key or None for anonymous, operation) → raises S3Error unless it is allowed. Policies come in here."""
+Authorizer = Callable[[Caller, op.Operation], Awaitable[None]]
+"""(who sends it, operation) → raises S3Error unless it is allowed. qss.s3.access.gate.Gate is one."""
 
 
-async def signed_only(access_key: str | None, _: op.Operation) -> None:
+async def signed_only(caller: Caller, _: op.Operation) -> None:
     """Everything to those whose signature holds, nothing to others."""
-    if access_key is None:
+    if caller.access_key is None:
         raise S3Error(Code.ACCESS_DENIED)
 
 
@@ -68,6 +71,11 @@ class _Call:
     head: RequestHead
     raw: AsyncIterator[Chunk]
     verified: Verified | None
+    acts_for: str | None = None
+
+    @property
+    def caller(self) -> Caller:
+        return Caller(self.head, self.verified, acts_for=self.acts_for)
 
     def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
         """The body of a put."""
@@ -120,31 +128,53 @@ class S3Service:
                 trace = None if isinstance(found, QssError) else found
                 log.error("request %s, %s %s: %s", request_id, head.method, head.path, found, exc_info=trace)
             response = render.error(answer, head.path, request_id, with_body=head.method != "HEAD")
-        return replace(response, headers=(*response.headers, ("x-amz-request-id", request_id)))
+        extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
+        if "origin" in head.headers and head.method != "OPTIONS":
+            extra += await self._cors(head)
+        return replace(response, headers=(*response.headers, *extra))
+
+    async def _cors(self, head: RequestHead) -> tuple[tuple[str, str], ...]:
+        """For a page of another origin to be able to read the answer, errors too."""
+        try:
+            bucket, _ = split_path(head, self._options.domains)
+            return await configure.cors_headers(self._backend, bucket, head.headers["origin"], head.method)
+        except QssError:
+            return ()
 
     async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
+        if head.method == "OPTIONS":
+            bucket, _ = split_path(head, self._options.domains)
+            return await configure.preflight_answer(self._backend, bucket, head.headers)
         verified = self._verifier.verify(head, self._clock.now_ns())
-        access_key = None if verified is None else verified.access_key
-        exchange.user = access_key or ""
+        exchange.user = "" if verified is None else verified.access_key
         operation = parse(head, self._options.domains)
         exchange.operation = type(operation).__name__
-        return await self.perform(access_key, operation, head, raw, verified)
+        return await self._perform(operation, _Call(head, raw, verified))
 
-    async def permit(self, access_key: str | None, operation: op.Operation) -> None:
-        """Raises S3Error unless this is allowed."""
-        await self._authorize(access_key, operation)
+    async def permit(self, access_key: str, operation: op.Operation, head: RequestHead) -> None:
+        """Raises S3Error unless the user with this key may do this. For fronts that find out themselves who asks."""
+        await self._authorize(Caller(head, acts_for=access_key), operation)
 
     async def perform(
-        self,
-        access_key: str | None,
-        operation: op.Operation,
-        head: RequestHead,
-        raw: AsyncIterator[Chunk],
-        verified: Verified | None = None,
+        self, access_key: str, operation: op.Operation, head: RequestHead, raw: AsyncIterator[Chunk]
     ) -> Response:
-        """Authorise an operation and do it, for a front that has found out itself who asks. Raises what goes wrong."""
-        await self.permit(access_key, operation)
-        return await _HANDLERS[type(operation)](self, operation, _Call(head, raw, verified))
+        """Authorise an operation as `permit` does, and do it. Raises what goes wrong."""
+        return await self._perform(operation, _Call(head, raw, None, access_key))
+
+    async def _perform(self, operation: op.Operation, call: _Call) -> Response:
+        await self._authorize(call.caller, operation)
+        if isinstance(operation, op.PutObject | op.CopyObject | op.StartUpload):
+            configure.check_acl(call.head.headers)
+        try:
+            return await _HANDLERS[type(operation)](self, operation, call)
+        except S3Error as error:
+            await self._hide_absence(error, operation, call)
+            raise
+
+    async def _hide_absence(self, error: S3Error, operation: op.Operation, call: _Call) -> None:
+        """That a key is not there is told, as by AWS, to those who may list the bucket. Raises ACCESS_DENIED."""
+        if error.code in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION) and isinstance(operation, op.GetObject):
+            await self._authorize(call.caller, op.HeadBucket(operation.bucket))
 
     # -- buckets
     async def _list_buckets(self, _: op.ListBuckets, __: _Call) -> Response:
@@ -155,7 +185,9 @@ class S3Service:
         region = location_body(await call.document(), self._options.region)
         if region != self._options.region:
             raise S3Error(Code.INVALID_LOCATION)
+        configure.check_create(call.head.headers)
         await self._backend.create_bucket(asked.bucket, region)
+        await configure.create_with(self._backend, asked.bucket, call.head.headers)
         return Response(200, (("location", f"/{asked.bucket}"),))
 
     async def _head_bucket(self, asked: op.HeadBucket, _: _Call) -> Response:
@@ -172,6 +204,25 @@ class S3Service:
     async def _get_versioning(self, asked: op.GetVersioning, _: _Call) -> Response:
         await self._backend.head_bucket(asked.bucket)
         return render.versioning()
+
+    async def _get_config(self, asked: op.GetConfig, _: _Call) -> Response:
+        return await configure.get_config(self._backend, asked)
+
+    async def _put_config(self, asked: op.PutConfig, call: _Call) -> Response:
+        return await configure.put_config(self._backend, asked, await call.document())
+
+    async def _delete_config(self, asked: op.DeleteConfig, _: _Call) -> Response:
+        return await configure.delete_config(self._backend, asked)
+
+    async def _get_acl(self, asked: op.GetAcl, _: _Call) -> Response:
+        await self._backend.head_bucket(asked.bucket)
+        if asked.key:
+            await self._backend.head(asked.bucket, asked.key, asked.version_id)
+        return configure.acl()
+
+    async def _put_acl(self, asked: op.PutAcl, call: _Call) -> Response:
+        await self._get_acl(op.GetAcl(asked.bucket, asked.key, asked.version_id), call)
+        raise S3Error(Code.ACL_NOT_SUPPORTED)
 
     async def _list_objects(self, asked: op.ListObjects, _: _Call) -> Response:
         return render.listing(asked, await self._backend.list_objects(asked.query))
@@ -209,10 +260,13 @@ class S3Service:
         found = await self._backend.put(asked.request, call.body(asked.request.etag_mode))
         return Response(200, tuple(render.stored_headers(found)))
 
-    async def _copy(self, asked: op.CopyObject, _: _Call) -> Response:
+    async def _copy(self, asked: op.CopyObject, call: _Call) -> Response:
         reader = await self._source(asked.source)
         try:
             source, request = reader.info, asked.request
+            if source.attributes.tags and not asked.replace_tags:
+                await self._authorize(call.caller, op.GetTags(asked.source.bucket, asked.source.key))
+                await self._authorize(call.caller, op.PutTags(request.bucket, request.key))
             same = (asked.source.bucket, asked.source.key) == (request.bucket, request.key)
             if same and not (asked.replace_metadata or asked.replace_tags):
                 raise S3Error(
@@ -252,8 +306,24 @@ class S3Service:
         return Response(204)
 
     async def _delete_many(self, asked: op.DeleteObjects, call: _Call) -> Response:
+        """Each key is allowed or denied by itself."""
         requests, quiet = delete_body(await call.document())
-        return render.deleted(await self._backend.delete(asked.bucket, requests), quiet=quiet)
+        denied = [await self._refusal(call, op.DeleteObject(asked.bucket, request)) for request in requests]
+        done = iter(
+            await self._backend.delete(asked.bucket, [r for r, d in zip(requests, denied, strict=True) if not d])
+        )
+        outcomes = [
+            next(done) if error is None else DeleteOutcome(request.key, error, request.version_id)
+            for request, error in zip(requests, denied, strict=True)
+        ]
+        return render.deleted(outcomes, quiet=quiet)
+
+    async def _refusal(self, call: _Call, operation: op.Operation) -> S3Error | None:
+        try:
+            await self._authorize(call.caller, operation)
+        except S3Error as error:
+            return error
+        return None
 
     async def _get_tags(self, asked: op.GetTags, _: _Call) -> Response:
         return render.tagging((await self._backend.head(asked.bucket, asked.key)).attributes.tags)
@@ -369,5 +439,10 @@ _HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response
     op.CompleteUpload: S3Service._complete,
     op.AbortUpload: S3Service._abort,
     op.ListParts: S3Service._list_parts,
+    op.GetConfig: S3Service._get_config,
+    op.PutConfig: S3Service._put_config,
+    op.DeleteConfig: S3Service._delete_config,
+    op.GetAcl: S3Service._get_acl,
+    op.PutAcl: S3Service._put_acl,
 }
 """Total over `Operation`, by test."""

@@ -45,6 +45,7 @@ class _Bucket:
     info: Bucket
     objects: dict[str, tuple[StoredObject, bytes]] = field(default_factory=dict)
     uploads: dict[str, _Upload] = field(default_factory=dict)
+    documents: dict[str, bytes] = field(default_factory=dict)
 
 
 class MemoryReader:
@@ -105,6 +106,16 @@ class MemoryBackend:
         if self._bucket(name).objects:
             raise S3Error(Code.BUCKET_NOT_EMPTY)
         del self.buckets[name]
+
+    async def get_document(self, bucket: str, name: str) -> bytes | None:
+        return self._bucket(bucket).documents.get(name)
+
+    async def put_document(self, bucket: str, name: str, content: bytes | None) -> None:
+        documents = self._bucket(bucket).documents
+        if content is None:
+            documents.pop(name, None)
+        else:
+            documents[name] = content
 
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:
         self._bucket(request.bucket)

@@ -170,7 +170,7 @@ def test_virtual_hosts() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "query", "code"),
     [
-        ("GET", "/bucket/k", "acl", Code.NOT_IMPLEMENTED),
+        ("GET", "/bucket/k", "torrent", Code.NOT_IMPLEMENTED),
         ("PUT", "/bucket/k", "retention", Code.NOT_IMPLEMENTED),
         ("PUT", "/bucket", "versioning", Code.NOT_IMPLEMENTED),
         ("PUT", "/bucket/k", "acl&tagging", Code.INVALID_REQUEST),
