@@ -51,26 +51,26 @@ class Fronts:
         self._service = S3Service(node.store, Verifier(users.secret_of), host.clock, host.entropy.token, authorize=gate)
         routes = [
             *BucketRoutes(node).routes,
-            *UserRoutes(users).routes,
             *ShareRoutes(node, self._files_url).routes,
+            *UserRoutes(users).routes,
             *watching.routes,
         ]
-        self._admin = Admin(node, credentials.admin_token, routes, self.health, [watching.metrics])
+        self.admin = Admin(node, credentials.admin_token, routes, self.health, [watching.metrics])
         self._files = Files(self._service, node.store, credentials.access_key)
-        self._doors = Doors(node.tokens, node.shares, self._admin.admits, credentials.access_key)
+        self._doors = Doors(node.tokens, node.shares, self.admin.admits, credentials.access_key)
 
     def apps(self) -> dict[str, RsgiApp]:
         """By the names of FRONTS."""
         return {
             "s3": _with_health(s3_app(self._service), self.health),
             "files": FilesApp(self._files, self._doors, self.health),
-            "admin": AdminApp(self._admin),
+            "admin": AdminApp(self.admin),
             "console": self._console(),
         }
 
     def _console(self) -> ConsoleApp:
         sessions = Sessions(self._host.clock, self._host.entropy.token)
-        return ConsoleApp(self._admin, self._files, sessions, self._token, self.health)
+        return ConsoleApp(self.admin, self._files, sessions, self._token, self.health)
 
     def _files_url(self) -> str:
         return (self._public_url or self.listening.get("files", "")).rstrip("/")

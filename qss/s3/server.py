@@ -76,11 +76,11 @@ class _Call:
     head: RequestHead
     raw: AsyncIterator[Chunk]
     verified: Verified | None
-    known: str | None = None  # access key, as another front has found out
+    acts_for: str | None = None
 
     @property
     def caller(self) -> Caller:
-        return Caller(self.head, self.verified, known=self.known)
+        return Caller(self.head, self.verified, acts_for=self.acts_for)
 
     def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
         """The body of a put."""
@@ -151,20 +151,19 @@ class S3Service:
             bucket, _ = split_path(head, self._options.domains)
             return await configure.preflight_answer(self._backend, bucket, head.headers)
         verified = self._verifier.verify(head, self._clock.now_ns())
-        access_key = None if verified is None else verified.access_key
-        exchange.user = access_key or ""
+        exchange.user = "" if verified is None else verified.access_key
         operation = parse(head, self._options.domains)
         exchange.operation = type(operation).__name__
         return await self._perform(operation, _Call(head, raw, verified))
 
-    async def permit(self, caller: Caller, operation: op.Operation) -> None:
-        """Raises S3Error unless this is allowed."""
-        await self._authorize(caller, operation)
+    async def permit(self, access_key: str, operation: op.Operation, head: RequestHead) -> None:
+        """Raises S3Error unless the user with this key may do this. For fronts that find out themselves who asks."""
+        await self._authorize(Caller(head, acts_for=access_key), operation)
 
     async def perform(
         self, access_key: str, operation: op.Operation, head: RequestHead, raw: AsyncIterator[Chunk]
     ) -> Response:
-        """Authorise an operation and do it, for a front that has found out itself who asks. Raises what goes wrong."""
+        """Authorise an operation as `permit` does, and do it. Raises what goes wrong."""
         return await self._perform(operation, _Call(head, raw, None, access_key))
 
     async def _perform(self, operation: op.Operation, call: _Call) -> Response:

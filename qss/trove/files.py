@@ -20,7 +20,6 @@ from urllib.parse import quote
 
 from qss.errors import QssError
 from qss.s3 import operations as op
-from qss.s3.access.context import Caller
 from qss.s3.backend import ObjectBackend
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.message import RequestHead, Response
@@ -95,21 +94,22 @@ class Files:
     async def _list(self, token: FileToken, head: RequestHead, bucket: str, protocol: HttpProtocol) -> Response:
         if head.method != "GET":
             raise S3Error(Code.METHOD_NOT_ALLOWED)
-        user = token.user or self._user
         if not bucket:
-            await self._permit(token, Caller(head, known=user), op.ListBuckets(), protocol)
+            await self._permit(token, head, op.ListBuckets(), protocol)
             buckets = await self._backend.list_buckets()
             return _json({"buckets": [{"name": each.name, "created": iso(each.created_ns)} for each in buckets]})
         query = list_query(bucket, Asked(query=dict(head.params())))
-        await self._permit(token, Caller(head, known=user), op.ListObjects(query, True, False), protocol)
+        await self._permit(token, head, op.ListObjects(query, True, False), protocol)
         page = await self._backend.list_objects(query)
         found = [object_value(each) for each in page.objects]
         return _json({"objects": found, "prefixes": list(page.prefixes), "next_after": page.next_after})
 
-    async def _permit(self, token: FileToken, caller: Caller, operation: op.Operation, protocol: HttpProtocol) -> None:
+    async def _permit(
+        self, token: FileToken, head: RequestHead, operation: op.Operation, protocol: HttpProtocol
+    ) -> None:
         _note(protocol, token, operation)
         token.check(operation)
-        await self._service.permit(caller, operation)
+        await self._service.permit(token.user or self._user, operation, head)
 
 
 def _note(protocol: HttpProtocol, token: FileToken, operation: op.Operation) -> None:

@@ -273,3 +273,27 @@ def test_health_is_at_every_front(tmp_path: Path) -> None:
                     assert (await client.get("/health/ready")).status_code == 200
 
     with_fronts(tmp_path, work)
+
+
+def test_a_token_can_do_no_more_than_the_user_it_acts_for(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        await make_bucket(world)
+        await world.admin("POST", "/users", {"name": "ada"})
+        key = (await world.admin("POST", "/users/ada/keys")).json()["access_key"]
+        bearer = await token(world, may=["read", "write", "delete"], user=key)
+        async with world.client("files", authorization=ADMIN) as client:
+            await client.put("/files/bkt/k", content=b"x")
+            client.headers["authorization"] = f"Bearer {bearer}"
+            assert (await client.get("/files/bkt/k")).status_code == 403
+            allow = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::bkt/*"}
+            policy = {"Version": "2012-10-17", "Statement": [allow]}
+            assert (await world.admin("PUT", "/users/ada/policies/read", policy)).status_code == 200
+            assert (await client.get("/files/bkt/k")).status_code == 200
+            assert (await client.put("/files/bkt/k", content=b"y")).status_code == 403
+            assert (await client.delete("/files/bkt/k")).status_code == 403
+            assert (await client.get("/files/bkt")).status_code == 403
+            assert (await client.get("/files")).status_code == 403
+            assert (await world.admin("DELETE", "/users/ada")).status_code == 200
+            assert (await client.get("/files/bkt/k")).status_code == 403
+
+    with_fronts(tmp_path, work)
