@@ -62,7 +62,7 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
         teller = Teller(mount)
         vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller)
         mover = Mover(RemoteShelf(mount), vault, courier.claim, settings.offload.move_bytes_per_s)
-        mover.may_run = lambda: courier.may_change
+        mover.may_run, mover.rebuild = lambda: courier.may_change, courier.mender.give_up
         changes = LocationMethods(places, vault, roots, courier, mover)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave_with_parent, nursery.cancel_scope)
