@@ -14,7 +14,7 @@ import trio
 from qss.errors import AccessDenied, Busy, CorruptData, QssError, Refused, Retryable, Unreachable
 from qss.host import Entropy
 from qss.ids import LocationId
-from qss.offload.bandwidth import TokenBucket
+from qss.offload.bandwidth import Pace
 from qss.offload.health import Health, HealthFacts, HealthOptions, backoff_s
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.offload.placement import LocationFacts
@@ -86,8 +86,8 @@ class Node:
             )
         )
         self._turns = trio.CapacityLimiter(limits.in_flight_per_location)
-        self._up_bucket: TokenBucket | None = None  # made with the first byte: there is no clock outside of trio.run
-        self._down_bucket: TokenBucket | None = None
+        self._upload = Pace(limits.upload_bytes_per_s)
+        self._download = Pace(limits.download_bytes_per_s)
         self._denied = False
         self._flip = trio.Event()
         self._last_verdict_s = float("-inf")
@@ -133,7 +133,7 @@ class Node:
         rate = self._limits.upload_bytes_per_s
         if rate is not None:
             deadline_s += self._limits.in_flight_per_location * body.length / rate
-            body = self._metered(body, rate)
+            body = self._paced(body)
         try:
             await self._call(
                 lambda: self.store.put(key, body, if_absent=if_absent), deadline_s, timed=False, only_busy=if_absent
@@ -145,20 +145,17 @@ class Node:
         self._bytes_up += body.length
 
     async def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        rate = self._limits.download_bytes_per_s
-        if rate is not None and stop is not None:
-            await self._wait_for_download(stop - start, rate)
+        if stop is not None:
+            await self._download.wait(stop - start)
         data = await self._call(lambda: self.store.get(key, start, stop), self._limits.get_deadline_s)
-        if rate is not None and stop is None:
-            await self._wait_for_download(len(data), rate)
+        if stop is None:
+            await self._download.wait(len(data))
         self._bytes_down += len(data)
         return data
 
     async def get_into(self, key: str, start: int, into: memoryview) -> None:
         """As qss.s3.store.ReadsInto.get_into."""
-        rate = self._limits.download_bytes_per_s
-        if rate is not None:
-            await self._wait_for_download(len(into), rate)
+        await self._download.wait(len(into))
         await self._call(lambda: self._get_into(key, start, into), self._limits.get_deadline_s)
         self._bytes_down += len(into)
 
@@ -318,20 +315,13 @@ class Node:
             self._turns.release_on_behalf_of(request)
 
     # -- bandwidth
-    def _metered(self, body: Body, rate: int) -> Body:
+    def _paced(self, body: Body) -> Body:
         async def chunks() -> AsyncIterator[bytes | memoryview]:
-            if self._up_bucket is None:
-                self._up_bucket = TokenBucket(rate, trio.current_time())
             async for chunk in body.chunks():
-                await trio.sleep(self._up_bucket.take(len(chunk), trio.current_time()))
+                await self._upload.wait(len(chunk))
                 yield chunk
 
         return Body(body.length, chunks)
-
-    async def _wait_for_download(self, count: int, rate: int) -> None:
-        if self._down_bucket is None:
-            self._down_bucket = TokenBucket(rate, trio.current_time())
-        await trio.sleep(self._down_bucket.take(count, trio.current_time()))
 
 
 class Nodes(Mapping[LocationId, Node]):

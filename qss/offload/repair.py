@@ -90,8 +90,7 @@ class Repairer:
         Raises TooFewShards when k verified blocks of some stripe cannot be had. A crash anywhere leaves either the old
         shard or the whole new one at a location, and the work is found again.
         """
-        damaged = {one.shard: one.location for one in damage.open
-                   if one.segment == manifest.segment.id and manifest.placed[one.shard] == one.location}  # fmt: skip
+        damaged = damage.where(manifest.segment.id, manifest.placed)
         targets = choose_targets(manifest, damaged, self._nodes.placement(), self._policy, lost)
         places = list(manifest.placed)
         for shard, location in targets.items():

@@ -20,7 +20,7 @@ from blake3 import blake3
 from qss.errors import QssError, TooFewShards
 from qss.formats.manifest import Manifest
 from qss.ids import SegmentId, ShardNo, segment_text
-from qss.offload.bandwidth import TokenBucket
+from qss.offload.bandwidth import Pace
 from qss.offload.repair_book import ScrubMark
 from qss.offload.vault import Vault
 from qss.offload.verifier import Look, Verdict
@@ -58,8 +58,8 @@ class Scrubber:
         self._foreground = foreground
         self._book = vault.book
         self._wake = trio.Event()
-        self._bucket: TokenBucket | None = None
-        self._paid = 0  # bytes of this round that the bucket has heard of
+        self._pace = Pace(vault.options.scrub_bytes_per_s)
+        self._paid = 0  # bytes of this round that the pace has heard of
         self._saved_s = float("-inf")
         self.total = 0  # segments of this round
         self.done = 0
@@ -128,7 +128,7 @@ class Scrubber:
             if each.segment.id not in self._busy:  # who works on it looks at it
                 self._note(await self._look(each))
             mark.after = each.segment.id
-            await self._pace()
+            await self._step_done()
         mark.ended_ns, mark.started_ns, mark.after = self._vault.clock.now_ns(), 0, SegmentId(0)
         mark.round += 1
         self.done = self.total
@@ -158,14 +158,10 @@ class Scrubber:
             mark.found += look.verdict is Verdict.BAD
             mark.unseen += look.verdict is Verdict.SILENT
 
-    async def _pace(self) -> None:
-        now_s, rate = trio.current_time(), self._vault.options.scrub_bytes_per_s
+    async def _step_done(self) -> None:
+        now_s = trio.current_time()
         if now_s - self._saved_s >= SAVE_S:
             self._book.save()
             self._saved_s = now_s
-        if rate is None:
-            return
-        if self._bucket is None:
-            self._bucket = TokenBucket(rate, now_s)
         count, self._paid = self.mark.bytes - self._paid, self.mark.bytes
-        await trio.sleep(self._bucket.take(max(0, count), now_s))
+        await self._pace.wait(max(0, count))
