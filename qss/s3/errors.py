@@ -106,6 +106,7 @@ class Code(Enum):
     MISSING_REQUEST_BODY = _Row("MissingRequestBodyError", 400, "Request Body is empty")
     NO_SUCH_BUCKET = _Row("NoSuchBucket", 404, "The specified bucket does not exist")
     NO_SUCH_KEY = _Row("NoSuchKey", 404, "The specified key does not exist.")
+    NO_SUCH_LIFECYCLE = _Row("NoSuchLifecycleConfiguration", 404, "The lifecycle configuration does not exist")
     NO_SUCH_LOCK_SETTINGS = _Row(
         "ObjectLockConfigurationNotFoundError", 404, "Object Lock configuration does not exist for this bucket"
     )

@@ -11,8 +11,12 @@ from qss.s3 import render
 from qss.s3 import subresources as sub
 from qss.s3.backend import ObjectBackend
 from qss.s3.errors import Code, S3Error
+from qss.s3.lifecycle_documents import rules_body, rules_document
 from qss.s3.lock import LockChange, ObjectLock, check_future
 from qss.s3.message import Response
+
+LIFECYCLE: Final = "lifecycle"
+"""Names of documents are the subresources' own."""
 
 
 class Call(Protocol):
@@ -90,6 +94,26 @@ async def _put_legal_hold(place: Place, asked: sub.PutLegalHold, call: Call) -> 
     )
 
 
+# -- lifecycle
+async def _get_lifecycle(place: Place, asked: sub.GetLifecycle, _: Call) -> Response:
+    content = await place.backend.get_document(asked.bucket, LIFECYCLE)
+    if content is None:
+        raise S3Error(Code.NO_SUCH_LIFECYCLE)
+    return Response(200, (render.XML_TYPE,), content)
+
+
+async def _put_lifecycle(place: Place, asked: sub.PutLifecycle, call: Call) -> Response:
+    await place.backend.head_bucket(asked.bucket)
+    rules = rules_body(await call.document())
+    await place.backend.put_document(asked.bucket, LIFECYCLE, rules_document(rules))
+    return Response(200)
+
+
+async def _delete_lifecycle(place: Place, asked: sub.DeleteLifecycle, _: Call) -> Response:
+    await place.backend.put_document(asked.bucket, LIFECYCLE, None)
+    return Response(204)
+
+
 Handler = Callable[[Place, Any, Call], Awaitable[Response]]
 HANDLERS: Final[dict[type, Handler]] = {
     sub.GetVersioning: _get_versioning,
@@ -101,5 +125,8 @@ HANDLERS: Final[dict[type, Handler]] = {
     sub.PutRetention: _put_retention,
     sub.GetLegalHold: _get_legal_hold,
     sub.PutLegalHold: _put_legal_hold,
+    sub.GetLifecycle: _get_lifecycle,
+    sub.PutLifecycle: _put_lifecycle,
+    sub.DeleteLifecycle: _delete_lifecycle,
 }
 """Total over `Subresource`: `qss.s3.server` takes them in, and its table is total by test."""

@@ -92,6 +92,11 @@ ROWS: Final[Mapping[tuple[str, str], Mapping[str, Reader]]] = {
         "GET": lambda r: sub.GetLockSettings(r.bucket),
         "PUT": lambda r: sub.PutLockSettings(r.bucket),
     },
+    ("bucket", "lifecycle"): {
+        "GET": lambda r: sub.GetLifecycle(r.bucket),
+        "PUT": lambda r: sub.PutLifecycle(r.bucket),
+        "DELETE": lambda r: sub.DeleteLifecycle(r.bucket),
+    },
     ("key", "retention"): {
         "GET": lambda r: sub.GetRetention(r.bucket, r.key, version_id(r)),
         "PUT": lambda r: sub.PutRetention(r.bucket, r.key, version_id(r), bypasses(r.headers)),

@@ -70,6 +70,23 @@ class PutLegalHold:
     version_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class GetLifecycle:
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutLifecycle:
+    """Body: LifecycleConfiguration."""
+
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteLifecycle:
+    bucket: str
+
+
 Subresource = (
     GetVersioning
     | PutVersioning
@@ -80,4 +97,7 @@ Subresource = (
     | PutRetention
     | GetLegalHold
     | PutLegalHold
+    | GetLifecycle
+    | PutLifecycle
+    | DeleteLifecycle
 )

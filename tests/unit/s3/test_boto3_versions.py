@@ -327,3 +327,38 @@ def test_locks_of_uploads_and_copies(s3, locked) -> None:
 )
 def test_locks_to_refuse(s3, locked, wanted) -> None:
     assert refused(s3.put_object, Bucket=locked, Key="k", Body=b"", **wanted) == ("InvalidArgument", 400)
+
+
+# -- lifecycle
+def test_lifecycle(s3, plain) -> None:
+    assert refused(s3.get_bucket_lifecycle_configuration, Bucket=plain) == ("NoSuchLifecycleConfiguration", 404)
+    tags = [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "é"}]
+    rules = [
+        {"ID": "one", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 3}},
+        {
+            "ID": "two",
+            "Status": "Disabled",
+            "Filter": {"And": {"Prefix": "x", "Tags": tags, "ObjectSizeGreaterThan": 5}},
+            "Expiration": {"Date": datetime(2030, 1, 1, tzinfo=UTC)},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 4, "NewerNoncurrentVersions": 2},
+        },
+        {
+            "ID": "three",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "Expiration": {"ExpiredObjectDeleteMarker": True},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+        },
+        {"ID": "four", "Status": "Enabled", "Prefix": "old style", "Expiration": {"Days": 1}},
+    ]
+    s3.put_bucket_lifecycle_configuration(Bucket=plain, LifecycleConfiguration={"Rules": rules})
+    assert s3.get_bucket_lifecycle_configuration(Bucket=plain)["Rules"] == rules
+    wrong = [{"ID": "x", "Status": "Enabled", "Filter": {}, "Expiration": {"Days": 0}}]
+    assert refused(s3.put_bucket_lifecycle_configuration, Bucket=plain, LifecycleConfiguration={"Rules": wrong}) == (
+        "InvalidArgument",
+        400,
+    )
+    assert s3.get_bucket_lifecycle_configuration(Bucket=plain)["Rules"] == rules
+    s3.delete_bucket_lifecycle(Bucket=plain)
+    assert refused(s3.get_bucket_lifecycle_configuration, Bucket=plain)[0] == "NoSuchLifecycleConfiguration"
+    assert refused(s3.delete_bucket_lifecycle, Bucket="no-such-bucket")[0] == "NoSuchBucket"
