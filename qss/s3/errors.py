@@ -105,6 +105,7 @@ class Code(Enum):
     MISSING_CONTENT_LENGTH = _Row("MissingContentLength", 411, "You must provide the Content-Length HTTP header.")
     MISSING_REQUEST_BODY = _Row("MissingRequestBodyError", 400, "Request Body is empty")
     NO_SUCH_BUCKET = _Row("NoSuchBucket", 404, "The specified bucket does not exist")
+    NO_SUCH_CONFIGURATION = _Row("NoSuchConfiguration", 404, "The specified configuration does not exist.")
     NO_SUCH_KEY = _Row("NoSuchKey", 404, "The specified key does not exist.")
     NO_SUCH_LIFECYCLE = _Row("NoSuchLifecycleConfiguration", 404, "The lifecycle configuration does not exist")
     NO_SUCH_LOCK_SETTINGS = _Row(
@@ -113,9 +114,15 @@ class Code(Enum):
     NO_SUCH_OBJECT_LOCK = _Row(
         "NoSuchObjectLockConfiguration", 404, "The specified object does not have a ObjectLock configuration"
     )
+    NO_SUCH_REPLICATION = _Row(
+        "ReplicationConfigurationNotFoundError", 404, "The replication configuration was not found"
+    )
     NO_SUCH_TAG_SET = _Row("NoSuchTagSet", 404, "The TagSet does not exist")
     NO_SUCH_UPLOAD = _Row("NoSuchUpload", 404, "The specified multipart upload does not exist.")
     NO_SUCH_VERSION = _Row("NoSuchVersion", 404, "The specified version does not exist.")
+    NO_SUCH_WEBSITE = _Row(
+        "NoSuchWebsiteConfiguration", 404, "The specified bucket does not have a website configuration"
+    )
     NOT_FOUND = _Row("NotFound", 404, "Not Found")
     NOT_IMPLEMENTED = _Row(
         "NotImplemented", 501, "A header or query you provided implies functionality not implemented."

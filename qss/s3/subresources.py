@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from qss.s3.backend import VersionsQuery
+
+ATTRIBUTE_NAMES: Final = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Of an object's attributes."""
+
+    names: frozenset[str]
+    parts_max: int = 1000
+    after_part: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,46 @@ class DeleteLifecycle:
     bucket: str
 
 
+@dataclass(frozen=True, slots=True)
+class GetBucketTags:
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutBucketTags:
+    """Body: Tagging."""
+
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteBucketTags:
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetObjectAttributes:
+    bucket: str
+    key: str
+    wanted: Wanted
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetUnset:
+    """Of `qss.s3.unset.UNSET`."""
+
+    bucket: str
+    name: str
+    with_id: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteUnset:
+    bucket: str
+    name: str
+
+
 Subresource = (
     GetVersioning
     | PutVersioning
@@ -100,4 +152,10 @@ Subresource = (
     | GetLifecycle
     | PutLifecycle
     | DeleteLifecycle
+    | GetBucketTags
+    | PutBucketTags
+    | DeleteBucketTags
+    | GetObjectAttributes
+    | GetUnset
+    | DeleteUnset
 )
