@@ -120,6 +120,7 @@ class WriteCondition:
 
     if_match: str | None = None  # an etag without quotes, or "*"
     if_none_match: str | None = None  # only "*" means something to S3 on writes; an etag is honoured too
+    if_modified_ns: int | None = None  # only what was stored at this very time; not told by clients
 
     def check(self, current: StoredObject | None) -> None:
         """Raise S3Error unless the write may replace `current` (None: there is no object)."""
@@ -129,6 +130,8 @@ class WriteCondition:
             if self.if_match not in ("*", current.etag):
                 raise S3Error(Code.PRECONDITION_FAILED)
         if self.if_none_match is not None and current is not None and self.if_none_match in ("*", current.etag):
+            raise S3Error(Code.PRECONDITION_FAILED)
+        if self.if_modified_ns is not None and (current is None or current.modified_ns != self.if_modified_ns):
             raise S3Error(Code.PRECONDITION_FAILED)
 
 
@@ -148,7 +151,7 @@ class PutRequest:
 class DeleteRequest:
     key: str
     version_id: str | None = None  # None: what is there now, by a delete marker where there is versioning
-    condition: WriteCondition = ALWAYS
+    condition: WriteCondition = ALWAYS  # of what is there, or of the version named, also if that is a delete marker
     bypass: bool = False  # GOVERNANCE does not hold
 
 

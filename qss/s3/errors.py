@@ -125,7 +125,9 @@ class Code(Enum):
         "The server side encryption configuration was not found",
     )
     NO_SUCH_ENTITY = _Row("NoSuchEntity", 404, "There is nothing of this name.")
+    NO_SUCH_CONFIGURATION = _Row("NoSuchConfiguration", 404, "The specified configuration does not exist.")
     NO_SUCH_KEY = _Row("NoSuchKey", 404, "The specified key does not exist.")
+    NO_SUCH_LIFECYCLE = _Row("NoSuchLifecycleConfiguration", 404, "The lifecycle configuration does not exist")
     NO_SUCH_LOCK_SETTINGS = _Row(
         "ObjectLockConfigurationNotFoundError", 404, "Object Lock configuration does not exist for this bucket"
     )
@@ -136,9 +138,15 @@ class Code(Enum):
     NO_SUCH_PUBLIC_ACCESS = _Row(
         "NoSuchPublicAccessBlockConfiguration", 404, "The public access block configuration was not found"
     )
+    NO_SUCH_REPLICATION = _Row(
+        "ReplicationConfigurationNotFoundError", 404, "The replication configuration was not found"
+    )
     NO_SUCH_TAG_SET = _Row("NoSuchTagSet", 404, "The TagSet does not exist")
     NO_SUCH_UPLOAD = _Row("NoSuchUpload", 404, "The specified multipart upload does not exist.")
     NO_SUCH_VERSION = _Row("NoSuchVersion", 404, "The specified version does not exist.")
+    NO_SUCH_WEBSITE = _Row(
+        "NoSuchWebsiteConfiguration", 404, "The specified bucket does not have a website configuration"
+    )
     NOT_FOUND = _Row("NotFound", 404, "Not Found")
     NOT_IMPLEMENTED = _Row(
         "NotImplemented", 501, "A header or query you provided implies functionality not implemented."

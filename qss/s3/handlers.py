@@ -9,10 +9,20 @@ from typing import Any, Final, Protocol
 from qss.s3 import lock_documents as docs
 from qss.s3 import render
 from qss.s3 import subresources as sub
+from qss.s3.attributes import attributes
 from qss.s3.backend import ObjectBackend
+from qss.s3.documents import tags_body
 from qss.s3.errors import Code, S3Error
+from qss.s3.lifecycle_documents import rules_body, rules_document
 from qss.s3.lock import LockChange, ObjectLock, check_future
 from qss.s3.message import Response
+from qss.s3.unset import told
+
+LIFECYCLE: Final = "lifecycle"
+TAGGING: Final = "tagging"
+"""Names of documents are the subresources' own."""
+
+BUCKET_TAGS_MAX: Final = 50
 
 
 class Call(Protocol):
@@ -90,6 +100,60 @@ async def _put_legal_hold(place: Place, asked: sub.PutLegalHold, call: Call) -> 
     )
 
 
+# -- lifecycle
+async def _get_lifecycle(place: Place, asked: sub.GetLifecycle, _: Call) -> Response:
+    content = await place.backend.get_document(asked.bucket, LIFECYCLE)
+    if content is None:
+        raise S3Error(Code.NO_SUCH_LIFECYCLE)
+    return Response(200, (render.XML_TYPE,), content)
+
+
+async def _put_lifecycle(place: Place, asked: sub.PutLifecycle, call: Call) -> Response:
+    await place.backend.head_bucket(asked.bucket)
+    rules = rules_body(await call.document())
+    await place.backend.put_document(asked.bucket, LIFECYCLE, rules_document(rules))
+    return Response(200)
+
+
+async def _delete_lifecycle(place: Place, asked: sub.DeleteLifecycle, _: Call) -> Response:
+    await place.backend.put_document(asked.bucket, LIFECYCLE, None)
+    return Response(204)
+
+
+# -- tags of buckets
+async def _get_bucket_tags(place: Place, asked: sub.GetBucketTags, _: Call) -> Response:
+    content = await place.backend.get_document(asked.bucket, TAGGING)
+    if content is None:
+        raise S3Error(Code.NO_SUCH_TAG_SET)
+    return Response(200, (render.XML_TYPE,), content)
+
+
+async def _put_bucket_tags(place: Place, asked: sub.PutBucketTags, call: Call) -> Response:
+    tags = tags_body(await call.document(), BUCKET_TAGS_MAX)
+    await place.backend.put_document(asked.bucket, TAGGING, bytes(render.tagging(tags).body))
+    return Response(204)
+
+
+async def _delete_bucket_tags(place: Place, asked: sub.DeleteBucketTags, _: Call) -> Response:
+    await place.backend.put_document(asked.bucket, TAGGING, None)
+    return Response(204)
+
+
+# -- attributes, and what is not there
+async def _get_attributes(place: Place, asked: sub.GetObjectAttributes, _: Call) -> Response:
+    return attributes(await place.backend.head(asked.bucket, asked.key, asked.version_id), asked.wanted)
+
+
+async def _get_unset(place: Place, asked: sub.GetUnset, _: Call) -> Response:
+    await place.backend.head_bucket(asked.bucket)
+    return told(asked.name, with_id=asked.with_id)
+
+
+async def _delete_unset(place: Place, asked: sub.DeleteUnset, _: Call) -> Response:
+    await place.backend.head_bucket(asked.bucket)
+    return Response(204)
+
+
 Handler = Callable[[Place, Any, Call], Awaitable[Response]]
 HANDLERS: Final[dict[type, Handler]] = {
     sub.GetVersioning: _get_versioning,
@@ -101,5 +165,14 @@ HANDLERS: Final[dict[type, Handler]] = {
     sub.PutRetention: _put_retention,
     sub.GetLegalHold: _get_legal_hold,
     sub.PutLegalHold: _put_legal_hold,
+    sub.GetLifecycle: _get_lifecycle,
+    sub.PutLifecycle: _put_lifecycle,
+    sub.DeleteLifecycle: _delete_lifecycle,
+    sub.GetBucketTags: _get_bucket_tags,
+    sub.PutBucketTags: _put_bucket_tags,
+    sub.DeleteBucketTags: _delete_bucket_tags,
+    sub.GetObjectAttributes: _get_attributes,
+    sub.GetUnset: _get_unset,
+    sub.DeleteUnset: _delete_unset,
 }
 """Total over `Subresource`: `qss.s3.server` takes them in, and its table is total by test."""

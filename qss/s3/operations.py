@@ -21,7 +21,10 @@ from qss.s3.subresources import Subresource
 
 @dataclass(frozen=True, slots=True)
 class ListBuckets:
-    pass
+    prefix: str = ""
+    after: str = ""  # what the continuation token stands for
+    limit: int | None = None  # None: all of them
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from qss.s3.parse_subresources import ROWS, bypasses, lock_of, version_id
 
 PAGE_MAX: Final = 1000
 TAGS_MAX: Final = 10
+BUCKETS_MAX: Final = 10_000  # of a page
 METADATA_BYTES_MAX: Final = 2048
 CONTENT_HEADERS: Final = (
     "content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires",
@@ -151,10 +152,11 @@ def attributes_of(headers: Mapping[str, str]) -> Attributes:
     return Attributes(content, metadata, tags, headers.get("x-amz-storage-class", "STANDARD"), lock_of(headers))
 
 
-def check_tags(tags: tuple[tuple[str, str], ...]) -> None:
+def check_tags(tags: tuple[tuple[str, str], ...], most: int = TAGS_MAX) -> None:
     """Source: "Categorizing your objects using tags"."""
-    if len(tags) > TAGS_MAX:
-        raise S3Error(Code.INVALID_TAG, "Object tags cannot be greater than 10")
+    if len(tags) > most:
+        what = "Object" if most == TAGS_MAX else "Bucket"
+        raise S3Error(Code.INVALID_TAG, f"{what} tags cannot be greater than {most}")
     if len({name for name, _ in tags}) != len(tags):
         raise S3Error(Code.INVALID_TAG, "Cannot provide multiple Tags with the same key")
     for name, value in tags:
@@ -179,6 +181,17 @@ def _put_request(request: _In) -> PutRequest:
 
 
 # -- readers, one for each row
+def _list_buckets(request: _In) -> op.ListBuckets:
+    params = request.params
+    token, limit = params.get("continuation-token"), None
+    if "max-buckets" in params:
+        limit = request.number("max-buckets", BUCKETS_MAX, BUCKETS_MAX + 1)
+        if not 1 <= limit <= BUCKETS_MAX:
+            raise S3Error(Code.INVALID_ARGUMENT, f"max-buckets must be between 1 and {BUCKETS_MAX}")
+    after = "" if token is None else read_token(token)
+    return op.ListBuckets(params.get("prefix", ""), after, limit, params.get("bucket-region"))
+
+
 def _list_objects(request: _In) -> op.ListObjects:
     params = request.params
     limit = request.number("max-keys", PAGE_MAX, PAGE_MAX)
@@ -346,7 +359,7 @@ def _config_rows(config: op.Config) -> dict[str, _Reader]:
 
 _ROWS: Final[dict[tuple[str, str], Mapping[str, _Reader]]] = {
     **ROWS,
-    ("service", ""): {"GET": lambda _: op.ListBuckets()},
+    ("service", ""): {"GET": _list_buckets},
     ("bucket", ""): {
         "GET": _list_objects,
         "HEAD": lambda r: op.HeadBucket(r.bucket),

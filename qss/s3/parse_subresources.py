@@ -12,6 +12,12 @@ from qss.s3.backend import VersionsQuery
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, Mode, ObjectLock, Retention
 
+UNSET_NAMES: Final = (
+    "accelerate", "logging", "notification", "requestPayment", "replication", "website", "analytics",
+    "intelligent-tiering", "inventory", "metrics",
+)  # fmt: skip
+"""Subresources of buckets that nobody can set here; what they answer: `qss.s3.unset`."""
+_REMOVABLE: Final = frozenset(UNSET_NAMES) - {"accelerate", "logging", "notification", "requestPayment"}
 _PAGE_MAX: Final = 1000
 _LOCK_MODE: Final = "x-amz-object-lock-mode"
 _LOCK_UNTIL: Final = "x-amz-object-lock-retain-until-date"
@@ -81,6 +87,32 @@ def _list_versions(asked: Asked) -> sub.ListVersions:
     return sub.ListVersions(query, asked.encode())
 
 
+def _attributes(asked: Asked) -> sub.GetObjectAttributes:
+    named = asked.headers.get("x-amz-object-attributes", "").split(",")
+    names = frozenset(each.strip() for each in named if each.strip())
+    if not names or not names <= sub.ATTRIBUTE_NAMES:
+        raise S3Error(Code.INVALID_ARGUMENT, "Invalid attribute name specified.")
+    parts_max = min(_number(asked.headers, "x-amz-max-parts", _PAGE_MAX), _PAGE_MAX)
+    wanted = sub.Wanted(names, parts_max, _number(asked.headers, "x-amz-part-number-marker", 0))
+    return sub.GetObjectAttributes(asked.bucket, asked.key, wanted, version_id(asked))
+
+
+def _number(headers: Mapping[str, str], name: str, default: int) -> int:
+    text = headers.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise S3Error(Code.INVALID_ARGUMENT, f"Provided {name} not an integer or within integer range")
+    return int(text)
+
+
+def _unset(name: str) -> Mapping[str, Reader]:
+    rows: dict[str, Reader] = {"GET": lambda r: sub.GetUnset(r.bucket, name, "id" in r.params)}
+    if name in _REMOVABLE:
+        rows["DELETE"] = lambda r: sub.DeleteUnset(r.bucket, name)
+    return rows
+
+
 Reader = Callable[[Asked], sub.Subresource]
 ROWS: Final[Mapping[tuple[str, str], Mapping[str, Reader]]] = {
     ("bucket", "versioning"): {
@@ -92,6 +124,18 @@ ROWS: Final[Mapping[tuple[str, str], Mapping[str, Reader]]] = {
         "GET": lambda r: sub.GetLockSettings(r.bucket),
         "PUT": lambda r: sub.PutLockSettings(r.bucket),
     },
+    ("bucket", "lifecycle"): {
+        "GET": lambda r: sub.GetLifecycle(r.bucket),
+        "PUT": lambda r: sub.PutLifecycle(r.bucket),
+        "DELETE": lambda r: sub.DeleteLifecycle(r.bucket),
+    },
+    ("bucket", "tagging"): {
+        "GET": lambda r: sub.GetBucketTags(r.bucket),
+        "PUT": lambda r: sub.PutBucketTags(r.bucket),
+        "DELETE": lambda r: sub.DeleteBucketTags(r.bucket),
+    },
+    ("key", "attributes"): {"GET": _attributes},
+    **{("bucket", name): _unset(name) for name in UNSET_NAMES},
     ("key", "retention"): {
         "GET": lambda r: sub.GetRetention(r.bucket, r.key, version_id(r)),
         "PUT": lambda r: sub.PutRetention(r.bucket, r.key, version_id(r), bypasses(r.headers)),

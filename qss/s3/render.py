@@ -27,7 +27,7 @@ from qss.s3.checksums import header_of
 from qss.s3.errors import S3Error
 from qss.s3.lock import UNLOCKED, ObjectLock
 from qss.s3.message import Response
-from qss.s3.operations import ListObjects, ListParts, ListUploads
+from qss.s3.operations import ListBuckets, ListObjects, ListParts, ListUploads
 from qss.s3.parse import make_token
 from qss.s3.subresources import ListVersions
 from qss.s3.xml import document, element, leaf
@@ -174,9 +174,22 @@ def tagging(tags: tuple[tuple[str, str], ...]) -> Response:
 
 
 # -- buckets
-def buckets(found: Sequence[Bucket]) -> Response:
-    content = [element("Bucket", leaf("Name", each.name), leaf("CreationDate", iso(each.created_ns))) for each in found]
-    return xml_response("ListAllMyBucketsResult", [OWNER, element("Buckets", *content)])
+def buckets(asked: ListBuckets, found: Sequence[Bucket]) -> Response:
+    """ListAllMyBucketsResult: the page asked for of all buckets, in order."""
+    wanted = [
+        each
+        for each in found
+        if each.name.startswith(asked.prefix) and each.name > asked.after and asked.region in (None, each.region)
+    ]
+    shown = wanted[: asked.limit]
+    content = []
+    for each in shown:
+        said = leaf("Name", each.name), leaf("CreationDate", iso(each.created_ns)), leaf("BucketRegion", each.region)
+        content.append(element("Bucket", *said))
+    rest = [leaf("Prefix", asked.prefix)] if asked.prefix else []
+    if len(shown) < len(wanted):
+        rest.append(leaf("ContinuationToken", make_token(shown[-1].name)))
+    return xml_response("ListAllMyBucketsResult", [OWNER, element("Buckets", *content), *rest])
 
 
 def location(bucket: Bucket) -> Response:

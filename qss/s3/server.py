@@ -182,8 +182,8 @@ class S3Service:
             await self._authorize(call.caller, op.HeadBucket(operation.bucket))
 
     # -- buckets
-    async def _list_buckets(self, _: op.ListBuckets, __: _Call) -> Response:
-        return render.buckets(await self._backend.list_buckets())
+    async def _list_buckets(self, asked: op.ListBuckets, _: _Call) -> Response:
+        return render.buckets(asked, await self._backend.list_buckets())
 
     async def _create_bucket(self, asked: op.CreateBucket, call: _Call) -> Response:
         check_bucket_name(asked.bucket)

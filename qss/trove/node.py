@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from qss.trove.compaction import compact_one
 from qss.trove.engine import Engine
 from qss.trove.index import Index
 from qss.trove.ledger import LEDGER, Ledger
+from qss.trove.lifecycle import Lifecycle
 from qss.trove.private import write_private
 from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
@@ -48,6 +49,7 @@ class NodeOptions:
     data: tuple[Path, ...]
     sync: SyncMode = SyncMode.GROUP
     upload_age_s_max: float = 7 * 86_400
+    lifecycle_day_s: float = 86_400  # what a day is to lifecycle rules; another one only to try them out
     compact_garbage: float = 0.3  # share of a sealed volume that is dead before it is compacted; 1 switches it off
     host: Host = field(default_factory=Host)
 
@@ -142,6 +144,7 @@ class Node:
         self.shares = Shares(ledger, key, host.clock, host.entropy.token)
         self.tokens = Tokens(ledger, host.clock, host.entropy.token)
         self.store = TroveStore(self.engine, self.quotas)
+        self.lifecycle = Lifecycle(self.store, host.clock, int(options.lifecycle_day_s * 1e9))
         self.started_ns = host.clock.now_ns()
         if self.report.damaged or self.report.cut_bytes or volumes.unreadable:
             log.warning(
@@ -152,7 +155,12 @@ class Node:
             )
 
     async def maintain(self) -> None:
-        """Run until cancelled: checkpoints, damage notes, expiry of uploads, compaction."""
+        """Run until cancelled: what is due every few seconds or hours, and the lifecycle rules."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._upkeep(), name="trove-upkeep")
+            group.create_task(self.lifecycle.run(), name="trove-lifecycle")
+
+    async def _upkeep(self) -> None:
         loop = asyncio.get_running_loop()
         expire_at = compact_at = loop.time() + COMPACT_EVERY_S
         committed = -1
@@ -210,6 +218,7 @@ class Node:
             "damaged": damage,
             "damaged_reads": self.store.records.counters.damaged_reads,
             "unreadable_volumes": [str(path) for path in engine.volumes.unreadable],
+            "lifecycle": asdict(self.lifecycle.tally),
             "commits": engine.committer.commits,
             "syncs": engine.committer.syncs,
             "start": {"rebuilt": self.report.rebuilt, "records": self.report.records, "cut": self.report.cut_bytes},

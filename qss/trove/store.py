@@ -169,10 +169,10 @@ class TroveStore:
             await self.engine.committer.quiet(full)
             # From here to the append in `note` nothing else runs: what is looked at is what is deleted.
             state = self.buckets.now(bucket)
-            row = self.row(bucket, request.key)
-            request.condition.check(None if row is None else stored(request.key, row))
             if request.version_id is not None:
                 return await self._delete_version(state, request)
+            row = self.row(bucket, request.key)
+            request.condition.check(None if row is None else stored(request.key, row))
             if state.info.versioning is None:
                 if row is not None:
                     await self.engine.note(Draft(Kind.TOMBSTONE, full))
@@ -191,6 +191,7 @@ class TroveStore:
         bucket, full = state.info.name, _full(state.info.name, request.key)
         with self.engine.index.read() as tables:
             row = version_row(tables, state, request.key, request.version_id)
+        request.condition.check(None if row is None else stored(request.key, row))
         if row is None:
             return DeleteOutcome(request.key, version_id=request.version_id)
         if state.info.lock and not row.marker:

@@ -226,10 +226,10 @@ class MemoryBackend:
     def _delete(self, bucket: _Bucket, request: DeleteRequest) -> DeleteOutcome:
         current = bucket.current(request.key)
         try:
-            if request.condition != ALWAYS:
-                request.condition.check(None if current is None else current.info)
             if request.version_id is not None:
                 return self._delete_version(bucket, request, request.version_id)
+            if request.condition != ALWAYS:
+                request.condition.check(None if current is None else current.info)
         except S3Error as error:
             return DeleteOutcome(request.key, error)
         if bucket.info.versioning is None:
@@ -240,6 +240,7 @@ class MemoryBackend:
 
     def _delete_version(self, bucket: _Bucket, request: DeleteRequest, version_id: str) -> DeleteOutcome:
         version = self._named(bucket, request.key, version_id)
+        request.condition.check(None if version is None else version.info)
         if version is None:
             return DeleteOutcome(request.key, version_id=version_id)
         version.info.attributes.lock.check_delete(self._now_ns(), bypass=request.bypass)

@@ -327,3 +327,138 @@ def test_locks_of_uploads_and_copies(s3, locked) -> None:
 )
 def test_locks_to_refuse(s3, locked, wanted) -> None:
     assert refused(s3.put_object, Bucket=locked, Key="k", Body=b"", **wanted) == ("InvalidArgument", 400)
+
+
+# -- lifecycle
+def test_lifecycle(s3, plain) -> None:
+    assert refused(s3.get_bucket_lifecycle_configuration, Bucket=plain) == ("NoSuchLifecycleConfiguration", 404)
+    tags = [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "é"}]
+    rules = [
+        {"ID": "one", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 3}},
+        {
+            "ID": "two",
+            "Status": "Disabled",
+            "Filter": {"And": {"Prefix": "x", "Tags": tags, "ObjectSizeGreaterThan": 5}},
+            "Expiration": {"Date": datetime(2030, 1, 1, tzinfo=UTC)},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 4, "NewerNoncurrentVersions": 2},
+        },
+        {
+            "ID": "three",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "Expiration": {"ExpiredObjectDeleteMarker": True},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+        },
+        {"ID": "four", "Status": "Enabled", "Prefix": "old style", "Expiration": {"Days": 1}},
+    ]
+    s3.put_bucket_lifecycle_configuration(Bucket=plain, LifecycleConfiguration={"Rules": rules})
+    assert s3.get_bucket_lifecycle_configuration(Bucket=plain)["Rules"] == rules
+    wrong = [{"ID": "x", "Status": "Enabled", "Filter": {}, "Expiration": {"Days": 0}}]
+    assert refused(s3.put_bucket_lifecycle_configuration, Bucket=plain, LifecycleConfiguration={"Rules": wrong}) == (
+        "InvalidArgument",
+        400,
+    )
+    assert s3.get_bucket_lifecycle_configuration(Bucket=plain)["Rules"] == rules
+    s3.delete_bucket_lifecycle(Bucket=plain)
+    assert refused(s3.get_bucket_lifecycle_configuration, Bucket=plain)[0] == "NoSuchLifecycleConfiguration"
+    assert refused(s3.delete_bucket_lifecycle, Bucket="no-such-bucket")[0] == "NoSuchBucket"
+
+
+# -- the rest
+def test_tags_of_a_bucket(s3, plain) -> None:
+    assert refused(s3.get_bucket_tagging, Bucket=plain) == ("NoSuchTagSet", 404)
+    tag_set = [{"Key": f"k{number}", "Value": "é"} for number in range(50)]
+    s3.put_bucket_tagging(Bucket=plain, Tagging={"TagSet": tag_set})
+    assert s3.get_bucket_tagging(Bucket=plain)["TagSet"] == tag_set
+    more = {"TagSet": [*tag_set, {"Key": "one", "Value": "more"}]}
+    assert refused(s3.put_bucket_tagging, Bucket=plain, Tagging=more) == ("InvalidTag", 400)
+    s3.delete_bucket_tagging(Bucket=plain)
+    assert refused(s3.get_bucket_tagging, Bucket=plain)[0] == "NoSuchTagSet"
+
+
+def test_pages_of_buckets(s3) -> None:
+    names = [f"paged-{number}" for number in range(5)]
+    for name in names:
+        s3.create_bucket(Bucket=name)
+    pages = list(s3.get_paginator("list_buckets").paginate(Prefix="paged-", PaginationConfig={"PageSize": 2}))
+    assert [[each["Name"] for each in page["Buckets"]] for page in pages] == [names[:2], names[2:4], names[4:]]
+    assert {page["Prefix"] for page in pages} == {"paged-"}
+    assert pages[0]["Buckets"][0]["BucketRegion"] == "us-east-1"
+    assert s3.list_buckets(BucketRegion="eu-west-1")["Buckets"] == []
+    assert refused(s3.list_buckets, ContinuationToken="nonsense") == ("InvalidArgument", 400)
+
+
+def test_attributes(s3, bucket) -> None:
+    every = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"]
+    put = s3.put_object(Bucket=bucket, Key="k", Body=b"12345", ChecksumAlgorithm="SHA256")
+    got = s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=every)
+    assert (got["ETag"], got["ObjectSize"], got["StorageClass"]) == (put["ETag"].strip('"'), 5, "STANDARD")
+    assert got["Checksum"] == {"ChecksumSHA256": put["ChecksumSHA256"], "ChecksumType": "FULL_OBJECT"}
+    assert got["VersionId"] == put["VersionId"]
+    assert "ObjectParts" not in got
+    assert "LastModified" in got
+    some = s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=["ObjectSize"])
+    assert "ETag" not in some
+    ref = {"Bucket": bucket, "Key": "parts"}
+    upload = s3.create_multipart_upload(**ref)["UploadId"]
+    sizes = (5 * 1024 * 1024, 7)
+    parts = []
+    for number, size in enumerate(sizes, 1):
+        part = s3.upload_part(**ref, UploadId=upload, PartNumber=number, Body=bytes(size))
+        parts.append({"PartNumber": number, "ETag": part["ETag"]})
+    s3.complete_multipart_upload(**ref, UploadId=upload, MultipartUpload={"Parts": parts})
+    page = s3.get_object_attributes(**ref, ObjectAttributes=every, MaxParts=1)["ObjectParts"]
+    assert (page["TotalPartsCount"], page["IsTruncated"], page["NextPartNumberMarker"]) == (2, True, 1)
+    assert page["Parts"] == [{"PartNumber": 1, "Size": sizes[0]}]
+    page = s3.get_object_attributes(**ref, ObjectAttributes=every, PartNumberMarker=1)["ObjectParts"]
+    assert (page["IsTruncated"], page["Parts"]) == (False, [{"PartNumber": 2, "Size": 7}])
+    assert refused(s3.get_object_attributes, Bucket=bucket, Key="k", ObjectAttributes=["Odd"]) == (
+        "InvalidArgument", 400,
+    )  # fmt: skip
+    marker = s3.delete_object(Bucket=bucket, Key="k")["VersionId"]
+    assert refused(s3.get_object_attributes, Bucket=bucket, Key="k", ObjectAttributes=every)[0] == "NoSuchKey"
+    asked = {"Bucket": bucket, "Key": "k", "VersionId": marker, "ObjectAttributes": every}
+    assert refused(s3.get_object_attributes, **asked) == ("MethodNotAllowed", 405)
+
+
+@pytest.mark.parametrize(
+    ("read", "more", "told"),
+    [
+        ("get_bucket_accelerate_configuration", {}, {}),
+        ("get_bucket_logging", {}, {}),
+        ("get_bucket_notification_configuration", {}, {}),
+        ("get_bucket_request_payment", {}, {"Payer": "BucketOwner"}),
+        ("get_bucket_replication", {}, "ReplicationConfigurationNotFoundError"),
+        ("get_bucket_website", {}, "NoSuchWebsiteConfiguration"),
+        ("get_bucket_inventory_configuration", {"Id": "x"}, "NoSuchConfiguration"),
+        ("get_bucket_metrics_configuration", {"Id": "x"}, "NoSuchConfiguration"),
+        ("get_bucket_analytics_configuration", {"Id": "x"}, "NoSuchConfiguration"),
+        ("get_bucket_intelligent_tiering_configuration", {"Id": "x"}, "NoSuchConfiguration"),
+        ("list_bucket_inventory_configurations", {}, {"IsTruncated": False}),
+        ("list_bucket_metrics_configurations", {}, {"IsTruncated": False}),
+        ("list_bucket_analytics_configurations", {}, {"IsTruncated": False}),
+        ("list_bucket_intelligent_tiering_configurations", {}, {"IsTruncated": False}),
+    ],
+)
+def test_what_is_not_set(s3, plain, read, more, told) -> None:
+    call = getattr(s3, read)
+    if isinstance(told, str):
+        assert refused(call, Bucket=plain, **more) == (told, 404)
+    else:
+        answer = call(Bucket=plain, **more)
+        assert {name: value for name, value in answer.items() if name != "ResponseMetadata"} == told
+    assert refused(call, Bucket="no-such-bucket", **more) == ("NoSuchBucket", 404)
+
+
+def test_what_cannot_be_set(s3, plain) -> None:
+    for call, wanted in (
+        (s3.put_bucket_accelerate_configuration, {"AccelerateConfiguration": {"Status": "Enabled"}}),
+        (s3.put_bucket_logging, {"BucketLoggingStatus": {}}),
+        (s3.put_bucket_notification_configuration, {"NotificationConfiguration": {}}),
+        (s3.put_bucket_request_payment, {"RequestPaymentConfiguration": {"Payer": "Requester"}}),
+        (s3.put_bucket_website, {"WebsiteConfiguration": {"IndexDocument": {"Suffix": "i"}}}),
+        (s3.put_bucket_replication, {"ReplicationConfiguration": {"Role": "r", "Rules": []}}),
+    ):
+        assert refused(call, Bucket=plain, **wanted) == ("NotImplemented", 501)
+    s3.delete_bucket_website(Bucket=plain)
+    s3.delete_bucket_replication(Bucket=plain)
