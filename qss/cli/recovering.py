@@ -1,7 +1,11 @@
-"""recover: a file system, or what it was, from the key and any k locations. docs/recovery.md."""
+"""recover: a file system, or what it was, from the key and any k locations. drill: would that work?
+
+docs/recovery.md shows both.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +31,7 @@ Moment = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     app.command()(recover)
+    app.command()(drill)
 
 
 def recover(  # noqa: PLR0913, PLR0917 - one for each option
@@ -75,6 +80,47 @@ def recover(  # noqa: PLR0913, PLR0917 - one for each option
             say(f"The key lies bare in {report['key_file']}: qssctl key add --passphrase locks it.")
     if report.get("damaged_files") or report.get("lost_for_snapshots"):
         raise typer.Exit(Exit.DATA)
+
+
+def drill(  # noqa: PLR0913, PLR0917 - one for each option
+    context: typer.Context,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="N", min=0, help="Fetch N stripes of up to 4 MiB [64]")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Fetch and verify all content.")] = False,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Which sample; the report says it")] = None,
+    at: Moment = None,
+    key: KeyFile = None,
+    location: Locations = None,
+    scratch: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Room for journals and index [the system's]")
+    ] = None,
+    as_json: Annotated[bool, JsonFlag] = False,
+) -> None:
+    """Prove that everything can be restored from the key and the locations alone. Changes nothing, here or there."""
+    from qss.app.drill import SAMPLE, Wanted, drilling, exit_code
+    from qss.cli import render, render_recovery
+    from qss.host import Host
+
+    if full and sample is not None:
+        raise typer.BadParameter("--sample and --full exclude each other")
+    if seed is None:
+        seed = int.from_bytes(Host().entropy.token(4), "little")
+    stripes = None if full else SAMPLE if sample is None else sample
+    wanted = Wanted(stripes, seed, moment(at), scratch.absolute() if scratch else None)
+    session, source = session_of(context), Source(location, key)
+    if not as_json and sys.stderr.isatty():
+        with render.stage_bar() as update:
+            report = from_locations(session, source, drilling(wanted, update), keep=False)
+    else:
+        report = from_locations(session, source, drilling(wanted, print_json if as_json else None), keep=False)
+    if as_json:
+        print_json(report)
+    else:
+        render_recovery.drilled(report)
+    code = exit_code(report)
+    if code:
+        raise typer.Exit(code)
 
 
 def moment(text: str | None) -> int | None:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from qss.cli.render import console, table_of, utc
 from qss.cli.session import say
-from qss.config.units import human_size
+from qss.config.units import human_duration, human_size
 
 FILES_SHOWN = 50
 """Damaged files in a table; the document, and the list in the state directory, have all."""
@@ -78,3 +78,38 @@ def listing(report: Document) -> None:
     if not report["majority"]:
         say("Most locations did not answer: a newer root may know others.")
     say("recover --at TIME takes the newest root that is not younger; what has been deleted since may be gone.")
+
+
+def drilled(report: Document) -> None:
+    """Of drill."""
+    content, live = report["content"], report["live"]
+    size = human_size(report["bytes"])
+    say(
+        f"Root {report['generation']}, of {utc(report['cut_ns'])} UTC, from {report['answered']} of"
+        f" {report['locations']} locations: {report['logs']} logs, {report['files']} inodes, {size} of content in"
+        f" {report['segments']} segments."
+    )
+    for line in report["notes"]:
+        say(line)
+    if not report["majority"]:
+        say("Most locations did not answer: a newer root may be at the others.")
+    what = "all content" if content["sample"] is None else f"a sample (--seed {content['seed']})"
+    say(
+        f"Fetched {what}: {content['stripes']} stripes, {human_size(content['bytes'])}, {content['records']} records, "
+        f"all verified; {human_size(content['compared_bytes'])} of it compared with copies here."
+    )
+    for segment, stripe, why in content["failed"][:FILES_SHOWN]:
+        say(f"  segment {segment:016x}, stripe {stripe}: {why}")
+    for segment, stripe in content["differs_here"][:FILES_SHOWN]:
+        say(f"  segment {segment:016x}, stripe {stripe}: the copy here is damaged, the locations have it whole")
+    losses(report)
+    if live["why_not"]:
+        say(f"Not compared with a live index: {live['why_not']}.")
+    else:
+        say(f"The live index: {live['rows']} rows compared, {live['different']} differ.")
+        for line in live["named"]:
+            say(f"  {line}")
+    if report["restorable"]:
+        say(f"Restorable. Nothing was changed; took {human_duration(report['took_s'])}.")
+    else:
+        say("NOT restorable as a whole. Nothing was changed.")

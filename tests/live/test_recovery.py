@@ -150,3 +150,73 @@ def test_what_is_lost_is_said_and_everything_else_comes_back(demo: Demo, tmp_pat
         there.run("sync")
     finally:
         there.run("umount", "--lazy", "--drain", "1s")
+
+
+def picture(folder: Path) -> dict[str, tuple[int, int]]:
+    """Sizes and times of what is in a directory, as far as nobody uses it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def test_drills_and_a_moment_in_the_past(demo: Demo, tmp_path: Path) -> None:
+    (demo.mnt / "old").write_bytes(os.urandom(5 << 20))
+    demo.sync()
+    cut_ns = demo.status()["published_cut_ns"]
+    (demo.mnt / "new").write_bytes(b"new" * PAGE)
+    demo.sync()
+    (demo.mnt / "newer").write_bytes(b"in no root yet")
+
+    # Beside the mount.
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    lines = demo.qssctl("drill", "--full", "--json", "--scratch", str(scratch)).stdout.splitlines()
+    report = json.loads(lines[-1])
+    assert {json.loads(line)["stage"] for line in lines[:-1]} >= {"journals", "objects", "live index"}
+    assert report["restorable"]
+    assert report["files"] == 3
+    assert report["content"]["compared_bytes"] == report["content"]["bytes"] > 5 << 20
+    assert (report["live"]["why_not"], report["live"]["different"]) == ("", 0)
+    assert "Restorable." in demo.qssctl("drill", "--sample", "1").stdout
+    assert list(scratch.iterdir()) == []
+
+    # Interrupted, it removes what it made.
+    drill = subprocess.Popen(
+        [QSSCTL, "--config", demo.config, "drill", "--full", "--json", "--scratch", scratch], stdout=subprocess.PIPE
+    )
+    assert drill.stdout is not None
+    assert b"stage" in drill.stdout.readline()
+    drill.terminate()
+    drill.stdout.read()
+    assert drill.wait(60) in (130, 0)
+    drill.stdout.close()
+    assert list(scratch.iterdir()) == []
+
+    # On a machine that has the key and knows the locations.
+    there = Elsewhere(demo, tmp_path / "there")
+    before = picture(there.root)
+    key = ["--key", str(there.root / "key"), *there.places]
+    assert json.loads(there.run("drill", *key, "--json").splitlines()[-1])["live"]["why_not"]
+    assert picture(there.root) == before
+    listed = json.loads(there.recover("--list", "--json"))
+    assert cut_ns in [each["cut_ns"] for each in listed["roots"]]
+    assert all(each["logs_there"] for each in listed["roots"])
+    at = f"{(cut_ns // 1000 + 1) / 1e6:.6f}"
+    moment = subprocess.run(
+        ["date", "--utc", "--date", f"@{at}", "+%Y-%m-%d %H:%M:%S.%6N"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert json.loads(there.run("drill", *key, "--at", moment, "--json").splitlines()[-1])["cut_ns"] == cut_ns
+    assert "no root is that old" in there.run("drill", *key, "--at", "2001-01-01", code=Exit.REFUSED)
+
+    content = (demo.mnt / "old").read_bytes()
+    demo.qssctl("umount")
+    report = json.loads(there.recover("--at", moment, "--json"))
+    assert report["point"]["cut_ns"] == cut_ns
+    assert report["newest_generation"] > report["generation"]
+    there.run("mount", str(there.mnt))
+    try:
+        assert sorted(path.name for path in there.mnt.iterdir()) == ["old"]
+        assert (there.mnt / "old").read_bytes() == content
+        (there.mnt / "another").write_bytes(b"goes on from there")
+        there.run("sync")
+    finally:
+        there.run("umount", "--lazy", "--drain", "1s")
