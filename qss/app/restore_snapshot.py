@@ -40,7 +40,7 @@ from qss.formats.tables import SegmentRow, SnapshotRow, Table, u64_of_key
 from qss.host import Host
 from qss.ids import SegmentId
 from qss.offload.keys import FsKeys, MasterKey, fs_id_of
-from qss.offload.presence import count_shards
+from qss.offload.presence import count_shards, every_root
 from qss.offload.recovery import Recovery, RecoveryReport
 from qss.offload.roots import RootBook
 from qss.offload.vault import Vault
@@ -110,7 +110,7 @@ async def _list(settings: Settings, keys: FsKeys, folder: Path) -> tuple[_Known,
     host = Host()
     async with open_nodes(settings, host) as nodes:
         book = RootBook(nodes, keys, host)
-        roots = await book.every()
+        roots = await every_root(nodes, keys, book)
         counted = await count_shards(nodes, keys, {log for root in roots for log in root.point.logs})
         whole = [(root, all(counted[log] >= root.k for log in root.point.logs)) for root in roots]
         vault = Vault(nodes, keys, settings.offload, host, folder / "offload")

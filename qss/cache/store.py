@@ -377,7 +377,7 @@ class SegmentCache(IndexRows):
 
     async def condemned(self) -> list[SegmentId]:
         """Segments whose shards nobody needs any more: not the newest root, not the one before it. Oldest first."""
-        return self._space.deletable()
+        return self._space.deletable(self._options.history_s)
 
     async def mark_deleted(self, segment: SegmentId) -> None:
         """Durably note that no location holds shards of a condemned segment; it is not asked for again. Idempotent."""

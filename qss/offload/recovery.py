@@ -20,7 +20,7 @@ from qss.errors import Damaged, QssError, Refused, TooFewShards, WrongKey
 from qss.formats.root import Root
 from qss.ids import SegmentId
 from qss.offload.census import locate
-from qss.offload.presence import count_shards
+from qss.offload.presence import count_shards, every_root
 from qss.offload.roots import RootBook
 from qss.offload.vault import Vault
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind
@@ -165,7 +165,7 @@ class Recovery:
                     newest = newest or root
                     yield newest, root
             return
-        every = await self._book.every()
+        every = await every_root(self._vault.nodes, self._vault.keys, self._book)
         if not every:
             return
         fitting = sorted((r for r in every if r.point.cut_ns <= at_ns), key=lambda r: (r.point.cut_ns, r.order))

@@ -109,32 +109,6 @@ class RootBook:
             for digest in sorted(here, key=lambda digest: (found[digest].order, digest), reverse=True):
                 yield found.pop(digest)
 
-    async def every(self) -> list[Root]:
-        """All roots that can be found, newest first. Raises Unreachable when no location answers.
-
-        Generations follow each other, so the search ends where `HISTORY_KEPT` in a row are nowhere.
-        """
-        current, answered = await self.survey()
-        if not answered:
-            raise Unreachable("no location answers")
-        found = {root.digest(): root for root in current}
-        top = max((root.generation for root in current), default=0)
-        first, last = top + 1, top + PROBE_AHEAD
-        while first <= last:
-            batch: dict[bytes, Root] = {}
-
-            async def read(generation: int, batch: dict[bytes, Root] = batch) -> None:
-                batch.update({root.digest(): root for root in await self.read(generation)})
-
-            async with trio.open_nursery() as nursery:
-                for generation in range(first, last + 1):
-                    nursery.start_soon(read, generation)
-            found |= batch
-            if not batch and first <= top:
-                break
-            first, last = max(1, min(first, top + 1) - HISTORY_KEPT), min(first - 1, top)
-        return sorted(found.values(), key=lambda root: (root.order, root.digest()), reverse=True)
-
     async def put_history(self, root: Root, box: bytes) -> dict[LocationId, QssError | None]:
         """Claim the generation everywhere. For each location None (ours is there), or why not: PreconditionFailed
         means another root is there."""

@@ -12,6 +12,7 @@ from qss.errors import Refused, TooFewShards, Unreachable, WrongKey
 from qss.ids import LocationId, SegmentId
 from qss.offload.courier import Courier
 from qss.offload.keys import MasterKey
+from qss.offload.presence import every_root
 from qss.offload.recovery import Recovery
 from qss.offload.roots import HISTORY_KEPT
 from qss.segments import RestorePoint, SegmentKind
@@ -161,7 +162,7 @@ async def test_the_newest_root_that_is_not_younger(tmp_path: Path) -> None:
     machine, shelf = await filled(world, tmp_path, rounds=4)
     fresh, cache = world.machine(tmp_path / "new"), FakeCache(tmp_path / "journal")
     recovery = Recovery(fresh.vault, fresh.book)
-    assert [root.generation for root in await fresh.book.every()] == [4, 3, 2, 1]
+    assert [root.generation for root in await every_root(fresh.nodes, fresh.keys, fresh.book)] == [4, 3, 2, 1]
     cuts = [point.cut_ns for point in shelf.published]
     for at_ns, generation in ((cuts[1], 2), (cuts[2] - 1, 2), (cuts[3] + 10**18, 4)):
         chosen = await recovery.choose(cache.path_of, at_ns)
@@ -179,17 +180,18 @@ async def test_the_newest_root_that_is_not_younger(tmp_path: Path) -> None:
 async def test_every_root_there_is(tmp_path: Path) -> None:
     world = World.of(2, 1)
     machine = world.machine(tmp_path)
-    assert await machine.book.every() == []
+    assert await every_root(machine.nodes, machine.keys, machine.book) == []
     await machine.roots.catch_up()
     for number in range(1, 41):
         await machine.roots.publish(RestorePoint((), (SegmentId(number),), number, SegmentId(number + 1)))
     for store in world.stores.values():
         store.down = True
     with pytest.raises(Unreachable):
-        await machine.book.every()
+        await every_root(machine.nodes, machine.keys, machine.book)
     world.stores[LocationId("trove-2")].down = False
     fresh = world.machine(tmp_path / "new")
-    assert [root.generation for root in await fresh.book.every()] == list(range(40, 40 - HISTORY_KEPT, -1))
+    found = await every_root(fresh.nodes, fresh.keys, fresh.book)
+    assert [root.generation for root in found] == list(range(40, 40 - HISTORY_KEPT, -1))
 
 
 async def test_what_is_missing_is_found_by_listing(tmp_path: Path) -> None:
