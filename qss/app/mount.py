@@ -6,6 +6,7 @@
                        ├─ hooks.run            user hooks, a few at a time
                        ├─ timetable.run        snapshots by schedule
                        ├─ unreadable.run       what readers got EIO for: whose it is, and is it back?
+                       ├─ keep_track           what a recovery has found lost
                        ├─ supervisor.run       the offload process
                        └─ FUSE and fs.run      until it is unmounted or a signal comes
 
@@ -32,6 +33,7 @@ from qss.app.hooks import UserHooks
 from qss.app.identity import read_identity, unlocked
 from qss.app.leaving import ANSWERS_S_MAX, leave_on_request, leave_on_signal
 from qss.app.logs import start_logging
+from qss.app.losses import keep_track
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
 from qss.app.running import is_held, pid_file, state_lock
@@ -92,6 +94,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             if not mount.read_only and not process.fenced:
                 nursery.start_soon(_timetable(cache, settings, host).run)
             nursery.start_soon(process.unreadable.run)
+            nursery.start_soon(keep_track, settings, cache, process.unreadable)
             nursery.start_soon(_read_only_once_fenced, process, filesystem)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             await nursery.start(process.supervisor.run)

@@ -45,6 +45,7 @@ from qss.offload.hold import HoldBook, Holder
 from qss.offload.keys import FsKeys
 from qss.offload.mover import Mover, Progress
 from qss.offload.nodes import NodeFacts, Nodes, jitter_from
+from qss.offload.root_history import HistoryBook
 from qss.offload.roots import RootBook, Roots
 from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
@@ -95,8 +96,9 @@ async def _guard(fence: Fence, teller: Teller, holder: Holder) -> None:
 
 def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Roots:
     """The roots of this file system, as this machine writes them."""
+    history_s = settings.offload.history_s
     return Roots(
-        RootBook(nodes, keys, host),
+        HistoryBook(nodes, keys, host, history_s) if history_s else RootBook(nodes, keys, host),
         keys,
         host,
         settings.offload_dir,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,6 +25,7 @@ from qss.cache.index import Index
 from qss.cache.index_rows import IndexRows
 from qss.cache.inventory import Inventory
 from qss.cache.ledger import Ledger
+from qss.cache.lost import LostSegments
 from qss.cache.options import CacheOptions
 from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
@@ -43,10 +45,6 @@ from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, Segm
 _log = logging.getLogger("qss.cache")
 
 __all__ = ["Change", "SegmentCache"]
-
-
-def _id_of(path: Path) -> SegmentId:
-    return SegmentId(int(path.stem, 16))
 
 
 class SegmentCache(IndexRows):
@@ -71,6 +69,7 @@ class SegmentCache(IndexRows):
         self._shelf = Shelf(recovered.index)
         self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
         self._reads.may_drop = self._shelf.is_elsewhere
+        self.lost = LostSegments(self._ledger, self._shelf)
         self.snapshots = Snapshots(host.clock, self._ledger, self._shelf, self._durability)
         self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability, self.snapshots)
         self._appender = Appender(self._data, options.segment_bytes, self._spend, self._appended)
@@ -142,7 +141,7 @@ class SegmentCache(IndexRows):
         drop_index(root, host)
         recovered = recover(root, host, options.index_map_bytes, data_elsewhere=True)
         here = recovered.local[SegmentKind.JOURNAL].keys() | recovered.local[SegmentKind.CHECKPOINT].keys()
-        if recovered.cut_bytes or here != {_id_of(path) for path in journals}:
+        if recovered.cut_bytes or here != {int(path.stem, 16) for path in journals}:
             recovered.index.close()
             raise Damaged("the journals brought back do not make a whole")
         newest_live = max(recovered.index.live_all(), default=0)  # roots written before 2026-11-21 may name less
@@ -267,7 +266,10 @@ class SegmentCache(IndexRows):
     async def read(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview:
         """Verified bytes [start, stop) relative to the extent. Fetches through the vault on a miss.
         Raises FsError(EIO) when they cannot be had within the deadline, or do not verify anywhere."""
+        lost = self.lost.why.get(extent.segment)
         try:
+            if lost is not None and self.read_now(extent, start, stop) is None:
+                raise FsError(errno.EIO, lost)
             return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
         except FsError as error:
             self.on_unreadable(extent, start, stop, error.detail)
@@ -280,6 +282,7 @@ class SegmentCache(IndexRows):
                 await self._reads.bring((extent.segment, StripeNo(extent.record_position // STRIPE_BYTES)))
         if self.read_now(extent, start, stop) is None:
             return False
+        self.lost.back(extent.segment)
         self._reads.damage.healed(extent)
         return True
 
@@ -381,7 +384,7 @@ class SegmentCache(IndexRows):
 
     async def condemned(self) -> list[SegmentId]:
         """Segments whose shards nobody needs any more: not the newest root, not the one before it. Oldest first."""
-        return self._space.deletable()
+        return self._space.deletable(self._options.history_s)
 
     async def mark_deleted(self, segment: SegmentId) -> None:
         """Durably note that no location holds shards of a condemned segment; it is not asked for again. Idempotent."""

@@ -218,6 +218,7 @@ OFFLOAD: Final[Fields] = {
     "repair_grace": Field("repair_grace_s", duration()),
     "repairs_in_flight": Field("repairs_in_flight", whole(1, 64)),
     "repair_limit": Field("repair_bytes_per_s", optional(size(1))),
+    "history": Field("history_s", duration()),
     "scrub_period": Field("scrub_period_s", optional(duration(1.0))),
     "scrub_limit": Field("scrub_bytes_per_s", optional(size(1))),
     "max_per_domain": Field("max_per_domain", counts),

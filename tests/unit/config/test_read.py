@@ -155,7 +155,7 @@ def test_any_value_of_any_key_is_read_or_refused(section, data):
 
 def test_every_option_can_be_set():
     assert uncovered() == {
-        "CacheOptions": {"retention", "safe_missing_max"},
+        "CacheOptions": {"retention", "safe_missing_max", "history_s"},  # the last two follow from [offload]
         "RetentionOptions": set(),
         "OffloadOptions": set(),
         "MountSettings": set(),
