@@ -200,6 +200,8 @@ async def _bring_back(settings: Settings, keys: FsKeys, take_over: bool) -> _Out
         if report.majority and not report.skipped:  # else the user may still want the newer one from here
             await _claim(roots, report.root.point)
         await holds.write(replace(hold_of(settings, roots.known, host), released=True))  # it does not run yet
+        if take_over and there is not None and holds.may_live(there):
+            await trio.sleep(there.watch_s)  # it has learnt it by then, or has no lease any more
     return _Outcome(report, inodes, segments)
 
 
