@@ -97,9 +97,13 @@ async def test_killed_at_every_step_and_started_again(tmp_path: Path, step: str,
     for nth in (1, 2):
         machine = world.machine(tmp_path / "a")
         courier = courier_of(machine, Dying(nth))
-        with pytest.raises(BaseExceptionGroup) as caught, trio.fail_after(5):
-            await courier.run()
-        assert caught.group_contains(Killed) or caught.group_contains(trio.TooSlowError)
+        died = False
+        try:
+            with trio.move_on_after(60 if nth == 1 else 5):
+                await courier.run()
+        except* Killed:
+            died = True
+        assert died or nth == 2, "the first life may have done all there was to do"
     machine = world.machine(tmp_path / "a")
     async with running(courier_of(machine, shelf)):
         await until(lambda: shelf.published and shelf.published[-1].journals == (SegmentId(2), SegmentId(4)))

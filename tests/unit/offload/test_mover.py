@@ -162,7 +162,7 @@ async def test_shards_at_a_location_that_is_gone_are_made_up_for(tmp_path: Path)
     loss = await mover.holdings(gone)
     assert (loss.shards, loss.thinner, loss.lost) == (held, held, ())
     machine.nodes.replace([node for name, node in machine.nodes.items() if name != gone])
-    courier = Courier(shelf, machine.vault, machine.roots, random.Random(3).random)  # never saw it
+    courier = Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(3).random)  # never saw it
     mover.rebuild = courier.mender.give_up
     await mover.round()
     assert mover.facts.left[gone].shards == held
