@@ -9,6 +9,7 @@ from qss.app.priority import step_back
 from qss.app.running import is_alive, is_locked, pid_file, pid_in, state_lock, write_whole
 from qss.app.supervise import PAUSE_FIRST_S, PAUSE_MAX_S, STEADY_S, Supervisor, next_pause
 from qss.errors import Refused
+from tests.harness.waiting import until
 
 
 def test_one_process_holds_a_state_directory(tmp_path):
@@ -79,11 +80,12 @@ async def test_a_child_that_dies_is_started_again_and_stops_when_told(tmp_path, 
     nursery.start_soon(run)
     with trio.fail_after(20):
         assert await trio.to_thread.run_sync(trace.read_text) == "x"
+        await until(lambda: pid_in(tmp_path / "child.pid"))  # it may have spoken before its start is noted
         first = supervisor.pid
         assert pid_in(tmp_path / "child.pid") == first
         os.kill(first, 9)
         assert await trio.to_thread.run_sync(trace.read_text) == "x"
-        assert supervisor.pid not in (first, None)
+        await until(lambda: pid_in(tmp_path / "child.pid") not in (first, None))
         assert pid_in(tmp_path / "child.pid") == supervisor.pid
         assert supervisor.starts == 2
         second = supervisor.pid
@@ -103,8 +105,11 @@ async def test_every_child_is_told_the_first_words_and_its_standard_input_stays_
     nursery.start_soon(supervisor.run)
     with trio.fail_after(20):
         assert await trio.to_thread.run_sync(trace.read_bytes) == b"words"
-        os.kill(supervisor.pid, 9)
+        await until(lambda: supervisor.pid)
+        first = supervisor.pid
+        os.kill(first, 9)
         assert await trio.to_thread.run_sync(trace.read_bytes) == b"words", "the next one as well"
+        await until(lambda: supervisor.pid not in (first, None))
         assert is_alive(supervisor.pid)
         await supervisor.stop()
 
@@ -126,6 +131,7 @@ async def test_a_child_can_run_at_a_lower_priority_in_a_session_of_its_own(tmp_p
     nursery.start_soon(supervisor.run)
     with trio.fail_after(20):
         assert await trio.to_thread.run_sync(trace.read_text) == "x"
+        await until(lambda: pid_in(tmp_path / "child.pid"))
         pid = supervisor.pid
         assert os.getpriority(os.PRIO_PROCESS, pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + 7, 19)
         assert os.getsid(pid) == pid
