@@ -44,8 +44,10 @@ def compare_live(index: Index, root: Path, lent: Path, host: Host, map_bytes: in
     `lent`: the live cache. None: the live index has not come so far yet, try again. Blocks."""
     with Committed.opened(lent / INDEX_DIR, map_bytes) as committed:
         packed, mark = index.applied, committed.applied
-        if packed is None or mark is None:
+        if packed is None:
             raise CorruptData("an index does not say how far it has come")
+        if mark is None:  # it has never been written: its first checkpoint is to come
+            return None
         at, live = Applied.unpack(packed), Applied.unpack(mark)
         if (live.journal, live.position) < (at.journal, at.position):
             return None
