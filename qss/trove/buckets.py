@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from qss.formats.volume import Kind
+from qss.host import Clock
 from qss.s3.backend import DOCUMENT_BYTES_MAX, Attributes, Bucket, Versioning
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, DefaultRetention
@@ -142,13 +143,13 @@ def _document_key(bucket: str, name: str) -> bytes:
     return f"{bucket}/{name}".encode()
 
 
-def with_lock(bucket: Bucket, attributes: Attributes, now_ns: int) -> Attributes:
+def with_lock(bucket: Bucket, attributes: Attributes, clock: Clock) -> Attributes:
     """What a new object of this bucket gets. Raises INVALID_REQUEST for a lock where there may be none."""
     if not bucket.lock:
-        if attributes.lock != UNLOCKED:
+        if attributes.lock is not UNLOCKED and attributes.lock != UNLOCKED:
             raise S3Error(Code.INVALID_REQUEST, "Bucket is missing Object Lock Configuration")
         return attributes
     default = bucket.default_retention
     if default is None or attributes.lock.retention is not None:
         return attributes
-    return replace(attributes, lock=replace(attributes.lock, retention=default.from_now(now_ns)))
+    return replace(attributes, lock=replace(attributes.lock, retention=default.from_now(clock.now_ns())))

@@ -44,7 +44,7 @@ class Uploads:
         upload = self._engine.entropy.token(UPLOAD_ID_BYTES)
 
         def decide() -> None:
-            with_lock(self._buckets.now(request.bucket).info, request.attributes, 0)
+            with_lock(self._buckets.now(request.bucket).info, request.attributes, self._engine.clock)
 
         decide()
         meta = encode_upload(
@@ -121,7 +121,7 @@ class Uploads:
         refs = [PartRef(part.number, rows[part.number].size, rows[part.number].etag) for part in wanted]
         key = ref.bucket.encode() + b"/" + ref.key.encode()
         bucket = self._buckets.now(ref.bucket).info
-        meta = encode_object(with_lock(bucket, upload.attributes, self._engine.clock.now_ns()), result.checksum)
+        meta = encode_object(with_lock(bucket, upload.attributes, self._engine.clock), result.checksum)
         draft = Draft(Kind.COMPOSITE, key, meta, decide, exclusive=True)
         etag = bytes.fromhex(result.etag.partition("-")[0])
         fact = await self._engine.note(draft, encode_parts(_upload_id(ref), refs), etag)
