@@ -71,11 +71,19 @@ class Code(Enum):
     INCOMPLETE_BODY = _Row(
         "IncompleteBody", 400, "The request body did not hold the number of bytes that its headers announced."
     )
+    ILLEGAL_VERSIONING = _Row(
+        "IllegalVersioningConfigurationException",
+        400,
+        "The versioning configuration specified in the request is invalid.",
+    )
     INTERNAL_ERROR = _Row("InternalError", 500, "We encountered an internal error. Please try again.")
     INVALID_ACCESS_KEY = _Row(
         "InvalidAccessKeyId", 403, "The access key ID that you provided does not exist in our records."
     )
     INVALID_ARGUMENT = _Row("InvalidArgument", 400, "Invalid Argument")
+    INVALID_BUCKET_STATE = _Row(
+        "InvalidBucketState", 409, "The request is not valid with the current state of the bucket."
+    )
     INVALID_BUCKET_NAME = _Row("InvalidBucketName", 400, "The specified bucket is not valid.")
     INVALID_DIGEST = _Row("InvalidDigest", 400, "The Content-MD5 or checksum value that you specified is not valid.")
     INVALID_LOCATION = _Row(
@@ -91,6 +99,9 @@ class Code(Enum):
     )
     INVALID_RANGE = _Row("InvalidRange", 416, "The requested range is not satisfiable")
     INVALID_REQUEST = _Row("InvalidRequest", 400, "Invalid Request")
+    INVALID_RETENTION_PERIOD = _Row(
+        "InvalidRetentionPeriod", 400, "Default retention period must be a positive integer value."
+    )
     INVALID_TAG = _Row("InvalidTag", 400, "The tag provided was not a valid tag.")
     INVALID_URI = _Row("InvalidURI", 400, "The specified URI couldn't be parsed.")
     KEY_TOO_LONG = _Row("KeyTooLongError", 400, "Your key is too long")
@@ -121,6 +132,12 @@ class Code(Enum):
     )
     NO_SUCH_ENTITY = _Row("NoSuchEntity", 404, "There is nothing of this name.")
     NO_SUCH_KEY = _Row("NoSuchKey", 404, "The specified key does not exist.")
+    NO_SUCH_LOCK_SETTINGS = _Row(
+        "ObjectLockConfigurationNotFoundError", 404, "Object Lock configuration does not exist for this bucket"
+    )
+    NO_SUCH_OBJECT_LOCK = _Row(
+        "NoSuchObjectLockConfiguration", 404, "The specified object does not have a ObjectLock configuration"
+    )
     NO_SUCH_OWNERSHIP = _Row("OwnershipControlsNotFoundError", 404, "The bucket ownership controls were not found")
     NO_SUCH_PUBLIC_ACCESS = _Row(
         "NoSuchPublicAccessBlockConfiguration", 404, "The public access block configuration was not found"
@@ -177,10 +194,18 @@ class Code(Enum):
 class S3Error(Refused):
     """An answer in S3's own words. `detail` replaces the table's message and must hold no secret."""
 
-    def __init__(self, code: Code, detail: str = "", *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        code: Code,
+        detail: str = "",
+        *,
+        retry_after_s: float | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         super().__init__(detail or code.message)
         self.code = code
         self.retry_after_s = retry_after_s
+        self.headers = headers  # of the answer, besides the usual ones
 
 
 # First match by isinstance wins, so subclasses stand before their bases. Total: the last row takes every QssError.

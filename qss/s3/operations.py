@@ -16,6 +16,7 @@ from qss.s3.backend import (
     WriteCondition,
 )
 from qss.s3.conditions import ByteRange, ReadCondition
+from qss.s3.subresources import Subresource
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class CreateBucket:
     """Body: CreateBucketConfiguration or nothing."""
 
     bucket: str
+    lock: bool = False  # x-amz-bucket-object-lock-enabled
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,6 @@ class DeleteBucket:
 
 @dataclass(frozen=True, slots=True)
 class GetLocation:
-    bucket: str
-
-
-@dataclass(frozen=True, slots=True)
-class GetVersioning:
     bucket: str
 
 
@@ -73,6 +70,7 @@ class DeleteObjects:
     """Body: Delete."""
 
     bucket: str
+    bypass: bool = False  # GOVERNANCE does not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +121,7 @@ class DeleteObject:
 class GetTags:
     bucket: str
     key: str
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +130,14 @@ class PutTags:
 
     bucket: str
     key: str
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteTags:
     bucket: str
     key: str
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,6 @@ Operation = (
     | HeadBucket
     | DeleteBucket
     | GetLocation
-    | GetVersioning
     | ListObjects
     | ListUploads
     | DeleteObjects
@@ -261,4 +261,5 @@ Operation = (
     | DeleteConfig
     | GetAcl
     | PutAcl
+    | Subresource
 )

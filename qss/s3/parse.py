@@ -28,6 +28,7 @@ from qss.s3.checksums import ALGORITHMS
 from qss.s3.conditions import parse_range, read_condition, write_condition
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, parse_query
+from qss.s3.parse_subresources import ROWS, bypasses, lock_of, version_id
 
 PAGE_MAX: Final = 1000
 TAGS_MAX: Final = 10
@@ -154,7 +155,7 @@ def attributes_of(headers: Mapping[str, str]) -> Attributes:
         raise S3Error(Code.METADATA_TOO_LARGE)
     tags = tuple(parse_query(headers.get("x-amz-tagging", "")))
     check_tags(tags)
-    return Attributes(content, metadata, tags, headers.get("x-amz-storage-class", "STANDARD"))
+    return Attributes(content, metadata, tags, headers.get("x-amz-storage-class", "STANDARD"), lock_of(headers))
 
 
 def check_tags(tags: tuple[tuple[str, str], ...]) -> None:
@@ -334,7 +335,8 @@ def _list_parts(request: _In) -> op.ListParts:
 
 def _delete_object(request: _In) -> op.DeleteObject:
     condition = WriteCondition(if_match=write_condition(request.headers).if_match)
-    return op.DeleteObject(request.bucket, DeleteRequest(request.key, request.params.get("versionId"), condition))
+    bypass = bypasses(request.headers)
+    return op.DeleteObject(request.bucket, DeleteRequest(request.key, version_id(request), condition, bypass))
 
 
 _Reader = Callable[[_In], op.Operation]
@@ -348,23 +350,25 @@ def _config_rows(config: op.Config) -> dict[str, _Reader]:
     }
 
 
-_ROWS: Final[dict[tuple[str, str], dict[str, _Reader]]] = {
+_ROWS: Final[dict[tuple[str, str], Mapping[str, _Reader]]] = {
+    **ROWS,
     ("service", ""): {"GET": lambda _: op.ListBuckets()},
     ("bucket", ""): {
         "GET": _list_objects,
         "HEAD": lambda r: op.HeadBucket(r.bucket),
-        "PUT": lambda r: op.CreateBucket(r.bucket),
+        "PUT": lambda r: op.CreateBucket(
+            r.bucket, r.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true"
+        ),
         "DELETE": lambda r: op.DeleteBucket(r.bucket),
     },
     ("bucket", "location"): {"GET": lambda r: op.GetLocation(r.bucket)},
-    ("bucket", "versioning"): {"GET": lambda r: op.GetVersioning(r.bucket)},
     ("bucket", "uploads"): {"GET": _list_uploads},
-    ("bucket", "delete"): {"POST": lambda r: op.DeleteObjects(r.bucket)},
+    ("bucket", "delete"): {"POST": lambda r: op.DeleteObjects(r.bucket, bypasses(r.headers))},
     ("key", ""): {"GET": _get_object, "HEAD": _get_object, "PUT": _put_object, "DELETE": _delete_object},
     ("key", "tagging"): {
-        "GET": lambda r: op.GetTags(r.bucket, r.key),
-        "PUT": lambda r: op.PutTags(r.bucket, r.key),
-        "DELETE": lambda r: op.DeleteTags(r.bucket, r.key),
+        "GET": lambda r: op.GetTags(r.bucket, r.key, version_id(r)),
+        "PUT": lambda r: op.PutTags(r.bucket, r.key, version_id(r)),
+        "DELETE": lambda r: op.DeleteTags(r.bucket, r.key, version_id(r)),
     },
     ("key", "uploads"): {"POST": _start_upload},
     ("key", "uploadId"): {

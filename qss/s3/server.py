@@ -20,6 +20,7 @@ from qss.s3.backend import (
     READ_WHOLE_BYTES_MAX,
     Chunk,
     CopiesItself,
+    CreateUpload,
     DeleteOutcome,
     EtagMode,
     ObjectBackend,
@@ -31,6 +32,8 @@ from qss.s3.backend import (
 from qss.s3.body import BodyClaims, CheckedBody, claims_of
 from qss.s3.documents import complete_body, delete_body, location_body, tags_body
 from qss.s3.errors import Code, S3Error, to_s3
+from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
+from qss.s3.lock import check_future
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import check_bucket_name, is_form, parse, put_request, split_path
 from qss.s3.post import answer, read_form
@@ -40,6 +43,7 @@ from qss.s3.xml import XML_BYTES_MAX
 log = logging.getLogger(__name__)
 
 COPY_BYTES_MAX: Final = 5 * 1024**3
+_MARKER_SOURCE: Final = "The source of a copy request may not specifically refer to a delete marker by version id."
 
 
 class Clock(Protocol):
@@ -179,7 +183,7 @@ class S3Service:
         if region != self._options.region:
             raise S3Error(Code.INVALID_LOCATION)
         configure.check_create(call.head.headers)
-        await self._backend.create_bucket(asked.bucket, region)
+        await self._backend.create_bucket(asked.bucket, region, lock=asked.lock)
         await configure.create_with(self._backend, asked.bucket, call.head.headers)
         return Response(200, (("location", f"/{asked.bucket}"),))
 
@@ -193,10 +197,6 @@ class S3Service:
 
     async def _get_location(self, asked: op.GetLocation, _: _Call) -> Response:
         return render.location(await self._backend.head_bucket(asked.bucket))
-
-    async def _get_versioning(self, asked: op.GetVersioning, _: _Call) -> Response:
-        await self._backend.head_bucket(asked.bucket)
-        return render.versioning()
 
     async def _get_config(self, asked: op.GetConfig, _: _Call) -> Response:
         return await configure.get_config(self._backend, asked)
@@ -249,31 +249,41 @@ class S3Service:
         finally:
             await reader.aclose()
 
+    def _check_lock(self, request: PutRequest | CreateUpload) -> None:
+        retention = request.attributes.lock.retention
+        if retention is not None:
+            check_future(retention, self._clock.now_ns())
+
     async def _put(self, asked: op.PutObject, call: _Call) -> Response:
+        self._check_lock(asked.request)
         found = await self._backend.put(asked.request, call.body(asked.request.etag_mode))
         return Response(200, tuple(render.stored_headers(found)))
 
     async def _copy(self, asked: op.CopyObject, call: _Call) -> Response:
+        self._check_lock(asked.request)
         reader = await self._source(asked.source)
         try:
             source, request = reader.info, asked.request
             if source.attributes.tags and not asked.replace_tags:
-                await self._authorize(call.caller, op.GetTags(asked.source.bucket, asked.source.key))
+                await self._authorize(
+                    call.caller, op.GetTags(asked.source.bucket, asked.source.key, asked.source.version_id)
+                )
                 await self._authorize(call.caller, op.PutTags(request.bucket, request.key))
             same = (asked.source.bucket, asked.source.key) == (request.bucket, request.key)
-            if same and not (asked.replace_metadata or asked.replace_tags):
+            if same and asked.source.version_id is None and not (asked.replace_metadata or asked.replace_tags):
                 raise S3Error(
                     Code.INVALID_REQUEST,
                     "This copy request is illegal: it would copy an object to itself without changing it.",
                 )
             kept = request.attributes if asked.replace_metadata else source.attributes
             tags = request.attributes.tags if asked.replace_tags else source.attributes.tags
-            storage_class = request.attributes.storage_class
-            request = replace(request, attributes=replace(kept, tags=tags, storage_class=storage_class))
+            own = request.attributes
+            attributes = replace(kept, tags=tags, storage_class=own.storage_class, lock=own.lock)
+            request = replace(request, attributes=attributes)
             found = await self._store_copy(reader, request, asked.checksum_algorithm)
         finally:
             await reader.aclose()
-        return render.copied("CopyObjectResult", found.etag, found.modified_ns, found.checksum)
+        return render.copied("CopyObjectResult", found, source)
 
     async def _store_copy(self, reader: ObjectReader, request: PutRequest, algorithm: str | None) -> StoredObject:
         if isinstance(self._backend, CopiesItself) and algorithm is None:
@@ -284,7 +294,12 @@ class S3Service:
 
     async def _source(self, source: op.CopySource) -> ObjectReader:
         """Open what is to be copied. Reading it needs the same right as a get."""
-        reader = await self._backend.open(source.bucket, source.key, source.version_id)
+        try:
+            reader = await self._backend.open(source.bucket, source.key, source.version_id)
+        except S3Error as error:
+            if error.code is Code.METHOD_NOT_ALLOWED:
+                raise S3Error(Code.INVALID_REQUEST, _MARKER_SOURCE) from error
+            raise
         try:
             source.condition.check_copy(reader.info)
         except BaseException:
@@ -296,11 +311,13 @@ class S3Service:
         outcome = (await self._backend.delete(asked.bucket, [asked.request]))[0]
         if outcome.error is not None:
             raise outcome.error
-        return Response(204)
+        return Response(204, render.deletion_headers(outcome))
 
     async def _delete_many(self, asked: op.DeleteObjects, call: _Call) -> Response:
         """Each key is allowed or denied by itself."""
         requests, quiet = delete_body(await call.document())
+        if asked.bypass:
+            requests = [replace(each, bypass=True) for each in requests]
         denied = [await self._refusal(call, op.DeleteObject(asked.bucket, request)) for request in requests]
         done = iter(
             await self._backend.delete(asked.bucket, [r for r, d in zip(requests, denied, strict=True) if not d])
@@ -309,7 +326,7 @@ class S3Service:
             next(done) if error is None else DeleteOutcome(request.key, error, request.version_id)
             for request, error in zip(requests, denied, strict=True)
         ]
-        return render.deleted(outcomes, quiet=quiet)
+        return render.deleted(requests, outcomes, quiet=quiet)
 
     async def _refusal(self, call: _Call, operation: op.Operation) -> S3Error | None:
         try:
@@ -319,18 +336,22 @@ class S3Service:
         return None
 
     async def _get_tags(self, asked: op.GetTags, _: _Call) -> Response:
-        return render.tagging((await self._backend.head(asked.bucket, asked.key)).attributes.tags)
+        found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
+        response = render.tagging(found.attributes.tags)
+        return replace(response, headers=(*response.headers, *version_headers(found.version_id)))
 
     async def _put_tags(self, asked: op.PutTags, call: _Call) -> Response:
-        await self._backend.put_tags(asked.bucket, asked.key, tags_body(await call.document()))
-        return Response(200)
+        tags = tags_body(await call.document())
+        version_id = await self._backend.put_tags(asked.bucket, asked.key, tags, asked.version_id)
+        return Response(200, version_headers(version_id))
 
     async def _delete_tags(self, asked: op.DeleteTags, _: _Call) -> Response:
-        await self._backend.put_tags(asked.bucket, asked.key, ())
-        return Response(204)
+        version_id = await self._backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
+        return Response(204, version_headers(version_id))
 
     # -- multipart
     async def _start_upload(self, asked: op.StartUpload, _: _Call) -> Response:
+        self._check_lock(asked.request)
         upload = await self._backend.create_upload(asked.request)
         return render.upload_started(UploadRef(asked.request.bucket, asked.request.key, upload.upload_id), upload)
 
@@ -344,7 +365,8 @@ class S3Service:
         upload = await self._backend.get_upload(asked.ref)
         reader = await self._source(asked.source)
         try:
-            size = reader.info.size
+            source = reader.info
+            size = source.size
             start, stop = (0, size) if asked.range is None else asked.range.resolve(size)
             if asked.range is not None and asked.range.last is not None and asked.range.last >= size:
                 raise S3Error(Code.INVALID_ARGUMENT, "Range specified is not valid for the source object")
@@ -352,7 +374,7 @@ class S3Service:
             part = await self._backend.put_part(asked.ref, asked.number, body)
         finally:
             await reader.aclose()
-        return render.copied("CopyPartResult", part.etag, part.modified_ns, part.checksum)
+        return render.copied("CopyPartResult", part, source)
 
     async def _complete(self, asked: op.CompleteUpload, call: _Call) -> Response:
         wanted = complete_body(await call.document())
@@ -409,13 +431,21 @@ def _part_range(found: StoredObject, number: int) -> tuple[int, int]:
     return start, start + sizes[number - 1]
 
 
+def _beside(handler: Handler) -> Callable[[S3Service, Any, _Call], Awaitable[Response]]:
+    """A handler of `qss.s3.handlers` as if it were one of ours."""
+
+    async def answer(service: S3Service, asked: Any, call: _Call) -> Response:
+        return await handler(Place(service._backend, service._clock.now_ns()), asked, call)
+
+    return answer
+
+
 _HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response]]]] = {
     op.ListBuckets: S3Service._list_buckets,
     op.CreateBucket: S3Service._create_bucket,
     op.HeadBucket: S3Service._head_bucket,
     op.DeleteBucket: S3Service._delete_bucket,
     op.GetLocation: S3Service._get_location,
-    op.GetVersioning: S3Service._get_versioning,
     op.ListObjects: S3Service._list_objects,
     op.ListUploads: S3Service._list_uploads,
     op.DeleteObjects: S3Service._delete_many,
@@ -437,5 +467,6 @@ _HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response
     op.DeleteConfig: S3Service._delete_config,
     op.GetAcl: S3Service._get_acl,
     op.PutAcl: S3Service._put_acl,
+    **{kind: _beside(handler) for kind, handler in HANDLERS.items()},
 }
 """Total over `Operation`, by test."""

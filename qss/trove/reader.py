@@ -21,9 +21,10 @@ from qss.formats.volume import (
 from qss.limits import BLOCK_BYTES, KIB
 from qss.ranges import round_up
 from qss.s3.backend import Chunk, StoredObject
+from qss.s3.versions import NULL, version_text
 from qss.trove.engine import INLINE_BYTES_MAX, Engine
 from qss.trove.facts import PART_KEY
-from qss.trove.meta import attributes_of, checksum_of, load
+from qss.trove.meta import amended, attributes_of, checksum_of, load
 from qss.trove.rows import ObjectRow, Place, decode_part
 
 WHOLE_RECORD_BYTES_MAX: Final = 128 * KIB
@@ -163,9 +164,13 @@ class TroveReader:
     def info(self) -> StoredObject:
         return self._info
 
-    def amend(self, tags: tuple[tuple[str, str], ...]) -> None:
-        """The object's tags have been replaced since its record was written."""
-        self._info = replace(self._info, attributes=replace(self._info.attributes, tags=tags))
+    def name_version(self, row: ObjectRow) -> None:
+        """The bucket has versioning: `info` says the version's id."""
+        self._info = named(self._info, row)
+
+    def amend(self, said: bytes) -> None:
+        """Tags or lock have been replaced since the record was written. Raises CorruptData."""
+        self._info = replace(self._info, attributes=amended(self._info.attributes, said))
 
     async def read(self, start: int, stop: int) -> Chunk:
         pieces = [piece async for piece in self._pieces(start, stop, None)]
@@ -201,16 +206,25 @@ class TroveReader:
 
 
 def stored(key: str, row: ObjectRow, meta: dict[str, Any] | None = None, late: bytes = b"") -> StoredObject:
-    """What is said about an object; without metadata, what a listing says."""
+    """What is said about an object; without metadata, what a listing says. Without `version_id`: see `named`."""
     if meta is None:
         return StoredObject(key=key, size=row.size, etag=row.etag_text, modified_ns=row.version)
     attributes, checksum = attributes_of(meta), checksum_of(load(late) or meta)
     return StoredObject(key, row.size, row.etag_text, row.version, attributes, checksum)
 
 
-def open_object(records: Records, engine: Engine, name: tuple[bytes, str], row: ObjectRow) -> TroveReader:
-    """A reader of what `row` says is under record key `name[0]`. Raises CorruptData."""
-    full, key = name
+def named(found: StoredObject, row: ObjectRow) -> StoredObject:
+    """With its version's id, for buckets that have versioning."""
+    return replace(found, version_id=version_of(row))
+
+
+def version_of(row: ObjectRow) -> str:
+    """The id of a version."""
+    return version_text(row.version) if row.numbered else NULL
+
+
+def _opened(records: Records, full: bytes, row: ObjectRow) -> Opened:
+    """The record that `row` names, under record key `full`. Raises CorruptData."""
     if row.damaged:
         raise CorruptData("this object is known to be damaged")
     # A composite's row counts the bytes of its parts; its own body is its list, as long as the record says.
@@ -218,6 +232,19 @@ def open_object(records: Records, engine: Engine, name: tuple[bytes, str], row: 
     record = records.open(row.place, row.body_at, size)
     if record.header.key != full or record.footer.version != row.version:
         raise CorruptData("record is not the one the index names")
+    return record
+
+
+def describe(records: Records, name: tuple[bytes, str], row: ObjectRow) -> StoredObject:
+    """What the record under record key `name[0]` says of its object, but for its parts. Raises CorruptData."""
+    record = _opened(records, name[0], row)
+    return stored(name[1], row, load(record.header.meta), record.footer.late)
+
+
+def open_object(records: Records, engine: Engine, name: tuple[bytes, str], row: ObjectRow) -> TroveReader:
+    """A reader of what `row` says is under record key `name[0]`. Raises CorruptData."""
+    full, key = name
+    record = _opened(records, full, row)
     info = stored(key, row, load(record.header.meta), record.footer.late)
     if record.header.kind == Kind.COMPOSITE:
         reader = _open_composite(records, engine, record, info)

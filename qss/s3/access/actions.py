@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qss.s3 import operations as op
+from qss.s3 import subresources as sub
 from qss.s3.access.policy import ANY_RESOURCE, BUCKET_ARN
 
 Headers = Mapping[str, str]
@@ -115,6 +116,11 @@ def _delete(asked: op.DeleteObject, headers: Headers) -> Sequence[Need]:
     return needs
 
 
+def _put_retention(asked: sub.PutRetention, _: Headers) -> Sequence[Need]:
+    actions = ["s3:PutObjectRetention", *(("s3:BypassGovernanceRetention",) if asked.bypass else ())]
+    return [Need(action, asked.bucket, asked.key, asked.version_id) for action in actions]
+
+
 def _acl(verb: str) -> Callable[[Any, Headers], Sequence[Need]]:
     def needs(asked: Any, _: Headers) -> Sequence[Need]:
         if not asked.key:
@@ -158,7 +164,6 @@ NEEDS: Final[dict[type, Callable[[Any, Headers], Sequence[Need]]]] = {
     op.HeadBucket: _bucket("s3:ListBucket"),
     op.DeleteBucket: _bucket("s3:DeleteBucket"),
     op.GetLocation: _bucket("s3:GetBucketLocation"),
-    op.GetVersioning: _bucket("s3:GetBucketVersioning"),
     op.ListObjects: lambda asked, _: (Need("s3:ListBucket", asked.query.bucket),),
     op.ListUploads: lambda asked, _: (Need("s3:ListBucketMultipartUploads", asked.query.bucket),),
     op.DeleteObjects: lambda _, __: (),  # each of its keys is authorised as a DeleteObject
@@ -175,6 +180,15 @@ NEEDS: Final[dict[type, Callable[[Any, Headers], Sequence[Need]]]] = {
     op.CompleteUpload: _part("s3:PutObject"),
     op.AbortUpload: _part("s3:AbortMultipartUpload"),
     op.ListParts: _part("s3:ListMultipartUploadParts"),
+    sub.GetVersioning: _bucket("s3:GetBucketVersioning"),
+    sub.PutVersioning: _bucket("s3:PutBucketVersioning"),
+    sub.ListVersions: lambda asked, _: (Need("s3:ListBucketVersions", asked.query.bucket),),
+    sub.GetLockSettings: _bucket("s3:GetBucketObjectLockConfiguration"),
+    sub.PutLockSettings: _bucket("s3:PutBucketObjectLockConfiguration"),
+    sub.GetRetention: _object("s3:GetObjectRetention", "s3:GetObjectRetention"),
+    sub.PutRetention: _put_retention,
+    sub.GetLegalHold: _object("s3:GetObjectLegalHold", "s3:GetObjectLegalHold"),
+    sub.PutLegalHold: _object("s3:PutObjectLegalHold", "s3:PutObjectLegalHold"),
     op.GetAcl: _acl("Get"),
     op.PutAcl: _acl("Put"),
     op.GetConfig: _config(0),

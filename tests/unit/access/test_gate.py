@@ -72,7 +72,7 @@ def direct() -> Direct:
 @pytest.mark.parametrize("who", ["nobody", None])
 @pytest.mark.parametrize("request_", requests(), ids=named)
 def test_every_operation_is_denied_to_who_has_no_rights(direct: Direct, who: str | None, request_) -> None:
-    before = dict(direct.backend.buckets["bucket"].objects)
+    before = {key: list(versions) for key, versions in direct.backend.buckets["bucket"].versions.items()}
     answer = send(direct, who, request_)
     if "delete" in request_[2] and who is not None:
         assert answer.status == 200
@@ -80,7 +80,7 @@ def test_every_operation_is_denied_to_who_has_no_rights(direct: Direct, who: str
     else:
         assert answer.status == 403
         assert request_[0] == "HEAD" or answer.code == "AccessDenied"
-    assert direct.backend.buckets["bucket"].objects == before
+    assert direct.backend.buckets["bucket"].versions == before
     assert direct.backend.open_readers == 0
 
 
@@ -209,9 +209,10 @@ def test_tags_are_not_carried_out_by_a_copy(direct: Direct) -> None:
         ({"x-amz-tagging": "a=b"}, "s3:PutObjectTagging"),
         ({"x-amz-acl": "bucket-owner-full-control"}, "s3:PutObjectAcl"),
         ({"x-amz-object-lock-legal-hold": "ON"}, "s3:PutObjectLegalHold"),
-        ({"x-amz-object-lock-mode": "GOVERNANCE"}, "s3:PutObjectRetention"),
+        ({"x-amz-object-lock-mode": "GOVERNANCE", "x-amz-object-lock-retain-until-date": "2030-01-01T00:00:00Z"},
+         "s3:PutObjectRetention"),
     ],
-)
+)  # fmt: skip
 def test_headers_that_set_more_than_bytes_need_more_than_the_right_to_put(direct: Direct, headers, action) -> None:
     for method, query in (("PUT", {}), ("POST", {"uploads": ""})):
         direct.users.documents["alice"] = [allow("s3:PutObject")]
@@ -227,7 +228,7 @@ def test_each_key_of_a_multi_delete_is_asked_about(direct: Direct) -> None:
     root = direct.ask("alice", "POST", "/bucket", {"delete": ""}, body).xml
     assert [(each.get("Key"), each.get("Code")) for each in root.all("Error")] == [("k", "AccessDenied")]
     assert [each.get("Key") for each in root.all("Deleted")] == ["mine/k"]
-    assert sorted(direct.backend.buckets["bucket"].objects) == ["k"]
+    assert sorted(direct.backend.buckets["bucket"].versions) == ["k"]
 
 
 def test_a_version_has_actions_of_its_own(direct: Direct) -> None:
@@ -282,3 +283,13 @@ def test_a_key_that_is_taken_away_is_unknown_at_once(direct: Direct) -> None:
     assert direct.ask("alice", "GET", "/bucket/k").status == 200
     del direct.users.documents["alice"]
     assert direct.ask("alice", "GET", "/bucket/k").code == "InvalidAccessKeyId"
+
+
+def test_retention_is_bypassed_by_who_may(direct: Direct) -> None:
+    bypass = {"x-amz-bypass-governance-retention": "true"}
+    body = DELETE
+    for method, path, query, content in (("DELETE", "/bucket/k", {}, b""), ("POST", "/bucket", {"delete": ""}, body)):
+        direct.users.documents["alice"] = [allow("s3:DeleteObject")]
+        assert b"AccessDenied" in direct.ask("alice", method, path, query, content, bypass).body
+        direct.users.documents["alice"] = [allow("s3:DeleteObject", "s3:BypassGovernanceRetention")]
+        assert b"AccessDenied" not in direct.ask("alice", method, path, query, content, bypass).body

@@ -82,7 +82,7 @@ KEY = ["starts-with", "$key", "up/"]
 
 
 def stored(direct: Direct, key: str) -> bytes:
-    return direct.backend.buckets["bucket"].objects[key][1]
+    return direct.backend.buckets["bucket"].versions[key][0].data
 
 
 # -- what works
@@ -103,7 +103,8 @@ def test_a_form_with_policy(direct: Direct) -> None:
     ]
     answer = post(direct, form(signed(conditions, fields), b"content\r\n--not the end"))
     assert (answer.status, answer.body) == (204, b"")
-    info, data = direct.backend.buckets["bucket"].objects["up/photo.jpg"]
+    (found,) = direct.backend.buckets["bucket"].versions["up/photo.jpg"]
+    info, data = found.info, found.data
     assert data == b"content\r\n--not the end"
     assert answer.headers["etag"] == f'"{hashlib.md5(data).hexdigest()}"'
     assert answer.headers["location"] == "https://trove.test/bucket/up/photo.jpg"
@@ -204,7 +205,7 @@ REFUSED: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("fields", "code"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_refused(direct: Direct, fields: Any, code: str) -> None:
     assert post(direct, form(fields(), b"abc")).code == code
-    assert direct.backend.buckets["bucket"].objects == {}
+    assert direct.backend.buckets["bucket"].versions == {}
 
 
 def test_who_signs_a_form_needs_the_right_to_put(direct: Direct) -> None:
@@ -310,8 +311,8 @@ def test_as_boto3_makes_them_and_httpx_sends_them() -> None:
         content = b"abc" * 700_000
         answer = httpx.post(made["url"], data=made["fields"], files={"file": ("ä b.bin", content)})
         assert answer.status_code == 201, answer.text
-        (key,) = server.backend.buckets["bucket"].objects
-        assert server.backend.buckets["bucket"].objects[key][1] == content
+        ((key, (found,)),) = server.backend.buckets["bucket"].versions.items()
+        assert found.data == content
         assert key.startswith("up/")
         made["fields"]["key"] = "elsewhere"
         answer = httpx.post(made["url"], data=made["fields"], files={"file": ("x", b"x")})

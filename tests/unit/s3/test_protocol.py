@@ -171,8 +171,9 @@ def test_virtual_hosts() -> None:
     ("method", "path", "query", "code"),
     [
         ("GET", "/bucket/k", "torrent", Code.NOT_IMPLEMENTED),
-        ("PUT", "/bucket/k", "retention", Code.NOT_IMPLEMENTED),
-        ("PUT", "/bucket", "versioning", Code.NOT_IMPLEMENTED),
+        ("DELETE", "/bucket/k", "retention", Code.NOT_IMPLEMENTED),
+        ("GET", "/bucket", "versions&version-id-marker=x", Code.INVALID_ARGUMENT),
+        ("GET", "/bucket", "versions&key-marker=k&version-id-marker=", Code.INVALID_ARGUMENT),
         ("PUT", "/bucket/k", "acl&tagging", Code.INVALID_REQUEST),
         ("POST", "/bucket/k", "", Code.METHOD_NOT_ALLOWED),
         ("PATCH", "/", "", Code.METHOD_NOT_ALLOWED),
