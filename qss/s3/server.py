@@ -32,6 +32,7 @@ from qss.s3.backend import (
 from qss.s3.body import BodyClaims, CheckedBody, claims_of
 from qss.s3.documents import complete_body, delete_body, location_body, tags_body
 from qss.s3.errors import Code, S3Error, to_s3
+from qss.s3.exchange import Exchange
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
 from qss.s3.lock import check_future
 from qss.s3.message import RequestHead, Response
@@ -75,10 +76,11 @@ class _Call:
     head: RequestHead
     raw: AsyncIterator[Chunk]
     verified: Verified | None
+    acts_for: str | None = None
 
     @property
     def caller(self) -> Caller:
-        return Caller(self.head, self.verified)
+        return Caller(self.head, self.verified, acts_for=self.acts_for)
 
     def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
         """The body of a put."""
@@ -117,11 +119,14 @@ class S3Service:
         self._options = options
         self._authorize = authorize
 
-    async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
-        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good."""
+    async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange | None = None) -> Response:
+        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good.
+        `exchange` learns what it was."""
         request_id = self._token(8).hex().upper()
+        exchange = exchange or Exchange()
+        exchange.request_id = request_id
         try:
-            response = await self._answer(head, raw)
+            response = await self._answer(head, raw, exchange)
         except Exception as found:
             told = to_s3(found)
             if told.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
@@ -141,18 +146,32 @@ class S3Service:
         except QssError:
             return ()
 
-    async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
+    async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
         bucket, key = split_path(head, self._options.domains)
         if head.method == "OPTIONS":
             return await configure.preflight_answer(self._backend, bucket, head.headers)
         if is_form(head, bucket, key):
-            return await self._post(head, bucket, raw)
+            return await self._post(head, bucket, raw, exchange)
         verified = self._verifier.verify(head, self._clock.now_ns())
+        exchange.user = "" if verified is None else verified.access_key
         operation = parse(head, self._options.domains)
-        call = _Call(head, raw, verified)
+        exchange.operation = type(operation).__name__
+        return await self._perform(operation, _Call(head, raw, verified))
+
+    async def permit(self, access_key: str, operation: op.Operation, head: RequestHead) -> None:
+        """Raises S3Error unless the user with this key may do this. For fronts that find out themselves who asks."""
+        await self._authorize(Caller(head, acts_for=access_key), operation)
+
+    async def perform(
+        self, access_key: str, operation: op.Operation, head: RequestHead, raw: AsyncIterator[Chunk]
+    ) -> Response:
+        """Authorise an operation as `permit` does, and do it. Raises what goes wrong."""
+        return await self._perform(operation, _Call(head, raw, None, access_key))
+
+    async def _perform(self, operation: op.Operation, call: _Call) -> Response:
         await self._authorize(call.caller, operation)
         if isinstance(operation, op.PutObject | op.CopyObject | op.StartUpload):
-            configure.check_acl(head.headers)
+            configure.check_acl(call.head.headers)
         try:
             return await _HANDLERS[type(operation)](self, operation, call)
         except S3Error as error:
@@ -164,12 +183,15 @@ class S3Service:
         if error.code in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION) and isinstance(operation, op.GetObject):
             await self._authorize(call.caller, op.HeadBucket(operation.bucket))
 
-    async def _post(self, head: RequestHead, bucket: str, raw: AsyncIterator[Chunk]) -> Response:
+    async def _post(self, head: RequestHead, bucket: str, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
         """A browser's form: read up to its file, then a put like others."""
+        exchange.operation = "PostObject"
         form = await read_form(head, bucket, raw, self._verifier, self._clock.now_ns())
         operation = op.PutObject(put_request(bucket, form.key, form.head.headers))
         await self._authorize(Caller(form.head, form.verified, by_form=True), operation)
         configure.check_acl(form.head.headers)
+        self._check_lock(operation.request)
+        exchange.user = "" if form.verified is None else form.verified.access_key
         body = CheckedBody(form.file, form.claims, operation.request.etag_mode)
         return answer(form, await self._backend.put(operation.request, body))
 

@@ -22,9 +22,12 @@ from qss.trove.compaction import compact_one
 from qss.trove.engine import Engine
 from qss.trove.index import Index
 from qss.trove.ledger import LEDGER, Ledger
+from qss.trove.private import write_private
 from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
+from qss.trove.shares import KEY_FILE, Shares, share_key
 from qss.trove.store import TroveStore
+from qss.trove.tokens import Tokens
 from qss.trove.usage import bytes_in_uploads, usage_of
 from qss.trove.volumes import VolumeSet
 
@@ -79,7 +82,7 @@ def clean_slate(directory: Path) -> None:
     try:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in (CREDENTIALS, LEDGER, f"{LEDGER}-journal", MARKER):
+        for name in (CREDENTIALS, KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -108,17 +111,6 @@ def _identity(data: Sequence[Path], host: Host) -> bytes:
     return bytes.fromhex(node)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file atomically and durably; mode 0600 from its first byte."""
-    fresh = path.with_suffix(".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-
-
 class Node:
     """An open node. `close` before another may open the same directories."""
 
@@ -138,6 +130,7 @@ class Node:
             volumes = VolumeSet(options.data, host.disk, host.clock, host.entropy, self.id)
             index = Index(options.data[0] / "index", host.clock.boot_id())
             self.report: Report = recover(volumes, index)
+            key = share_key(options.data[0], host.entropy)
             ledger = Ledger(options.data[0])
         except BaseException:
             self._lock.release()
@@ -146,6 +139,8 @@ class Node:
         self.engine.start_after(max(self.report.newest, index.totals.newest))
         self.ledger = ledger
         self.quotas = Quotas(ledger, partial(usage_of, index), partial(bytes_in_uploads, index))
+        self.shares = Shares(ledger, key, host.clock, host.entropy.token)
+        self.tokens = Tokens(ledger, host.clock, host.entropy.token)
         self.store = TroveStore(self.engine, self.quotas)
         self.started_ns = host.clock.now_ns()
         if self.report.damaged or self.report.cut_bytes or volumes.unreadable:
@@ -165,6 +160,7 @@ class Node:
             await asyncio.sleep(CHECKPOINT_S)
             try:
                 self.store.records.flush_damage()
+                await self.shares.flush()
                 if self.engine.committer.commits != committed:
                     committed = self.engine.committer.commits
                     self._prune_graves()
@@ -223,6 +219,7 @@ class Node:
         """Finish what is under way and let go of the directories. The next start is a quick one."""
         with contextlib.suppress(QssError):
             self.store.records.flush_damage()
+            await self.shares.flush()
         await self.engine.aclose()
         self.ledger.close()
         self._lock.release()

@@ -46,10 +46,11 @@ class Caller:
     head: RequestHead
     verified: Verified | None = None
     by_form: bool = False  # a POST of a browser: `head` was made from its fields
+    acts_for: str | None = None  # access key whose user another front (files, console) has found to be asking
 
     @property
     def access_key(self) -> str | None:
-        return None if self.verified is None else self.verified.access_key
+        return self.acts_for if self.verified is None else self.verified.access_key
 
 
 def request_context(
