@@ -170,6 +170,7 @@ class S3Service:
 
     async def _perform(self, operation: op.Operation, call: _Call) -> Response:
         await self._authorize(call.caller, operation)
+        configure.check_encryption(call.head.headers)
         if isinstance(operation, op.PutObject | op.CopyObject | op.StartUpload):
             configure.check_acl(call.head.headers)
         try:
@@ -189,6 +190,7 @@ class S3Service:
         form = await read_form(head, bucket, raw, self._verifier, self._clock.now_ns())
         operation = op.PutObject(put_request(bucket, form.key, form.head.headers))
         await self._authorize(Caller(form.head, form.verified, by_form=True), operation)
+        configure.check_encryption(form.head.headers)
         configure.check_acl(form.head.headers)
         self._check_lock(operation.request)
         exchange.user = "" if form.verified is None else form.verified.access_key
