@@ -35,6 +35,14 @@ class Code(Enum):
     """Every error this server can answer with."""
 
     ACCESS_DENIED = _Row("AccessDenied", 403, "Access Denied")
+    ACCESS_FORBIDDEN = _Row(
+        "AccessForbidden",
+        403,
+        "CORSResponse: This CORS request is not allowed. This is usually because the evaluation of Origin, request "
+        "method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the "
+        "resource's CORS spec.",
+    )
+    ACL_NOT_SUPPORTED = _Row("AccessControlListNotSupported", 400, "The bucket does not allow ACLs")
     AUTH_HEADER_MALFORMED = _Row(
         "AuthorizationHeaderMalformed", 400, "The authorization header that you provided is not valid."
     )
@@ -42,6 +50,7 @@ class Code(Enum):
         "AuthorizationQueryParametersError", 400, "The authorization query parameters that you provided are not valid."
     )
     BAD_DIGEST = _Row("BadDigest", 400, "The Content-MD5 or checksum value that you specified did not match the data.")
+    BAD_REQUEST = _Row("BadRequest", 400, "Bad Request")
     BUCKET_ALREADY_EXISTS = _Row("BucketAlreadyExists", 409, "The requested bucket name is not available.")
     BUCKET_ALREADY_OWNED = _Row(
         "BucketAlreadyOwnedByYou", 409, "The bucket you tried to create already exists, and you own it."
@@ -53,6 +62,7 @@ class Code(Enum):
     CONTENT_SHA256_MISMATCH = _Row(
         "XAmzContentSHA256Mismatch", 400, "The provided 'x-amz-content-sha256' header does not match what was computed."
     )
+    ENTITY_EXISTS = _Row("EntityAlreadyExists", 409, "There is one of this name already.")
     ENTITY_TOO_LARGE = _Row("EntityTooLarge", 400, "Your proposed upload exceeds the maximum allowed object size.")
     ENTITY_TOO_SMALL = _Row(
         "EntityTooSmall", 400, "Your proposed upload is smaller than the minimum allowed object size."
@@ -84,6 +94,9 @@ class Code(Enum):
     )
     INVALID_PART_NUMBER = _Row("InvalidPartNumber", 416, "The requested partnumber is not satisfiable")
     INVALID_PART_ORDER = _Row("InvalidPartOrder", 400, "The list of parts was not in ascending order.")
+    INVALID_POLICY_DOCUMENT = _Row(
+        "InvalidPolicyDocument", 400, "The content of the form does not meet the conditions specified in the policy."
+    )
     INVALID_RANGE = _Row("InvalidRange", 416, "The requested range is not satisfiable")
     INVALID_REQUEST = _Row("InvalidRequest", 400, "Invalid Request")
     INVALID_RETENTION_PERIOD = _Row(
@@ -92,6 +105,11 @@ class Code(Enum):
     INVALID_TAG = _Row("InvalidTag", 400, "The tag provided was not a valid tag.")
     INVALID_URI = _Row("InvalidURI", 400, "The specified URI couldn't be parsed.")
     KEY_TOO_LONG = _Row("KeyTooLongError", 400, "Your key is too long")
+    LIMIT_EXCEEDED = _Row("LimitExceeded", 409, "There are as many of these as there may be.")
+    MALFORMED_POLICY = _Row("MalformedPolicy", 400, "This policy contains invalid Json")
+    MALFORMED_POST = _Row(
+        "MalformedPOSTRequest", 400, "The body of your POST request is not well-formed multipart/form-data."
+    )
     MALFORMED_TRAILER = _Row(
         "MalformedTrailerError", 400, "The request contained trailing data that was not well-formed."
     )
@@ -106,6 +124,14 @@ class Code(Enum):
     MISSING_REQUEST_BODY = _Row("MissingRequestBodyError", 400, "Request Body is empty")
     NO_SUCH_BUCKET = _Row("NoSuchBucket", 404, "The specified bucket does not exist")
     NO_SUCH_CONFIGURATION = _Row("NoSuchConfiguration", 404, "The specified configuration does not exist.")
+    NO_SUCH_BUCKET_POLICY = _Row("NoSuchBucketPolicy", 404, "The bucket policy does not exist")
+    NO_SUCH_CORS = _Row("NoSuchCORSConfiguration", 404, "The CORS configuration does not exist")
+    NO_SUCH_ENCRYPTION = _Row(
+        "ServerSideEncryptionConfigurationNotFoundError",
+        404,
+        "The server side encryption configuration was not found",
+    )
+    NO_SUCH_ENTITY = _Row("NoSuchEntity", 404, "There is nothing of this name.")
     NO_SUCH_KEY = _Row("NoSuchKey", 404, "The specified key does not exist.")
     NO_SUCH_LIFECYCLE = _Row("NoSuchLifecycleConfiguration", 404, "The lifecycle configuration does not exist")
     NO_SUCH_LOCK_SETTINGS = _Row(
@@ -116,6 +142,10 @@ class Code(Enum):
     )
     NO_SUCH_REPLICATION = _Row(
         "ReplicationConfigurationNotFoundError", 404, "The replication configuration was not found"
+    )
+    NO_SUCH_OWNERSHIP = _Row("OwnershipControlsNotFoundError", 404, "The bucket ownership controls were not found")
+    NO_SUCH_PUBLIC_ACCESS = _Row(
+        "NoSuchPublicAccessBlockConfiguration", 404, "The public access block configuration was not found"
     )
     NO_SUCH_TAG_SET = _Row("NoSuchTagSet", 404, "The TagSet does not exist")
     NO_SUCH_UPLOAD = _Row("NoSuchUpload", 404, "The specified multipart upload does not exist.")
@@ -131,9 +161,15 @@ class Code(Enum):
     OBJECT_DAMAGED = _Row(
         "ObjectDamaged", 500, "The stored bytes of this object do not verify. They are not returned; repair the object."
     )
+    POST_FIELDS_TOO_LARGE = _Row(
+        "MaxPostPreDataLengthExceededError",
+        400,
+        "Your POST request fields preceding the upload file were too large.",
+    )
     PRECONDITION_FAILED = _Row(
         "PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold"
     )
+    QUOTA_EXCEEDED = _Row("QuotaExceeded", 403, "The quota of this bucket does not leave room for this.")
     REQUEST_TIME_SKEWED = _Row(
         "RequestTimeTooSkewed", 403, "The difference between the request time and the current time is too large."
     )
@@ -145,6 +181,9 @@ class Code(Enum):
     )
     SLOW_DOWN = _Row("SlowDown", 503, "Please reduce your request rate.")
     STORAGE_FULL = _Row("StorageFull", 507, "The storage of this server is full. Delete something or add a disk.")
+    WRONG_FILE_COUNT = _Row(
+        "IncorrectNumberOfFilesInPostRequest", 400, "POST requires exactly one file upload per request."
+    )
     UNAVAILABLE = _Row("ServiceUnavailable", 503, "Please retry later.")
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from qss.s3.backend import (
     CreateUpload,
@@ -182,6 +183,60 @@ class ListParts:
     encode: bool
 
 
+class Config(Enum):
+    """Documents of a bucket's configuration about access; the value is the subresource."""
+
+    POLICY = "policy"
+    POLICY_STATUS = "policyStatus"  # computed
+    PUBLIC_ACCESS = "publicAccessBlock"
+    OWNERSHIP = "ownershipControls"
+    CORS = "cors"
+    ENCRYPTION = "encryption"
+
+    @property
+    def document(self) -> str:
+        """The name that a backend keeps it by."""
+        return self.name.lower().replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class GetConfig:
+    bucket: str
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class PutConfig:
+    """Body: the document."""
+
+    bucket: str
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteConfig:
+    bucket: str
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class GetAcl:
+    """Of the bucket when `key` is empty."""
+
+    bucket: str
+    key: str = ""
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PutAcl:
+    """Body: AccessControlPolicy, or nothing."""
+
+    bucket: str
+    key: str = ""
+    version_id: str | None = None
+
+
 Operation = (
     ListBuckets
     | CreateBucket
@@ -204,5 +259,10 @@ Operation = (
     | CompleteUpload
     | AbortUpload
     | ListParts
+    | GetConfig
+    | PutConfig
+    | DeleteConfig
+    | GetAcl
+    | PutAcl
     | Subresource
 )

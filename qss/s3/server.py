@@ -14,11 +14,14 @@ from typing import Any, Final, Protocol
 from qss.errors import QssError
 from qss.s3 import inplace, render
 from qss.s3 import operations as op
+from qss.s3.access import configure
+from qss.s3.access.context import Caller
 from qss.s3.backend import (
     READ_WHOLE_BYTES_MAX,
     Chunk,
     CopiesItself,
     CreateUpload,
+    DeleteOutcome,
     EtagMode,
     ObjectBackend,
     ObjectReader,
@@ -29,10 +32,12 @@ from qss.s3.backend import (
 from qss.s3.body import BodyClaims, CheckedBody, claims_of
 from qss.s3.documents import complete_body, delete_body, location_body, tags_body
 from qss.s3.errors import Code, S3Error, to_s3
+from qss.s3.exchange import Exchange
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
 from qss.s3.lock import check_future
 from qss.s3.message import RequestHead, Response
-from qss.s3.parse import check_bucket_name, parse
+from qss.s3.parse import check_bucket_name, is_form, parse, put_request, split_path
+from qss.s3.post import answer, read_form
 from qss.s3.sigv4 import Verified, Verifier
 from qss.s3.xml import XML_BYTES_MAX
 
@@ -48,13 +53,13 @@ class Clock(Protocol):
     def now_ns(self) -> int: ...
 
 
-Authorizer = Callable[[str | None, op.Operation], Awaitable[None]]
-"""(access key or None for anonymous, operation) → raises S3Error unless it is allowed. Policies come in here."""
+Authorizer = Callable[[Caller, op.Operation], Awaitable[None]]
+"""(who sends it, operation) → raises S3Error unless it is allowed. qss.s3.access.gate.Gate is one."""
 
 
-async def signed_only(access_key: str | None, _: op.Operation) -> None:
+async def signed_only(caller: Caller, _: op.Operation) -> None:
     """Everything to those whose signature holds, nothing to others."""
-    if access_key is None:
+    if caller.access_key is None:
         raise S3Error(Code.ACCESS_DENIED)
 
 
@@ -71,6 +76,11 @@ class _Call:
     head: RequestHead
     raw: AsyncIterator[Chunk]
     verified: Verified | None
+    acts_for: str | None = None
+
+    @property
+    def caller(self) -> Caller:
+        return Caller(self.head, self.verified, acts_for=self.acts_for)
 
     def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
         """The body of a put."""
@@ -109,24 +119,83 @@ class S3Service:
         self._options = options
         self._authorize = authorize
 
-    async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
-        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good."""
+    async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange | None = None) -> Response:
+        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good.
+        `exchange` learns what it was."""
         request_id = self._token(8).hex().upper()
+        exchange = exchange or Exchange()
+        exchange.request_id = request_id
         try:
-            response = await self._answer(head, raw)
+            response = await self._answer(head, raw, exchange)
         except Exception as found:
-            answer = to_s3(found)
-            if answer.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
+            told = to_s3(found)
+            if told.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
                 trace = None if isinstance(found, QssError) else found
                 log.error("request %s, %s %s: %s", request_id, head.method, head.path, found, exc_info=trace)
-            response = render.error(answer, head.path, request_id, with_body=head.method != "HEAD")
-        return replace(response, headers=(*response.headers, ("x-amz-request-id", request_id)))
+            response = render.error(told, head.path, request_id, with_body=head.method != "HEAD")
+        extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
+        if "origin" in head.headers and head.method != "OPTIONS":
+            extra += await self._cors(head)
+        return replace(response, headers=(*response.headers, *extra))
 
-    async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk]) -> Response:
+    async def _cors(self, head: RequestHead) -> tuple[tuple[str, str], ...]:
+        """For a page of another origin to be able to read the answer, errors too."""
+        try:
+            bucket, _ = split_path(head, self._options.domains)
+            return await configure.cors_headers(self._backend, bucket, head.headers["origin"], head.method)
+        except QssError:
+            return ()
+
+    async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
+        bucket, key = split_path(head, self._options.domains)
+        if head.method == "OPTIONS":
+            return await configure.preflight_answer(self._backend, bucket, head.headers)
+        if is_form(head, bucket, key):
+            return await self._post(head, bucket, raw, exchange)
         verified = self._verifier.verify(head, self._clock.now_ns())
+        exchange.user = "" if verified is None else verified.access_key
         operation = parse(head, self._options.domains)
-        await self._authorize(None if verified is None else verified.access_key, operation)
-        return await _HANDLERS[type(operation)](self, operation, _Call(head, raw, verified))
+        exchange.operation = type(operation).__name__
+        return await self._perform(operation, _Call(head, raw, verified))
+
+    async def permit(self, access_key: str, operation: op.Operation, head: RequestHead) -> None:
+        """Raises S3Error unless the user with this key may do this. For fronts that find out themselves who asks."""
+        await self._authorize(Caller(head, acts_for=access_key), operation)
+
+    async def perform(
+        self, access_key: str, operation: op.Operation, head: RequestHead, raw: AsyncIterator[Chunk]
+    ) -> Response:
+        """Authorise an operation as `permit` does, and do it. Raises what goes wrong."""
+        return await self._perform(operation, _Call(head, raw, None, access_key))
+
+    async def _perform(self, operation: op.Operation, call: _Call) -> Response:
+        await self._authorize(call.caller, operation)
+        configure.check_encryption(call.head.headers)
+        if isinstance(operation, op.PutObject | op.CopyObject | op.StartUpload):
+            configure.check_acl(call.head.headers)
+        try:
+            return await _HANDLERS[type(operation)](self, operation, call)
+        except S3Error as error:
+            await self._hide_absence(error, operation, call)
+            raise
+
+    async def _hide_absence(self, error: S3Error, operation: op.Operation, call: _Call) -> None:
+        """That a key is not there is told, as by AWS, to those who may list the bucket. Raises ACCESS_DENIED."""
+        if error.code in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION) and isinstance(operation, op.GetObject):
+            await self._authorize(call.caller, op.HeadBucket(operation.bucket))
+
+    async def _post(self, head: RequestHead, bucket: str, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
+        """A browser's form: read up to its file, then a put like others."""
+        exchange.operation = "PostObject"
+        form = await read_form(head, bucket, raw, self._verifier, self._clock.now_ns())
+        operation = op.PutObject(put_request(bucket, form.key, form.head.headers))
+        await self._authorize(Caller(form.head, form.verified, by_form=True), operation)
+        configure.check_encryption(form.head.headers)
+        configure.check_acl(form.head.headers)
+        self._check_lock(operation.request)
+        exchange.user = "" if form.verified is None else form.verified.access_key
+        body = CheckedBody(form.file, form.claims, operation.request.etag_mode)
+        return answer(form, await self._backend.put(operation.request, body))
 
     # -- buckets
     async def _list_buckets(self, asked: op.ListBuckets, _: _Call) -> Response:
@@ -137,7 +206,9 @@ class S3Service:
         region = location_body(await call.document(), self._options.region)
         if region != self._options.region:
             raise S3Error(Code.INVALID_LOCATION)
+        configure.check_create(call.head.headers)
         await self._backend.create_bucket(asked.bucket, region, lock=asked.lock)
+        await configure.create_with(self._backend, asked.bucket, call.head.headers)
         return Response(200, (("location", f"/{asked.bucket}"),))
 
     async def _head_bucket(self, asked: op.HeadBucket, _: _Call) -> Response:
@@ -150,6 +221,25 @@ class S3Service:
 
     async def _get_location(self, asked: op.GetLocation, _: _Call) -> Response:
         return render.location(await self._backend.head_bucket(asked.bucket))
+
+    async def _get_config(self, asked: op.GetConfig, _: _Call) -> Response:
+        return await configure.get_config(self._backend, asked)
+
+    async def _put_config(self, asked: op.PutConfig, call: _Call) -> Response:
+        return await configure.put_config(self._backend, asked, await call.document())
+
+    async def _delete_config(self, asked: op.DeleteConfig, _: _Call) -> Response:
+        return await configure.delete_config(self._backend, asked)
+
+    async def _get_acl(self, asked: op.GetAcl, _: _Call) -> Response:
+        await self._backend.head_bucket(asked.bucket)
+        if asked.key:
+            await self._backend.head(asked.bucket, asked.key, asked.version_id)
+        return configure.acl()
+
+    async def _put_acl(self, asked: op.PutAcl, call: _Call) -> Response:
+        await self._get_acl(op.GetAcl(asked.bucket, asked.key, asked.version_id), call)
+        raise S3Error(Code.ACL_NOT_SUPPORTED)
 
     async def _list_objects(self, asked: op.ListObjects, _: _Call) -> Response:
         return render.listing(asked, await self._backend.list_objects(asked.query))
@@ -193,11 +283,16 @@ class S3Service:
         found = await self._backend.put(asked.request, call.body(asked.request.etag_mode))
         return Response(200, tuple(render.stored_headers(found)))
 
-    async def _copy(self, asked: op.CopyObject, _: _Call) -> Response:
+    async def _copy(self, asked: op.CopyObject, call: _Call) -> Response:
         self._check_lock(asked.request)
         reader = await self._source(asked.source)
         try:
             source, request = reader.info, asked.request
+            if source.attributes.tags and not asked.replace_tags:
+                await self._authorize(
+                    call.caller, op.GetTags(asked.source.bucket, asked.source.key, asked.source.version_id)
+                )
+                await self._authorize(call.caller, op.PutTags(request.bucket, request.key))
             same = (asked.source.bucket, asked.source.key) == (request.bucket, request.key)
             if same and asked.source.version_id is None and not (asked.replace_metadata or asked.replace_tags):
                 raise S3Error(
@@ -243,10 +338,26 @@ class S3Service:
         return Response(204, render.deletion_headers(outcome))
 
     async def _delete_many(self, asked: op.DeleteObjects, call: _Call) -> Response:
+        """Each key is allowed or denied by itself."""
         requests, quiet = delete_body(await call.document())
         if asked.bypass:
             requests = [replace(each, bypass=True) for each in requests]
-        return render.deleted(requests, await self._backend.delete(asked.bucket, requests), quiet=quiet)
+        denied = [await self._refusal(call, op.DeleteObject(asked.bucket, request)) for request in requests]
+        done = iter(
+            await self._backend.delete(asked.bucket, [r for r, d in zip(requests, denied, strict=True) if not d])
+        )
+        outcomes = [
+            next(done) if error is None else DeleteOutcome(request.key, error, request.version_id)
+            for request, error in zip(requests, denied, strict=True)
+        ]
+        return render.deleted(requests, outcomes, quiet=quiet)
+
+    async def _refusal(self, call: _Call, operation: op.Operation) -> S3Error | None:
+        try:
+            await self._authorize(call.caller, operation)
+        except S3Error as error:
+            return error
+        return None
 
     async def _get_tags(self, asked: op.GetTags, _: _Call) -> Response:
         found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
@@ -375,6 +486,11 @@ _HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response
     op.CompleteUpload: S3Service._complete,
     op.AbortUpload: S3Service._abort,
     op.ListParts: S3Service._list_parts,
+    op.GetConfig: S3Service._get_config,
+    op.PutConfig: S3Service._put_config,
+    op.DeleteConfig: S3Service._delete_config,
+    op.GetAcl: S3Service._get_acl,
+    op.PutAcl: S3Service._put_acl,
     **{kind: _beside(handler) for kind, handler in HANDLERS.items()},
 }
 """Total over `Operation`, by test."""

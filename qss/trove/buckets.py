@@ -13,7 +13,9 @@ from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, DefaultRetention
 from qss.trove.engine import Draft, Engine
 from qss.trove.index import Tables
+from qss.trove.keyversions import KeyVersions
 from qss.trove.meta import bucket_of, encode_bucket
+from qss.trove.quotas import Usage
 from qss.trove.rows import decode_named
 
 TENANT: Final = 0
@@ -129,6 +131,13 @@ class Buckets:
             self.state(tables, bucket)
             row = tables.document(TENANT, _document_key(bucket, name))
             return None if row is None else row.meta or None
+
+    def adds(self, name: str, key: bytes, size: int) -> Usage:
+        """What a put of `size` bytes adds to what the bucket holds: what it replaces is given back."""
+        with self._engine.index.read() as tables:
+            state = self.state(tables, name)
+            old = None if state.numbered else KeyVersions(tables, state.number, key).null()
+        return Usage(1, size) if old is None or old.marker else Usage(0, size - old.size)
 
     async def put_document(self, bucket: str, name: str, content: bytes | None) -> None:
         self.now(bucket)

@@ -226,6 +226,11 @@ async def _gather(body: IncomingBody, length: int | None) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def room_for(body: IncomingBody) -> int:
+    """The most bytes that `take` would store of it."""
+    return UNKNOWN_LENGTH_BYTES_MAX if body.length is None else body.length
+
+
 def _etag(digests: BodyDigests, table: bytes) -> tuple[bytes, EtagKind, bytes]:
     late = encode_late(digests.checksum)
     if digests.md5 is not None:

@@ -99,7 +99,8 @@ def _object(tables: Tables, fact: Fact) -> None:
     grave = tables.grave(version_key(fact.tenant, fact.key, fact.version, numbered=fact.numbered))
     if grave > fact.version:
         return
-    versions = KeyVersions(tables, _bucket_id(tables, fact.tenant, bucket), key)
+    number = _bucket_id(tables, fact.tenant, bucket)
+    versions = KeyVersions(tables, number, key)
     old = versions.find(fact.version) if fact.numbered else versions.null()
     row = ObjectRow(
         fact.place,
@@ -120,19 +121,20 @@ def _object(tables: Tables, fact: Fact) -> None:
     if old is not None:
         if old.version > fact.version or old.place == fact.place:
             return
-        release(tables, fact, old, keep=row.parts > 0 and old.version == fact.version)
+        release(tables, fact, number, old, keep=row.parts > 0 and old.version == fact.version)
     versions.put(row, old)
     tables.live(fact.place, +1)
     if not row.marker:
-        tables.count(+1, row.size)
+        tables.count(number, +1, row.size)
 
 
-def release(tables: Tables, fact: Fact, row: ObjectRow, *, keep: bool = False) -> None:
-    """Take back what a version that is replaced or deleted held; `keep` its parts if it only moved."""
+def release(tables: Tables, fact: Fact, bucket: int, row: ObjectRow, *, keep: bool = False) -> None:
+    """Take back what a version that is replaced or deleted held; `keep` its parts if it only moved.
+    `bucket`: its number."""
     tables.live(row.place, -1)
     tables.clear_damage(row.place.volume, row.place.position)
     if not row.marker:
-        tables.count(-1, -row.size)
+        tables.count(bucket, -1, -row.size)
     amend = version_key(fact.tenant, fact.key, row.version, numbered=row.numbered)
     if not keep and fact.version != row.version and tables.amend(amend) is not None:
         tables.set_amend(amend, None)
@@ -167,7 +169,7 @@ def _tombstone(tables: Tables, fact: Fact) -> None:
     versions = _versions(tables, fact)
     old = None if versions is None else versions.null()
     if versions is not None and old is not None and old.version < fact.version:
-        release(tables, fact, old)
+        release(tables, fact, versions.bucket, old)
         versions.remove(old)
 
 
@@ -180,7 +182,7 @@ def _version_gone(tables: Tables, fact: Fact) -> None:
     versions = _versions(tables, fact)
     old = None if versions is None else versions.find(version)
     if versions is not None and old is not None and old.numbered:
-        release(tables, fact, old)
+        release(tables, fact, versions.bucket, old)
         versions.remove(old)
 
 

@@ -38,7 +38,7 @@ from qss.trove.rows import (
 )
 
 MAP_BYTES: Final = 256 * GIB  # address space, not memory and not disk
-FORMAT: Final = 1
+FORMAT: Final = 2  # 2: objects and bytes of each bucket are counted
 
 _NAMES: Final = (
     "state", "buckets", "keys", "uploads", "parts", "owners", "amends", "graves", "volumes", "damage",
@@ -48,6 +48,8 @@ _STATE: Final = struct.Struct("<QQQQ")
 _BUCKET: Final = struct.Struct(">I")
 _VOLUME_KEY: Final = struct.Struct(">I")
 _PLACE_KEY: Final = struct.Struct(">IQ")
+_USAGE_KEY: Final = struct.Struct(">6sQ")
+_USAGE: Final = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class Totals:
     newest: int = 0  # highest version seen; the clock may go back
     volumes: dict[int, VolumeRow] = field(default_factory=dict)
     dirty: set[int] = field(default_factory=set)
+    usage: dict[int, tuple[int, int]] = field(default_factory=dict)  # bucket number: objects, bytes
+    used: set[int] = field(default_factory=set)  # whose usage has changed
 
 
 class Tables:
@@ -242,9 +246,16 @@ class Tables:
 
     # -- counting -----------------------------------------------------------------------------------------------------
 
-    def count(self, objects: int, size: int) -> None:
+    def count(self, bucket: int, objects: int, size: int) -> None:
         self._totals.objects += objects
         self._totals.object_bytes += size
+        have, held = self._totals.usage.get(bucket, (0, 0))
+        self._totals.usage[bucket] = have + objects, held + size
+        self._totals.used.add(bucket)
+
+    def usage(self, bucket: int) -> tuple[int, int]:
+        """Objects and bytes of a bucket, by its number."""
+        return self._totals.usage.get(bucket, (0, 0))
 
     def live(self, place: Place, sign: int) -> None:
         if not place.length:
@@ -280,6 +291,14 @@ class Tables:
         for volume in totals.dirty:
             self._txn.put(_VOLUME_KEY.pack(volume), totals.volumes[volume].encode(), db=self.dbs.volumes)
         totals.dirty.clear()
+        for bucket in totals.used:
+            key = _USAGE_KEY.pack(b"bucket", bucket)
+            if totals.usage[bucket] == (0, 0):
+                del totals.usage[bucket]
+                self._txn.delete(key, db=self.dbs.state)
+            else:
+                self._txn.put(key, _USAGE.pack(*totals.usage[bucket]), db=self.dbs.state)
+        totals.used.clear()
         state = _STATE.pack(totals.next_node, totals.objects, totals.object_bytes, totals.newest)
         self._txn.put(b"totals", state, db=self.dbs.state)
 
@@ -327,7 +346,7 @@ class Index:
                 self._load_totals()
                 self._write_marker(None)
                 return True
-        except (OSError, ValueError, KeyError, TypeError, CorruptData, lmdb.Error):
+        except (OSError, ValueError, KeyError, TypeError, CorruptData, struct.error, lmdb.Error):
             pass
         self.close()
         return False
@@ -363,6 +382,10 @@ class Index:
             state = txn.get(b"totals", db=self._dbs.state)
             if state is not None:
                 totals.next_node, totals.objects, totals.object_bytes, totals.newest = _STATE.unpack(state)
+            for key, value in txn.cursor(db=self._dbs.state).iternext():
+                if key.startswith(b"bucket"):
+                    objects, size = _USAGE.unpack(value)
+                    totals.usage[_USAGE_KEY.unpack(key)[1]] = objects, size
             for key, value in txn.cursor(db=self._dbs.volumes).iternext():
                 totals.volumes[_VOLUME_KEY.unpack(key)[0]] = decode_volume(value)
             self.totals = totals

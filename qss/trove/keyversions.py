@@ -27,11 +27,11 @@ _NULL_AT: Final = b"\0" + _AT.pack(_TOP)
 class KeyVersions:
     """The versions of one key. Rows are told apart by their version, which no two records of a key share."""
 
-    __slots__ = ("_any", "_bucket", "_current", "_key", "_tables", "_tree")
+    __slots__ = ("_any", "_current", "_key", "_tables", "_tree", "bucket")
 
     def __init__(self, tables: Tables, bucket: int, key: bytes) -> None:
         self._tables = tables
-        self._bucket = bucket
+        self.bucket = bucket
         self._key = key
         self._tree = tables.tree(bucket)
         self._any = tables.has_older(bucket)
@@ -40,7 +40,7 @@ class KeyVersions:
 
     @property
     def _older(self) -> KeyTree:
-        return self._tables.older_tree(self._bucket)
+        return self._tables.older_tree(self.bucket)
 
     def current(self) -> ObjectRow | None:
         """The newest version, if it is an object."""
@@ -122,7 +122,7 @@ class KeyVersions:
         return self._key + b"\0" + _AT.pack(_TOP - version)
 
     def _shelve(self, row: ObjectRow) -> None:
-        self._tables.will_have_older(self._bucket)
+        self._tables.will_have_older(self.bucket)
         self._any = True
         self._older.put(self._at(row.version), row.encode())
         if not row.numbered:

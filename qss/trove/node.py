@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +21,15 @@ from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.engine import Engine
 from qss.trove.index import Index
+from qss.trove.ledger import LEDGER, Ledger
 from qss.trove.lifecycle import Lifecycle
+from qss.trove.private import write_private
+from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
+from qss.trove.shares import KEY_FILE, Shares, share_key
 from qss.trove.store import TroveStore
+from qss.trove.tokens import Tokens
+from qss.trove.usage import bytes_in_uploads, usage_of
 from qss.trove.volumes import VolumeSet
 
 log = logging.getLogger(__name__)
@@ -77,7 +84,7 @@ def clean_slate(directory: Path) -> None:
     try:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in (CREDENTIALS, MARKER):
+        for name in (CREDENTIALS, KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -106,17 +113,6 @@ def _identity(data: Sequence[Path], host: Host) -> bytes:
     return bytes.fromhex(node)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file atomically and durably; mode 0600 from its first byte."""
-    fresh = path.with_suffix(".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-
-
 class Node:
     """An open node. `close` before another may open the same directories."""
 
@@ -136,12 +132,18 @@ class Node:
             volumes = VolumeSet(options.data, host.disk, host.clock, host.entropy, self.id)
             index = Index(options.data[0] / "index", host.clock.boot_id())
             self.report: Report = recover(volumes, index)
+            key = share_key(options.data[0], host.entropy)
+            ledger = Ledger(options.data[0])
         except BaseException:
             self._lock.release()
             raise
         self.engine = Engine(volumes, index, host.clock, host.entropy, options.sync)
         self.engine.start_after(max(self.report.newest, index.totals.newest))
-        self.store = TroveStore(self.engine)
+        self.ledger = ledger
+        self.quotas = Quotas(ledger, partial(usage_of, index), partial(bytes_in_uploads, index))
+        self.shares = Shares(ledger, key, host.clock, host.entropy.token)
+        self.tokens = Tokens(ledger, host.clock, host.entropy.token)
+        self.store = TroveStore(self.engine, self.quotas)
         self.lifecycle = Lifecycle(self.store, host.clock, int(options.lifecycle_day_s * 1e9))
         self.started_ns = host.clock.now_ns()
         if self.report.damaged or self.report.cut_bytes or volumes.unreadable:
@@ -166,6 +168,7 @@ class Node:
             await asyncio.sleep(CHECKPOINT_S)
             try:
                 self.store.records.flush_damage()
+                await self.shares.flush()
                 if self.engine.committer.commits != committed:
                     committed = self.engine.committer.commits
                     self._prune_graves()
@@ -225,5 +228,7 @@ class Node:
         """Finish what is under way and let go of the directories. The next start is a quick one."""
         with contextlib.suppress(QssError):
             self.store.records.flush_damage()
+            await self.shares.flush()
         await self.engine.aclose()
+        self.ledger.close()
         self._lock.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -37,11 +38,12 @@ from qss.s3.listing import page
 from qss.s3.lock import DefaultRetention, LockChange
 from qss.s3.versions import NULL, parse_version, version_text, versions_page
 from qss.trove.buckets import TENANT, Buckets, BucketState, with_lock
-from qss.trove.engine import Draft, Engine
+from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import VERSION, version_key
 from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions, scan_versions
 from qss.trove.meta import amend_lock, amend_tags, amended, encode_object
+from qss.trove.quotas import Quotas, Usage
 from qss.trove.reader import Records, TroveReader, describe, named, open_object, stored, version_of
 from qss.trove.rows import ObjectRow, decode_object
 from qss.trove.uploads import Uploads
@@ -50,11 +52,12 @@ from qss.trove.uploads import Uploads
 class TroveStore:
     """See `ObjectBackend` for what each verb promises."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, quotas: Quotas | None = None) -> None:
         self.engine = engine
+        self._quotas = quotas
         self.records = Records(engine)
         self.buckets = Buckets(engine, self._drop_uploads)
-        self._uploads = Uploads(engine, self.buckets)
+        self._uploads = Uploads(engine, self.buckets, self._room)
 
     # -- buckets ----------------------------------------------------------------------------------------------------
 
@@ -111,12 +114,19 @@ class TroveStore:
         meta = encode_object(with_lock(state.info, request.attributes, self.engine.clock))
         full = _full(request.bucket, request.key)
         draft = Draft(Kind.OBJECT, full, meta, decide, exclusive, state.numbered)
-        fact = await self.engine.take(draft, body)
+        if self._quotas is None or self._quotas.of(request.bucket) is None:
+            fact = await self.engine.take(draft, body)
+        else:
+            with self._room(request.bucket, self.buckets.adds(request.bucket, _key(request.key), room_for(body))):
+                fact = await self.engine.take(draft, body)
         row = ObjectRow(fact.place, fact.body_at, fact.size, fact.version, fact.etag, fact.etag_kind)
         found = stored(request.key, row, {}, fact.late)
         if not fact.numbered and state.info.versioning is None:
             return found
         return named(found, replace(row, numbered=fact.numbered))
+
+    def _room(self, bucket: str, adds: Usage, completes: bool = False) -> AbstractContextManager[None]:
+        return nullcontext() if self._quotas is None else self._quotas.room(bucket, adds, completes=completes)
 
     async def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader:
         return self._open(bucket, key, version_id)

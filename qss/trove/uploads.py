@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -24,9 +25,10 @@ from qss.s3.backend import (
 from qss.s3.errors import Code, S3Error
 from qss.s3.multipart import assemble
 from qss.trove.buckets import Buckets, with_lock
-from qss.trove.engine import Draft, Engine
+from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import PART_KEY, UPLOAD_ID_BYTES, parts_of
 from qss.trove.meta import attributes_of, checksum_of, encode_object, encode_upload, load, upload_of
+from qss.trove.quotas import Usage
 from qss.trove.reader import named, stored
 from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_object, decode_part
 
@@ -36,9 +38,13 @@ _KEY_LEN: Final = struct.Struct(">H")
 class Uploads:
     """Uploads in progress of one node. State is the index; nothing is kept here."""
 
-    def __init__(self, engine: Engine, buckets: Buckets) -> None:
+    def __init__(
+        self, engine: Engine, buckets: Buckets, room: Callable[[str, Usage, bool], AbstractContextManager[None]]
+    ) -> None:
+        """`room` holds room in a bucket's quota; True: for the completion of what has it as parts."""
         self._engine = engine
         self._buckets = buckets
+        self._room = room
 
     async def create(self, request: CreateUpload) -> Upload:
         upload = self._engine.entropy.token(UPLOAD_ID_BYTES)
@@ -61,7 +67,7 @@ class Uploads:
             data = tables.get(tables.dbs.uploads, _upload_id(ref))
         if data is None:
             raise S3Error(Code.NO_SUCH_UPLOAD)
-        bucket, upload = _upload(_upload_id(ref), decode_named(data))
+        bucket, upload = bucket_and_upload(_upload_id(ref), decode_named(data))
         if bucket != ref.bucket or upload.key != ref.key:
             raise S3Error(Code.NO_SUCH_UPLOAD)
         return upload
@@ -75,7 +81,8 @@ class Uploads:
             self.get(ref)
 
         key = PART_KEY.pack(_upload_id(ref), number)
-        fact = await self._engine.take(Draft(Kind.PART, key, decide=decide), body)
+        with self._room(ref.bucket, Usage(0, room_for(body)), False):
+            fact = await self._engine.take(Draft(Kind.PART, key, decide=decide), body)
         return _part(number, PartRow(fact.place, fact.size, fact.version, fact.body_at, fact.etag, fact.late))
 
     def list_parts(self, ref: UploadRef, after: int, limit: int) -> tuple[Sequence[Part], bool]:
@@ -94,7 +101,7 @@ class Uploads:
         with self._engine.index.read() as tables:
             self._buckets.state(tables, query.bucket)
             for key, value in tables.scan(tables.dbs.uploads):
-                bucket, upload = _upload(key, decode_named(value))
+                bucket, upload = bucket_and_upload(key, decode_named(value))
                 if bucket == query.bucket and upload.key.startswith(query.prefix):
                     found.append(upload)
         found.sort(key=lambda upload: (upload.key.encode(), upload.started_ns))
@@ -124,8 +131,10 @@ class Uploads:
         meta = encode_object(with_lock(bucket, upload.attributes, self._engine.clock), result.checksum)
         draft = Draft(Kind.COMPOSITE, key, meta, decide, exclusive=True)
         etag = bytes.fromhex(result.etag.partition("-")[0])
-        fact = await self._engine.note(draft, encode_parts(_upload_id(ref), refs), etag)
         size = sum(part.size for part in refs)
+        adds = self._buckets.adds(ref.bucket, ref.key.encode(), size)
+        with self._room(ref.bucket, adds, True):
+            fact = await self._engine.note(draft, encode_parts(_upload_id(ref), refs), etag)
         row = ObjectRow(fact.place, fact.body_at, size, fact.version, etag, fact.etag_kind, len(refs))
         found = stored(ref.key, row, load(meta))
         if not fact.numbered and bucket.versioning is None:
@@ -154,7 +163,9 @@ class Uploads:
 
     def _all(self) -> Sequence[tuple[bytes, Upload, str]]:
         with self._engine.index.read() as tables:
-            rows = [(key, _upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)]
+            rows = [
+                (key, bucket_and_upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)
+            ]
         return [(key, upload, bucket) for key, (bucket, upload) in rows]
 
 
@@ -168,8 +179,8 @@ def _upload_id(ref: UploadRef) -> bytes:
     return upload
 
 
-def _upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
-    """Bucket and upload of a row."""
+def bucket_and_upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
+    """Bucket and upload of a row of the uploads table; `upload` is its key."""
     (length,) = _KEY_LEN.unpack_from(row.meta)
     name, data = row.meta[2 : 2 + length], row.meta[2 + length :]
     bucket, _, key = name.decode().partition("/")

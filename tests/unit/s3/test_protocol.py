@@ -172,7 +172,7 @@ def test_virtual_hosts() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "query", "code"),
     [
-        ("GET", "/bucket/k", "acl", Code.NOT_IMPLEMENTED),
+        ("GET", "/bucket/k", "torrent", Code.NOT_IMPLEMENTED),
         ("DELETE", "/bucket/k", "retention", Code.NOT_IMPLEMENTED),
         ("GET", "/", "max-buckets=0", Code.INVALID_ARGUMENT),
         ("GET", "/", "max-buckets=10001", Code.INVALID_ARGUMENT),

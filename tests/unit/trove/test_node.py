@@ -201,7 +201,7 @@ def test_the_admin_api_wants_its_token_and_verifies(tmp_path: Path) -> None:
         await opened.store.put(PutRequest("bkt", "k"), Bytes(b"x" * 100_000))
         assert (await admin.answer("GET", "/health/live", "", b""))[0] == 200
         assert (await admin.answer("GET", "/health/ready", "", b""))[0] == 503
-        admin.ready = True
+        admin.health.ready = True
         assert (await admin.answer("GET", "/health/ready", "", b""))[0] == 200
         for path in ("/status", "/metrics", "/verify", "/nothing"):
             for authorization in ("", "Bearer ", "Bearer wrong", "Basic token"):
