@@ -94,6 +94,9 @@ class Code(Enum):
     )
     INVALID_PART_NUMBER = _Row("InvalidPartNumber", 416, "The requested partnumber is not satisfiable")
     INVALID_PART_ORDER = _Row("InvalidPartOrder", 400, "The list of parts was not in ascending order.")
+    INVALID_POLICY_DOCUMENT = _Row(
+        "InvalidPolicyDocument", 400, "The content of the form does not meet the conditions specified in the policy."
+    )
     INVALID_RANGE = _Row("InvalidRange", 416, "The requested range is not satisfiable")
     INVALID_REQUEST = _Row("InvalidRequest", 400, "Invalid Request")
     INVALID_RETENTION_PERIOD = _Row(
@@ -104,6 +107,9 @@ class Code(Enum):
     KEY_TOO_LONG = _Row("KeyTooLongError", 400, "Your key is too long")
     LIMIT_EXCEEDED = _Row("LimitExceeded", 409, "There are as many of these as there may be.")
     MALFORMED_POLICY = _Row("MalformedPolicy", 400, "This policy contains invalid Json")
+    MALFORMED_POST = _Row(
+        "MalformedPOSTRequest", 400, "The body of your POST request is not well-formed multipart/form-data."
+    )
     MALFORMED_TRAILER = _Row(
         "MalformedTrailerError", 400, "The request contained trailing data that was not well-formed."
     )
@@ -117,6 +123,7 @@ class Code(Enum):
     MISSING_CONTENT_LENGTH = _Row("MissingContentLength", 411, "You must provide the Content-Length HTTP header.")
     MISSING_REQUEST_BODY = _Row("MissingRequestBodyError", 400, "Request Body is empty")
     NO_SUCH_BUCKET = _Row("NoSuchBucket", 404, "The specified bucket does not exist")
+    NO_SUCH_CONFIGURATION = _Row("NoSuchConfiguration", 404, "The specified configuration does not exist.")
     NO_SUCH_BUCKET_POLICY = _Row("NoSuchBucketPolicy", 404, "The bucket policy does not exist")
     NO_SUCH_CORS = _Row("NoSuchCORSConfiguration", 404, "The CORS configuration does not exist")
     NO_SUCH_ENCRYPTION = _Row(
@@ -125,7 +132,6 @@ class Code(Enum):
         "The server side encryption configuration was not found",
     )
     NO_SUCH_ENTITY = _Row("NoSuchEntity", 404, "There is nothing of this name.")
-    NO_SUCH_CONFIGURATION = _Row("NoSuchConfiguration", 404, "The specified configuration does not exist.")
     NO_SUCH_KEY = _Row("NoSuchKey", 404, "The specified key does not exist.")
     NO_SUCH_LIFECYCLE = _Row("NoSuchLifecycleConfiguration", 404, "The lifecycle configuration does not exist")
     NO_SUCH_LOCK_SETTINGS = _Row(
@@ -155,6 +161,11 @@ class Code(Enum):
     OBJECT_DAMAGED = _Row(
         "ObjectDamaged", 500, "The stored bytes of this object do not verify. They are not returned; repair the object."
     )
+    POST_FIELDS_TOO_LARGE = _Row(
+        "MaxPostPreDataLengthExceededError",
+        400,
+        "Your POST request fields preceding the upload file were too large.",
+    )
     PRECONDITION_FAILED = _Row(
         "PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold"
     )
@@ -170,6 +181,9 @@ class Code(Enum):
     )
     SLOW_DOWN = _Row("SlowDown", 503, "Please reduce your request rate.")
     STORAGE_FULL = _Row("StorageFull", 507, "The storage of this server is full. Delete something or add a disk.")
+    WRONG_FILE_COUNT = _Row(
+        "IncorrectNumberOfFilesInPostRequest", 400, "POST requires exactly one file upload per request."
+    )
     UNAVAILABLE = _Row("ServiceUnavailable", 503, "Please retry later.")
 
     @property

@@ -134,6 +134,13 @@ def parse(head: RequestHead, domains: tuple[str, ...] = ()) -> op.Operation:
     return reader(_In(head, bucket, key, params))
 
 
+def is_form(head: RequestHead, bucket: str, key: str) -> bool:
+    """Whether it is a POST to a bucket as such: a browser's form."""
+    return (
+        head.method == "POST" and bool(bucket) and not key and not _SUBRESOURCES & {name for name, _ in head.params()}
+    )
+
+
 # -- attributes
 def attributes_of(headers: Mapping[str, str]) -> Attributes:
     """What a put, copy or upload says about the object. Raises S3Error."""
@@ -170,14 +177,13 @@ def _etag_mode(headers: Mapping[str, str]) -> EtagMode:
     return EtagMode.OPAQUE if headers.get("x-trove-etag") == "blake3" else EtagMode.MD5
 
 
+def put_request(bucket: str, key: str, headers: Mapping[str, str]) -> PutRequest:
+    """What a put with these headers asks for. Raises S3Error."""
+    return PutRequest(bucket, key, attributes_of(headers), write_condition(headers), _etag_mode(headers))
+
+
 def _put_request(request: _In) -> PutRequest:
-    return PutRequest(
-        request.bucket,
-        request.key,
-        attributes_of(request.headers),
-        write_condition(request.headers),
-        _etag_mode(request.headers),
-    )
+    return put_request(request.bucket, request.key, request.headers)
 
 
 # -- readers, one for each row

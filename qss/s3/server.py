@@ -37,7 +37,8 @@ from qss.s3.exchange import Exchange
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
 from qss.s3.lock import check_future
 from qss.s3.message import RequestHead, Response
-from qss.s3.parse import check_bucket_name, parse, split_path
+from qss.s3.parse import check_bucket_name, is_form, parse, put_request, split_path
+from qss.s3.post import answer, read_form
 from qss.s3.sigv4 import Verified, Verifier
 from qss.s3.xml import XML_BYTES_MAX
 
@@ -128,11 +129,11 @@ class S3Service:
         try:
             response = await self._answer(head, raw, exchange)
         except Exception as found:
-            answer = to_s3(found)
-            if answer.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
+            told = to_s3(found)
+            if told.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
                 trace = None if isinstance(found, QssError) else found
                 log.error("request %s, %s %s: %s", request_id, head.method, head.path, found, exc_info=trace)
-            response = render.error(answer, head.path, request_id, with_body=head.method != "HEAD")
+            response = render.error(told, head.path, request_id, with_body=head.method != "HEAD")
         extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
             extra += await self._cors(head)
@@ -147,9 +148,11 @@ class S3Service:
             return ()
 
     async def _answer(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
+        bucket, key = split_path(head, self._options.domains)
         if head.method == "OPTIONS":
-            bucket, _ = split_path(head, self._options.domains)
             return await configure.preflight_answer(self._backend, bucket, head.headers)
+        if is_form(head, bucket, key):
+            return await self._post(head, bucket, raw, exchange)
         verified = self._verifier.verify(head, self._clock.now_ns())
         exchange.user = "" if verified is None else verified.access_key
         operation = parse(head, self._options.domains)
@@ -181,6 +184,19 @@ class S3Service:
         """That a key is not there is told, as by AWS, to those who may list the bucket. Raises ACCESS_DENIED."""
         if error.code in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION) and isinstance(operation, op.GetObject):
             await self._authorize(call.caller, op.HeadBucket(operation.bucket))
+
+    async def _post(self, head: RequestHead, bucket: str, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
+        """A browser's form: read up to its file, then a put like others."""
+        exchange.operation = "PostObject"
+        form = await read_form(head, bucket, raw, self._verifier, self._clock.now_ns())
+        operation = op.PutObject(put_request(bucket, form.key, form.head.headers))
+        await self._authorize(Caller(form.head, form.verified, by_form=True), operation)
+        configure.check_encryption(form.head.headers)
+        configure.check_acl(form.head.headers)
+        self._check_lock(operation.request)
+        exchange.user = "" if form.verified is None else form.verified.access_key
+        body = CheckedBody(form.file, form.claims, operation.request.etag_mode)
+        return answer(form, await self._backend.put(operation.request, body))
 
     # -- buckets
     async def _list_buckets(self, asked: op.ListBuckets, _: _Call) -> Response:
@@ -277,7 +293,9 @@ class S3Service:
         try:
             source, request = reader.info, asked.request
             if source.attributes.tags and not asked.replace_tags:
-                await self._authorize(call.caller, op.GetTags(asked.source.bucket, asked.source.key))
+                await self._authorize(
+                    call.caller, op.GetTags(asked.source.bucket, asked.source.key, asked.source.version_id)
+                )
                 await self._authorize(call.caller, op.PutTags(request.bucket, request.key))
             same = (asked.source.bucket, asked.source.key) == (request.bucket, request.key)
             if same and asked.source.version_id is None and not (asked.replace_metadata or asked.replace_tags):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from blake3 import blake3
 
 from qss.errors import Damaged, QssError
-from qss.s3.backend import ListQuery
+from qss.s3.backend import VersionsQuery
 from qss.s3.errors import S3Error, to_s3
 from qss.s3.exchange import Exchange
 from qss.s3.message import parse_query
@@ -144,11 +144,11 @@ class Admin:
             return answer(await self.verify_object(str(bucket), key))
         return answer(await self.verify_all(bucket))
 
-    async def verify_object(self, bucket: str, key: str) -> dict[str, Any]:
-        """Read one object whole. Its BLAKE3 if it verifies, what is wrong if not."""
+    async def verify_object(self, bucket: str, key: str, version_id: str | None = None) -> dict[str, Any]:
+        """Read one object, or one version, whole. Its BLAKE3 if it verifies, what is wrong if not."""
         digest, size = blake3(), 0
         try:
-            reader = await self._node.store.open(bucket, key)
+            reader = await self._node.store.open(bucket, key, version_id)
             try:
                 async for chunk in reader.chunks(0, reader.info.size):
                     digest.update(chunk)
@@ -162,20 +162,23 @@ class Admin:
         return {"bucket": bucket, "key": key, "sound": True, "bytes": size, "blake3": digest.hexdigest()}
 
     async def verify_all(self, only: str | None) -> dict[str, Any]:
-        """Read every object whole, a page at a time."""
+        """Read every version of every object whole, a page at a time."""
         sound, damaged = 0, []
         for bucket in await self._node.store.list_buckets():
             if only is not None and bucket.name != only:
                 continue
-            after: str | None = ""
-            while after is not None:
-                page = await self._node.store.list_objects(ListQuery(bucket.name, after=after))
-                for each in page.objects:
-                    result = await self.verify_object(bucket.name, each.key)
+            query: VersionsQuery | None = VersionsQuery(bucket.name)
+            while query is not None:
+                page = await self._node.store.list_versions(query)
+                for each in page.entries:
+                    if each.marker:
+                        continue
+                    name = each.object
+                    result = await self.verify_object(bucket.name, name.key, name.version_id)
                     sound += result["sound"]
                     if not result["sound"]:
                         damaged.append(result)
-                after = page.next_after
+                query = None if page.next_after is None else VersionsQuery(bucket.name, "", "", *page.next_after)
         return {"sound": sound, "damaged": damaged}
 
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from qss.formats.volume import Kind
+from qss.host import Clock
 from qss.s3.backend import DOCUMENT_BYTES_MAX, Attributes, Bucket, Versioning
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, DefaultRetention
 from qss.trove.engine import Draft, Engine
 from qss.trove.index import Tables
+from qss.trove.keyversions import KeyVersions
 from qss.trove.meta import bucket_of, encode_bucket
+from qss.trove.quotas import Usage
 from qss.trove.rows import decode_named
 
 TENANT: Final = 0
@@ -129,6 +132,13 @@ class Buckets:
             row = tables.document(TENANT, _document_key(bucket, name))
             return None if row is None else row.meta or None
 
+    def adds(self, name: str, key: bytes, size: int) -> Usage:
+        """What a put of `size` bytes adds to what the bucket holds: what it replaces is given back."""
+        with self._engine.index.read() as tables:
+            state = self.state(tables, name)
+            old = None if state.numbered else KeyVersions(tables, state.number, key).null()
+        return Usage(1, size) if old is None or old.marker else Usage(0, size - old.size)
+
     async def put_document(self, bucket: str, name: str, content: bytes | None) -> None:
         self.now(bucket)
         if content is not None and not 0 < len(content) <= DOCUMENT_BYTES_MAX:
@@ -142,13 +152,13 @@ def _document_key(bucket: str, name: str) -> bytes:
     return f"{bucket}/{name}".encode()
 
 
-def with_lock(bucket: Bucket, attributes: Attributes, now_ns: int) -> Attributes:
+def with_lock(bucket: Bucket, attributes: Attributes, clock: Clock) -> Attributes:
     """What a new object of this bucket gets. Raises INVALID_REQUEST for a lock where there may be none."""
     if not bucket.lock:
-        if attributes.lock != UNLOCKED:
+        if attributes.lock is not UNLOCKED and attributes.lock != UNLOCKED:
             raise S3Error(Code.INVALID_REQUEST, "Bucket is missing Object Lock Configuration")
         return attributes
     default = bucket.default_retention
     if default is None or attributes.lock.retention is not None:
         return attributes
-    return replace(attributes, lock=replace(attributes.lock, retention=default.from_now(now_ns)))
+    return replace(attributes, lock=replace(attributes.lock, retention=default.from_now(clock.now_ns())))

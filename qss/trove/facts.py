@@ -129,8 +129,8 @@ def _object(tables: Tables, fact: Fact) -> None:
 
 
 def release(tables: Tables, fact: Fact, bucket: int, row: ObjectRow, *, keep: bool = False) -> None:
-    """Take back what a version that is replaced or deleted held; `keep` its parts if it only moved. `bucket`: its
-    number."""
+    """Take back what a version that is replaced or deleted held; `keep` its parts if it only moved.
+    `bucket`: its number."""
     tables.live(row.place, -1)
     tables.clear_damage(row.place.volume, row.place.position)
     if not row.marker:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from qss.trove.index import Tables
+from qss.trove.keytree import KeyTree
 from qss.trove.rows import ObjectRow, decode_object, decode_u64, encode_u64
 
 _AT: Final = struct.Struct(">Q")
@@ -26,18 +27,24 @@ _NULL_AT: Final = b"\0" + _AT.pack(_TOP)
 class KeyVersions:
     """The versions of one key. Rows are told apart by their version, which no two records of a key share."""
 
+    __slots__ = ("_any", "_current", "_key", "_tables", "_tree", "bucket")
+
     def __init__(self, tables: Tables, bucket: int, key: bytes) -> None:
         self._tables = tables
         self.bucket = bucket
         self._key = key
         self._tree = tables.tree(bucket)
-        self._older = tables.older_tree(bucket)
         self._any = tables.has_older(bucket)
+        data = self._tree.get(key)
+        self._current = None if data is None else decode_object(data)
+
+    @property
+    def _older(self) -> KeyTree:
+        return self._tables.older_tree(self.bucket)
 
     def current(self) -> ObjectRow | None:
         """The newest version, if it is an object."""
-        data = self._tree.get(self._key)
-        return None if data is None else decode_object(data)
+        return self._current
 
     def newest(self) -> ObjectRow | None:
         """The newest version, also if it is a delete marker."""
@@ -64,7 +71,7 @@ class KeyVersions:
 
     def put(self, row: ObjectRow, old: ObjectRow | None) -> None:
         """Add a version, in place of `old` if given: a null version, or this version at another place."""
-        current = self.current()
+        current = self._current
         if old is not None and (current is None or current.version != old.version):
             if old.version == row.version:
                 self._older.put(self._at(row.version), row.encode())
@@ -78,24 +85,29 @@ class KeyVersions:
         if current is not None and not replaced:
             self._shelve(current)
         if not row.marker:
-            self._tree.put(self._key, row.encode())
+            self._show(row)
             return
         if current is not None:
             self._tree.delete(self._key)
+            self._current = None
         self._shelve(row)
 
     def remove(self, row: ObjectRow) -> None:
         """Take a version away; the one behind it may become what is there."""
-        current = self.current()
+        current = self._current
         if current is None or current.version != row.version:
             self._forget(row)
         else:
             self._tree.delete(self._key)
-            current = None
-        newest = None if current is not None else next(self._others(), None)
+            self._current = None
+        newest = None if self._current is not None else next(self._others(), None)
         if newest is not None and not newest.marker:
             self._forget(newest)
-            self._tree.put(self._key, newest.encode())
+            self._show(newest)
+
+    def _show(self, row: ObjectRow) -> None:
+        self._tree.put(self._key, row.encode())
+        self._current = row
 
     def _others(self) -> Iterator[ObjectRow]:
         if not self._any:

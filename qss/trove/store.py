@@ -58,7 +58,7 @@ class TroveStore:
         self._quotas = quotas
         self.records = Records(engine)
         self.buckets = Buckets(engine, self._drop_uploads)
-        self._uploads = Uploads(engine, self.buckets, self._room, self._adds)
+        self._uploads = Uploads(engine, self.buckets, self._room)
 
     # -- buckets ----------------------------------------------------------------------------------------------------
 
@@ -113,11 +113,12 @@ class TroveStore:
         decide = partial(self._stand, request.bucket)
         if exclusive:
             decide = partial(self._check, request.bucket, request.key, condition)
-        numbered = decide()
+            decide()
         state = self.buckets.now(request.bucket)
-        meta = encode_object(with_lock(state.info, request.attributes, self.engine.clock.now_ns()))
-        draft = Draft(Kind.OBJECT, _full(request.bucket, request.key), meta, decide, exclusive, numbered)
-        with self._room(request.bucket, partial(self._adds, request.bucket, request.key, room_for(body))):
+        meta = encode_object(with_lock(state.info, request.attributes, self.engine.clock))
+        full = _full(request.bucket, request.key)
+        draft = Draft(Kind.OBJECT, full, meta, decide, exclusive, state.numbered)
+        with self._room(request.bucket, partial(self.buckets.adds, request.bucket, _key(request.key), room_for(body))):
             fact = await self.engine.take(draft, body)
         row = ObjectRow(fact.place, fact.body_at, fact.size, fact.version, fact.etag, fact.etag_kind)
         found = stored(request.key, row, {}, fact.late)
@@ -130,13 +131,6 @@ class TroveStore:
         if self._quotas is None or self._quotas.of(bucket) is None:
             return nullcontext()
         return self._quotas.room(bucket, adds(), completes=completes)
-
-    def _adds(self, bucket: str, key: str, size: int) -> Usage:
-        """What an object of `size` bytes adds to what its bucket holds."""
-        with self.engine.index.read() as tables:
-            state = self.buckets.state(tables, bucket)
-            replaced = None if state.numbered else KeyVersions(tables, state.number, _key(key)).null()
-        return Usage(1, size) if replaced is None or replaced.marker else Usage(0, size - replaced.size)
 
     async def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader:
         return self._open(bucket, key, version_id)

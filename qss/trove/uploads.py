@@ -44,19 +44,17 @@ class Uploads:
         engine: Engine,
         buckets: Buckets,
         room: Callable[..., AbstractContextManager[None]],
-        adds: Callable[[str, str, int], Usage],
     ) -> None:
-        """`room` and `adds`: of the store; what holds room in a quota, and how much an object of a size takes."""
+        """`room` holds room in a bucket's quota, see `TroveStore`."""
         self._engine = engine
         self._buckets = buckets
         self._room = room
-        self._adds = adds
 
     async def create(self, request: CreateUpload) -> Upload:
         upload = self._engine.entropy.token(UPLOAD_ID_BYTES)
 
         def decide() -> None:
-            with_lock(self._buckets.now(request.bucket).info, request.attributes, 0)
+            with_lock(self._buckets.now(request.bucket).info, request.attributes, self._engine.clock)
 
         decide()
         meta = encode_upload(
@@ -134,11 +132,12 @@ class Uploads:
         refs = [PartRef(part.number, rows[part.number].size, rows[part.number].etag) for part in wanted]
         key = ref.bucket.encode() + b"/" + ref.key.encode()
         bucket = self._buckets.now(ref.bucket).info
-        meta = encode_object(with_lock(bucket, upload.attributes, self._engine.clock.now_ns()), result.checksum)
+        meta = encode_object(with_lock(bucket, upload.attributes, self._engine.clock), result.checksum)
         draft = Draft(Kind.COMPOSITE, key, meta, decide, exclusive=True)
         etag = bytes.fromhex(result.etag.partition("-")[0])
         size = sum(part.size for part in refs)
-        with self._room(ref.bucket, partial(self._adds, ref.bucket, ref.key, size), completes=True):
+        adds = partial(self._buckets.adds, ref.bucket, ref.key.encode(), size)
+        with self._room(ref.bucket, adds, completes=True):
             fact = await self._engine.note(draft, encode_parts(_upload_id(ref), refs), etag)
         row = ObjectRow(fact.place, fact.body_at, size, fact.version, etag, fact.etag_kind, len(refs))
         found = stored(ref.key, row, load(meta))

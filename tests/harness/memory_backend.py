@@ -168,9 +168,8 @@ class MemoryBackend:
 
     async def put_document(self, bucket: str, name: str, content: bytes | None) -> None:
         documents = self._bucket(bucket).documents
-        if content is None:
-            documents.pop(name, None)
-        else:
+        documents.pop(name, None)
+        if content is not None:
             documents[name] = content
 
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:

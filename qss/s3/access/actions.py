@@ -161,7 +161,13 @@ def _config(which: int) -> Callable[[Any, Headers], Sequence[Need]]:
     return lambda asked, _: (Need(CONFIG_ACTIONS[asked.config][which], asked.bucket),)
 
 
-UNSET_ACTIONS: Final = {
+def _attributes(asked: sub.GetObjectAttributes, _: Headers) -> Sequence[Need]:
+    version = "" if asked.version_id is None else "Version"
+    actions = f"s3:GetObject{version}", f"s3:GetObject{version}Attributes"
+    return [Need(action, asked.bucket, asked.key, asked.version_id) for action in actions]
+
+
+UNSET_ACTIONS: Final[dict[str, str]] = {
     "accelerate": "AccelerateConfiguration",
     "logging": "BucketLogging",
     "notification": "BucketNotification",
@@ -173,14 +179,7 @@ UNSET_ACTIONS: Final = {
     "inventory": "InventoryConfiguration",
     "metrics": "MetricsConfiguration",
 }
-"""What actions on subresources that cannot be set here are called, behind s3:Get and s3:Put."""
-
-
-def _attributes(asked: sub.GetObjectAttributes, _: Headers) -> Sequence[Need]:
-    actions = ("s3:GetObject", "s3:GetObjectAttributes")
-    if asked.version_id is not None:
-        actions = ("s3:GetObjectVersion", "s3:GetObjectVersionAttributes")
-    return [Need(action, asked.bucket, asked.key, asked.version_id) for action in actions]
+"""Behind "s3:Get" and "s3:Put". For all of `UNSET_NAMES`: tests ask for each."""
 
 
 def _delete_unset(asked: sub.DeleteUnset, _: Headers) -> Sequence[Need]:
@@ -194,24 +193,6 @@ NEEDS: Final[dict[type, Callable[[Any, Headers], Sequence[Need]]]] = {
     op.HeadBucket: _bucket("s3:ListBucket"),
     op.DeleteBucket: _bucket("s3:DeleteBucket"),
     op.GetLocation: _bucket("s3:GetBucketLocation"),
-    sub.GetVersioning: _bucket("s3:GetBucketVersioning"),
-    sub.PutVersioning: _bucket("s3:PutBucketVersioning"),
-    sub.GetLifecycle: _bucket("s3:GetLifecycleConfiguration"),
-    sub.PutLifecycle: _bucket("s3:PutLifecycleConfiguration"),
-    sub.DeleteLifecycle: _bucket("s3:PutLifecycleConfiguration"),
-    sub.GetBucketTags: _bucket("s3:GetBucketTagging"),
-    sub.PutBucketTags: _bucket("s3:PutBucketTagging"),
-    sub.DeleteBucketTags: _bucket("s3:PutBucketTagging"),
-    sub.GetObjectAttributes: _attributes,
-    sub.GetUnset: lambda asked, _: (Need(f"s3:Get{UNSET_ACTIONS[asked.name]}", asked.bucket),),
-    sub.DeleteUnset: _delete_unset,
-    sub.ListVersions: lambda asked, _: (Need("s3:ListBucketVersions", asked.query.bucket),),
-    sub.GetLockSettings: _bucket("s3:GetBucketObjectLockConfiguration"),
-    sub.PutLockSettings: _bucket("s3:PutBucketObjectLockConfiguration"),
-    sub.GetRetention: _object("s3:GetObjectRetention", "s3:GetObjectRetention"),
-    sub.PutRetention: _put_retention,
-    sub.GetLegalHold: _object("s3:GetObjectLegalHold", "s3:GetObjectLegalHold"),
-    sub.PutLegalHold: _object("s3:PutObjectLegalHold", "s3:PutObjectLegalHold"),
     op.ListObjects: lambda asked, _: (Need("s3:ListBucket", asked.query.bucket),),
     op.ListUploads: lambda asked, _: (Need("s3:ListBucketMultipartUploads", asked.query.bucket),),
     op.DeleteObjects: lambda _, __: (),  # each of its keys is authorised as a DeleteObject
@@ -228,6 +209,24 @@ NEEDS: Final[dict[type, Callable[[Any, Headers], Sequence[Need]]]] = {
     op.CompleteUpload: _part("s3:PutObject"),
     op.AbortUpload: _part("s3:AbortMultipartUpload"),
     op.ListParts: _part("s3:ListMultipartUploadParts"),
+    sub.GetVersioning: _bucket("s3:GetBucketVersioning"),
+    sub.PutVersioning: _bucket("s3:PutBucketVersioning"),
+    sub.ListVersions: lambda asked, _: (Need("s3:ListBucketVersions", asked.query.bucket),),
+    sub.GetLockSettings: _bucket("s3:GetBucketObjectLockConfiguration"),
+    sub.PutLockSettings: _bucket("s3:PutBucketObjectLockConfiguration"),
+    sub.GetRetention: _object("s3:GetObjectRetention", "s3:GetObjectRetention"),
+    sub.PutRetention: _put_retention,
+    sub.GetLegalHold: _object("s3:GetObjectLegalHold", "s3:GetObjectLegalHold"),
+    sub.PutLegalHold: _object("s3:PutObjectLegalHold", "s3:PutObjectLegalHold"),
+    sub.GetLifecycle: _bucket("s3:GetLifecycleConfiguration"),
+    sub.PutLifecycle: _bucket("s3:PutLifecycleConfiguration"),
+    sub.DeleteLifecycle: _bucket("s3:PutLifecycleConfiguration"),
+    sub.GetBucketTags: _bucket("s3:GetBucketTagging"),
+    sub.PutBucketTags: _bucket("s3:PutBucketTagging"),
+    sub.DeleteBucketTags: _bucket("s3:PutBucketTagging"),
+    sub.GetObjectAttributes: _attributes,
+    sub.GetUnset: lambda asked, _: (Need(f"s3:Get{UNSET_ACTIONS[asked.name]}", asked.bucket),),
+    sub.DeleteUnset: _delete_unset,
     op.GetAcl: _acl("Get"),
     op.PutAcl: _acl("Put"),
     op.GetConfig: _config(0),

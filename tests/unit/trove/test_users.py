@@ -215,4 +215,20 @@ def test_a_user_of_a_running_node(tmp_path: Path) -> None:
             assert admin.put(f"/users/alice/keys/{key['access_key']}", json={"enabled": False}).status_code == 200
             with pytest.raises(ClientError, match="InvalidAccessKeyId"):
                 alice.get_object(Bucket="bucket", Key="k")
-        root.get_object(Bucket="bucket", Key="k")
+        statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::bucket/*"}
+        public = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        with pytest.raises(ClientError, match="BlockPublicPolicy"):
+            root.put_bucket_policy(Bucket="bucket", Policy=public)
+        root.delete_public_access_block(Bucket="bucket")
+        root.put_bucket_policy(Bucket="bucket", Policy=public)
+        rule = {"AllowedOrigins": ["https://a.example"], "AllowedMethods": ["GET"]}
+        root.put_bucket_cors(Bucket="bucket", CORSConfiguration={"CORSRules": [rule]})
+        trove.kill()
+        trove.start()
+        assert root.get_bucket_policy_status(Bucket="bucket")["PolicyStatus"]["IsPublic"] is True
+        assert root.get_bucket_cors(Bucket="bucket")["CORSRules"] == [rule]
+        got = httpx.get(f"{trove.endpoint}/bucket/k", headers={"origin": "https://a.example"})
+        assert (got.content, got.headers["access-control-allow-origin"]) == (b"x", "https://a.example")
+        assert httpx.put(f"{trove.endpoint}/bucket/k", content=b"y").status_code == 403
+        root.delete_bucket_policy(Bucket="bucket")
+        assert httpx.get(f"{trove.endpoint}/bucket/k").status_code == 403

@@ -17,17 +17,19 @@ from qss.s3.backend import (
     DeleteRequest,
     PutRequest,
     UploadRef,
+    VersionEntry,
     Versioning,
     VersionsQuery,
     WantedPart,
     WriteCondition,
 )
 from qss.s3.lock import DefaultRetention, LockChange, Mode, ObjectLock
+from qss.trove.admin import Admin
 from qss.trove.compaction import compact
 from qss.trove.node import Node
 from qss.trove.scan import Whole, scan
-from qss.trove.store import TroveStore
-from tests.harness.trove_node import Bytes, PowerCutDisk, drop_dead, node
+from qss.trove.store import TroveStore, version_row
+from tests.harness.trove_node import Bytes, PowerCutDisk, content, drop_dead, node
 
 Step = Callable[[Node, Path, PowerCutDisk], Awaitable[Node]]
 
@@ -100,6 +102,10 @@ async def told(store: TroveStore) -> dict[str, object]:
     totals = store.engine.index.totals
     seen["totals"] = totals.objects, totals.object_bytes
     return seen
+
+
+async def versions_of(store: TroveStore, bucket: str) -> tuple[VersionEntry, ...]:
+    return (await store.list_versions(VersionsQuery(bucket))).entries
 
 
 async def stop(old: Node, root: Path, disk: PowerCutDisk) -> Node:
@@ -215,6 +221,28 @@ def test_a_hold_survives_while_its_record_does_not_verify(tmp_path: Path) -> Non
         outcome = (await one.store.delete("held", [DeleteRequest("k", stored.version_id)]))[0]
         assert outcome.error is not None
         assert outcome.error.code.wire == "ObjectDamaged"
+        await one.aclose()
+
+    asyncio.run(main())
+
+
+def test_verifying_reads_every_version(tmp_path: Path) -> None:
+    async def main() -> None:
+        one = node(tmp_path / "n")
+        await fill(one.store)
+        admin = Admin(one, "token")
+        entries = [each for bucket in ("open", "held") for each in await versions_of(one.store, bucket)]
+        result = await admin.verify_all(None)
+        assert result["damaged"] == []
+        assert result["sound"] == len([each for each in entries if not each.marker])
+        old = (await one.store.list_versions(VersionsQuery("open", prefix="large"))).entries[1].object
+        volume = next(each for each in one.engine.volumes.volumes.values() if each.end > 3_000_000)
+        with one.engine.index.read() as tables:
+            row = version_row(tables, one.store.buckets.state(tables, "open"), "large", old.version_id or "")
+        assert row is not None
+        one.engine.volumes.disk.pwrite(volume.handle, [b"\xff"], row.place.position + row.body_at + 70_000)
+        assert [each["key"] for each in (await admin.verify_all("open"))["damaged"]] == ["large"]
+        assert bytes(await content(one.store, "open", "large"))[:1] == b"M"
         await one.aclose()
 
     asyncio.run(main())
