@@ -102,7 +102,7 @@ def _verify(content: Content, stripe: Stripe, path: Path, named: Mapping[int, in
         header, start = SegmentHeader.unpack(data), SEGMENT_HEADER_BYTES
         if (header.segment, header.kind) != (stripe[0], SegmentKind.DATA):
             raise CorruptData("it is another segment")
-    records = {position: head.length for position, head in scan_stripe(data, start)}
+    records = {position: head.length for position, _, head in scan_stripe(data, start)}
     if not named.items() <= records.items():
         raise CorruptData("a record that the index names is not there")
     here = None if lent is None else _copy_here(lent, stripe, len(data))

@@ -14,6 +14,7 @@ from typing import Any, Final
 import trio
 
 from qss.app.exits import Exit
+from qss.app.holding import refuse_unless_ours
 from qss.app.identity import check_key, unlocked
 from qss.app.locations import open_nodes
 from qss.app.running import is_locked, state_lock
@@ -155,6 +156,7 @@ def _files_in(settings: Settings, scratch: Path, segments: set[int]) -> list[dic
 async def _repair_remote(settings: Settings, looked: Looked) -> list[str]:
     host, keys = Host(), FsKeys.derive(check_key(settings))
     async with open_nodes(settings, host) as nodes:
+        await refuse_unless_ours(settings, keys, nodes, host)
         vault = Vault(nodes, keys, settings.offload, host, settings.offload_dir)
         shelves = Shelves(settings.cache_dir, host.disk)
         return await remote_repair.repair_remote(vault, shelves, looked.report, looked.rows)

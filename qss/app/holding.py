@@ -25,6 +25,7 @@ from qss.offload.fence import Fence
 from qss.offload.history import History, refusal
 from qss.offload.hold import Hold, HoldBook
 from qss.offload.keys import FsKeys
+from qss.offload.nodes import Nodes
 from qss.offload.roots import Roots
 
 LOOK_S_MAX = 10.0
@@ -74,11 +75,11 @@ async def _admit(settings: Settings, keys: FsKeys, take_over: bool, accept_rollb
         if await _is_free(holds, there, roots, hold_of(settings, roots.known, host), take_over=take_over):
             if fence.up and not insists:
                 return fence.reason
-            if there is not None and (take_over or there.epoch > roots.known.next_epoch):
+            if take_over and there is not None:
                 roots.raise_epoch(there.epoch)
             fence.lower()
-            if take_over:
-                await holds.write(hold_of(settings, roots.known, host))  # the other one learns it now
+            if not take_over:  # else the offload process waits until the other one cannot have a lease any more
+                await holds.write(hold_of(settings, roots.known, host))
             return ""
         assert there is not None
         raise Refused(held_by(there, newest, "mount --take-over"))
@@ -121,6 +122,22 @@ def held_by(hold: Hold, newest: Root | None, way_out: str) -> str:
 
 def _utc(ns: int) -> str:
     return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+async def refuse_unless_ours(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> None:
+    """Before a command puts shards by itself. Raises Refused when another machine holds the file system or has taken
+    it over."""
+    fence, holds = Fence(settings.offload_dir), HoldBook(nodes, keys, host)
+    if fence.up:
+        raise Refused(fence.reason)
+    roots = make_roots(settings, keys, nodes, host)
+    found = await _look(roots)
+    trouble = refusal(found[1], roots.known, found[0]) if found is not None else None
+    if trouble is not None:
+        raise trouble
+    there = await holds.read()
+    if there is not None and there.seat != hold_of(settings, roots.known, host).seat:
+        await refuse_if_held(holds, found[0] if found is not None else None)
 
 
 async def refuse_if_held(holds: HoldBook, newest: Root | None) -> None:

@@ -13,36 +13,30 @@ It may be killed at any moment: what is sealed and not yet safe is a question to
 
 from __future__ import annotations
 
-import argparse
 import gc
 import logging
-import os
-import signal
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 import trio
 
 from qss.app.carriers import RemoteShelf, vault_methods
-from qss.app.exits import exit_of
 from qss.app.identity import check_key
+from qss.app.leaving import leave_on_signal, leave_with_parent
 from qss.app.location_methods import LocationMethods
 from qss.app.location_set import LocationSet, root_locations
-from qss.app.logs import start_logging
 from qss.app.seal_watch import SealWatch
-from qss.app.seat import hold_of
-from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
+from qss.app.seat import hold_of, name_of_seat
+from qss.app.shell import child_main, child_parser
 from qss.app.teller import Teller
 from qss.app.upkeep_methods import repair_facts, upkeep_methods
-from qss.config import Settings, environment, load
+from qss.config import Settings
 from qss.control.client import ControlClient
 from qss.control.messages import Json
 from qss.control.server import Call, Method
 from qss.control.server import serve as serve_control
-from qss.errors import QssError
 from qss.host import Host
 from qss.ids import LocationId
 from qss.offload.courier import Courier
@@ -53,6 +47,7 @@ from qss.offload.mover import Mover, Progress
 from qss.offload.nodes import NodeFacts, Nodes, jitter_from
 from qss.offload.root_history import HistoryBook
 from qss.offload.roots import RootBook, Roots
+from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
 
 log = logging.getLogger("qss.app.offload")
@@ -67,11 +62,11 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     places = LocationSet(settings, host)
     try:
         teller = Teller(mount)
-        fence = Fence(settings.offload_dir)
-        vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller, fence)
-        mover = Mover(RemoteShelf(mount), vault, courier.claim, settings.offload.move_bytes_per_s)
-        mover.may_run = lambda: courier.may_change
+        tenure = Tenure(Fence(settings.offload_dir))
+        vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller, tenure)
+        mover = Mover(RemoteShelf(mount), vault, tenure, courier.claim, settings.offload.move_bytes_per_s)
         changes = LocationMethods(places, vault, roots, courier, mover)
+        mover.rebuild = courier.mender.give_up
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave_with_parent, nursery.cancel_scope)
             nursery.start_soon(leave_on_signal, nursery.cancel_scope)
@@ -80,8 +75,8 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
             nursery.start_soon(watch.run)
             nursery.start_soon(teller.run)
             ours = hold_of(settings, roots.known, host)
-            holder = Holder(HoldBook(places.nodes, keys, host), fence, host, ours)
-            nursery.start_soon(_guard, fence, teller, holder)
+            holder = Holder(HoldBook(places.nodes, keys, host), tenure, host, ours, lambda: roots.known.generation)
+            nursery.start_soon(_guard, tenure.fence, teller, holder)
             nursery.start_soon(mover.run)
             methods = {**_methods(vault, courier, watch, mover), **changes.table()}
             await nursery.start(serve_control, settings.offload_socket, methods)
@@ -109,12 +104,12 @@ def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Ro
         settings.offload_dir,
         (settings.offload.k, settings.offload.m),
         root_locations(settings.locations),
-        f"qss {version('qss')}",
+        f"qss {version('qss')} at {name_of_seat(settings)}",
     )
 
 
 def _put_together(
-    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller, fence: Fence
+    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller, tenure: Tenure
 ) -> tuple[Vault, Courier, Roots]:
     async def on_location(location: LocationId, up: bool) -> None:
         log.warning("location %s is %s", location, "up" if up else "down")
@@ -130,29 +125,13 @@ def _put_together(
         RemoteShelf(mount),
         vault,
         roots,
+        tenure,
         jitter_from(host.entropy),
         on_stored=teller.stored,
         on_location=on_location,
-        fence=fence,
     )
-    fence.on_up = lambda reason: teller.tell("fenced", {"reason": reason})
+    tenure.fence.tell(lambda reason: teller.tell("fenced", {"reason": reason}))
     return vault, courier, roots
-
-
-async def leave_with_parent(scope: trio.CancelScope) -> None:
-    """Standard input is a pipe that the mount process holds; its end, however it came, is ours."""
-    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
-        while await stream.receive_some(1024):
-            pass
-    log.info("the mount process is gone")
-    scope.cancel()
-
-
-async def leave_on_signal(scope: trio.CancelScope) -> None:
-    """SIGTERM and SIGINT end everything in the scope."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            scope.cancel()
 
 
 def _methods(vault: Vault, courier: Courier, watch: SealWatch, mover: Mover) -> Mapping[str, Method]:
@@ -196,6 +175,8 @@ def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:
         "name": facts.location,
         "up": facts.up,
         "draining": facts.draining,
+        "metered": facts.metered,
+        "free_bytes": facts.free_bytes,
         "shards_left": left.shards if left is not None else None,
         "bytes_left": left.bytes if left is not None else None,
         "denied": facts.denied,
@@ -213,22 +194,12 @@ def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="qss-offload")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--log-file", type=Path)
-    parser.add_argument(KEY_ON_STDIN, action="store_true")
-    given = parser.parse_args(arguments)
-    try:
-        no_core_dumps()
-        settings = received(load(given.config, environment()), on_stdin=given.key_on_stdin)
-        start_logging(settings.log, "offload", given.log_file)
+    def live(settings: Settings) -> None:
         keys = FsKeys.derive(check_key(settings))
         gc.freeze()  # what is imported stays: no need to look at it again and again
         trio.run(run_offload, settings, keys)
-    except QssError as error:
-        log.error("%s", error)
-        return exit_of(error)
-    return 0
+
+    return child_main(child_parser("qss-offload").parse_args(arguments), "offload", live)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 1. a mark in the state directory: a recovery has begun        crash: it may be begun again
 2. root → its journals → index → where the segments are; what is lost is said, and that is the end without --partial
-3. claim the next epoch: the machine that was lost must not write any more
+3. claim the next epoch with a root: the machine that was lost must not write any more
 4. key, configuration (where there is none), identity         crash before: begin again; after: it is mounted
 """
 
@@ -31,7 +31,7 @@ from qss.cache.segment_log import FOLDERS, log_path
 from qss.cache.store import SegmentCache
 from qss.config import Settings
 from qss.config.write import NewLocation
-from qss.errors import Refused
+from qss.errors import PreconditionFailed, Refused, Unreachable
 from qss.formats.keyfile import Note
 from qss.formats.root import Root
 from qss.formats.tables import Table
@@ -41,11 +41,13 @@ from qss.offload.hold import HoldBook
 from qss.offload.keyfiles import copy_key_file, write_key_file
 from qss.offload.keys import FsKeys, MasterKey, fs_id_of
 from qss.offload.recovery import Chosen, Recovery, RecoveryReport, newest_root, utc_text
-from qss.offload.roots import RootBook
+from qss.offload.roots import RootBook, Roots
 from qss.offload.vault import Vault
-from qss.segments import SegmentKind
+from qss.segments import RestorePoint, SegmentKind
 
 _MARK: Final = "recovering"
+CLAIM_S_MAX: Final = 20.0
+"""How long the locations may take for a root."""
 TAKE_OVER_GAP: Final = 2**20
 """Numbers of segments left out by a recovery; 64 TiB of segments."""
 
@@ -197,6 +199,8 @@ async def _bring_back(settings: Settings, keys: FsKeys, wish: Wish) -> _Outcome:
             there = await holds.read()
             if there is not None:
                 roots.raise_epoch(there.epoch)
+            if chosen.majority and not chosen.skipped and wish.at_ns is None:  # else a newer one may still be wanted
+                await _claim(roots, chosen.root.point)
             await holds.write(replace(hold_of(settings, roots.known, host), released=True))  # it does not run yet
     return outcome
 
@@ -231,6 +235,20 @@ def only(cache: Path, logs: Collection[Path]) -> None:
     for kind in (SegmentKind.JOURNAL, SegmentKind.CHECKPOINT):
         for left_over in set((cache / FOLDERS[kind]).iterdir()) - set(logs):
             left_over.unlink()
+
+
+async def _claim(roots: Roots, point: RestorePoint) -> None:
+    """The next root is ours, and says what the last one said: from here on the other machine, if it lives, publishes
+    nothing that is not in what was recovered. Raises Refused when it was faster."""
+    try:
+        with trio.move_on_after(CLAIM_S_MAX):
+            await roots.publish(point, anew=True)
+    except PreconditionFailed as error:
+        raise Refused(
+            "the machine that holds this file system has published while it was recovered: begin the recovery again"
+        ) from error
+    except Unreachable:  # the first root after the mount is the claim
+        return
 
 
 def _as_report(settings: Settings, outcome: _Outcome) -> dict[str, Any]:

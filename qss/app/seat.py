@@ -13,6 +13,12 @@ from qss.offload.history import Known
 from qss.offload.hold import BEAT_S, Hold
 
 _MACHINE_ID = Path("/etc/machine-id")
+_LIFE_BYTES = 8
+
+
+def name_of_seat(settings: Settings) -> str:
+    """For people, and in roots: roots of two copies of a state directory are never the same."""
+    return f"{socket.gethostname()}:{settings.state.resolve()}"
 
 
 def hold_of(settings: Settings, known: Known, host: Host) -> Hold:
@@ -32,4 +38,6 @@ def hold_of(settings: Settings, known: Known, host: Host) -> Hold:
         beats=host.clock.now_ns(),  # counts on from run to run without being kept
         beat_ns=host.clock.now_ns(),
         every_s=BEAT_S,
+        life=host.entropy.token(_LIFE_BYTES).hex(),
+        generation=known.generation,
     )

@@ -37,9 +37,8 @@ def mount(
     as_json: Annotated[bool, JsonFlag] = False,
 ) -> None:
     """Mount the file system; returns when it is ready."""
-    from qss.app import daemon
-    from qss.app.holding import admit
     from qss.app.identity import unlocked
+    from qss.app.starting import Start, in_background, in_foreground
     from qss.config import environment, with_options
     from qss.errors import ConfigInvalid
 
@@ -49,19 +48,16 @@ def mount(
     if mountpoint is None:
         raise ConfigInvalid("name the directory to mount on, or set mountpoint in the configuration")
     options_hold = with_options(settings.mount, options)  # refused here, before anything is started
-    arguments = ["--config", str(settings.source), "--mountpoint", str(mountpoint), "--options", options]
-    if log_file:
-        arguments += ["--log-file", str(log_file.absolute())]
     settings = unlocked(replace(settings, mount=options_hold))  # whoever knows the passphrase is asked here
-    if said := admit(settings, take_over=take_over, accept_rollback=accept_rollback):
-        warn(f"qssctl: {said}")
+    start = Start(settings, mountpoint, log_file, options, take_over, accept_rollback)
     if foreground:
-        from qss.app.mount import main
-
-        raise typer.Exit(main(arguments, settings))
-    log = (log_file or settings.log.file or settings.state / "log" / "qss.log").absolute()
-    pid = daemon.start(arguments, environment(), log, key=settings.opened)
+        raise typer.Exit(in_foreground(start, _tell))
+    pid = in_background(start, environment(), _tell)
     print_json({"mountpoint": str(mountpoint), "pid": pid}) if as_json else say(f"Mounted on {mountpoint}.")
+
+
+def _tell(sentence: str) -> None:
+    warn(f"qssctl: {sentence}")
 
 
 def umount(

@@ -280,6 +280,7 @@ def location(folder: Path) -> Fields:
         "secret_key_file": Field("secret_file", path_in(folder)),
         "weight": Field("weight", number),
         "labels": Field("labels", texts),
+        "metered": Field("metered", flag),
         "state": Field("draining", location_state),
         "ca_file": Field("ca_file", path_in(folder)),
         "client_cert": Field("client_cert", path_in(folder)),

@@ -292,7 +292,7 @@ class FileSystem:
         self._check_writable()
         if opened.unprivileged:
             self._drop_privileges(opened.ino)
-        return self._files.write(opened.ino, None if opened.append else offset, data)
+        return await self._files.write(opened.ino, None if opened.append else offset, data)
 
     def _drop_privileges(self, ino: int) -> None:
         """Somebody unprivileged is about to change the content."""

@@ -20,8 +20,7 @@ class Fence:
     def __init__(self, state: Path) -> None:
         """`state`: this machine's directory, e.g. `state/offload`. Raises CorruptData."""
         self._path = state / "fenced.json"
-        self.on_up: Callable[[str], None] = lambda _reason: None
-        """Hears the reason when it goes up, once."""
+        self._listeners: list[Callable[[str], None]] = []
         self.reason = read_reason(self._path)
 
     @property
@@ -35,7 +34,12 @@ class Fence:
         self.reason = reason
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(self._path, (json.dumps({"reason": reason}) + "\n").encode(), sync=True)
-        self.on_up(reason)
+        for listener in self._listeners:
+            listener(reason)
+
+    def tell(self, listener: Callable[[str], None]) -> None:
+        """It hears the reason when the fence goes up, once; not when it is up already."""
+        self._listeners.append(listener)
 
     def lower(self) -> None:
         """The user has decided that this machine writes."""

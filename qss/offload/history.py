@@ -1,7 +1,7 @@
 """How the roots at the locations stand to what this machine remembers: may it go on where it was? Pure. ADR 0120.
 
 AS_KNOWN      nobody has written since                                     go on
-OURS          ours, committed just before a crash: one generation further  adopt it, go on
+OURS          what this machine was about to publish when it crashed       finish it, go on
 OVERTAKEN     somebody has written since: another machine, or a copy       only read
 ROLLED_BACK   the locations show less than this machine has published      refuse, or the user insists
 FORKED        two histories                                                refuse, or the user insists
@@ -30,6 +30,7 @@ class Known:
     digest: bytes
     writer: bytes
     next_epoch: int  # of the roots this machine writes: one more than `epoch` after it took over
+    claim: bytes = NO_DIGEST  # of the root it was about to publish, or is
 
 
 class History(enum.Enum):
@@ -49,6 +50,8 @@ def judge(known: Known, newest: Root | None, current: Sequence[Root], before: Se
         return History.FORKED
     if newest.digest() == known.digest:
         return History.AS_KNOWN
+    if newest.digest() == known.claim:
+        return History.OURS
     if newest.order < (known.epoch, known.generation):
         return History.ROLLED_BACK
     if newest.order == (known.epoch, known.generation) and known.generation:
@@ -58,10 +61,10 @@ def judge(known: Known, newest: Root | None, current: Sequence[Root], before: Se
     if newest.epoch != known.next_epoch and known.generation:
         return History.OVERTAKEN
     if newest.generation > known.generation + 1:
-        return History.OVERTAKEN  # each root is remembered before the next one: a copy of this directory wrote these
+        return History.OVERTAKEN  # a copy of this directory wrote these
     if newest.previous != known.digest or (before and all(root.digest() != known.digest for root in before)):
         return History.FORKED
-    return History.OURS
+    return History.OVERTAKEN  # ours is written down before it is claimed: a copy of this directory wrote this one
 
 
 def refusal(history: History, known: Known, newest: Root | None) -> QssError | None:

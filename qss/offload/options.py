@@ -27,6 +27,7 @@ class LocationOptions:
     secret_file: Path | None = None  # a file, mode 0600, with the secret in its first line
     labels: Mapping[str, str] = field(default_factory=dict)  # region, dc, rack, disk, provider …
     weight: float = 1.0  # relative to the others; scales the free space
+    metered: bool = False  # reading from it costs money: asked when the others do not suffice
     draining: bool = False  # takes no new shard; those it has are moved elsewhere
     ca_file: Path | None = None  # https: trust these authorities (PEM), and no others
     client_cert: Path | None = None  # https: who we are, PEM with certificate and, if not apart, key

@@ -330,7 +330,7 @@ def _from_http_date(date: str | None) -> str:
 
 
 @lru_cache(256)
-def _seconds(timestamp: str) -> float:
+def signed_at_s(timestamp: str) -> float:
     """x-amz-date as seconds since 1970. Cached: strptime is slow, and requests of one second share theirs."""
     try:
         return datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
@@ -339,7 +339,7 @@ def _seconds(timestamp: str) -> float:
 
 
 def _check_time(claim: _Claim, now_ns: int) -> None:
-    signed_s = _seconds(claim.timestamp)
+    signed_s = signed_at_s(claim.timestamp)
     age_s = now_ns / 1e9 - signed_s
     if claim.expires_s is None:
         if abs(age_s) > SKEW_S_MAX:

@@ -16,9 +16,10 @@ from typing import Final
 from qss.formats.volume import SUPERBLOCK_BYTES, Kind
 from qss.limits import MIB
 from qss.trove.engine import Engine
-from qss.trove.facts import Fact, grave_key, split_key
+from qss.trove.facts import VERSION, Fact, split_key, version_key
 from qss.trove.index import Tables
-from qss.trove.rows import decode_named, decode_object, decode_part
+from qss.trove.keyversions import KeyVersions
+from qss.trove.rows import decode_named, decode_part
 from qss.trove.scan import Found, Unreadable, Whole, body_verifies, fact_of, scan
 from qss.trove.slots import PIECE_BYTES, Slot, Volume
 from qss.trove.volumes import SMALL_BODY_BYTES_MAX
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 COMPACT_BYTES_MIN: Final = 16 * MIB
 """Below this a volume is not worth the trouble."""
+_ENDS: Final = (Kind.TOMBSTONE, Kind.VERSION_GONE, Kind.BUCKET_GONE, Kind.UPLOAD_GONE)
 
 
 def candidate(engine: Engine, garbage: float, least_bytes: int = COMPACT_BYTES_MIN) -> Volume | None:
@@ -129,11 +131,11 @@ def _names(tables: Tables, found: Whole) -> bool:
     """Whether the index points to this very record."""
     header = found.header
     match header.kind:
-        case Kind.OBJECT | Kind.COMPOSITE:
+        case Kind.OBJECT | Kind.COMPOSITE | Kind.MARKER:
             bucket, key = split_key(header.key)
             number = tables.bucket_id(header.tenant, bucket)
-            data = None if number is None else tables.tree(number).get(key)
-            return data is not None and decode_object(data).place == found.place
+            one = None if number is None else KeyVersions(tables, number, key).find(found.footer.version)
+            return one is not None and one.place == found.place
         case Kind.PART:
             data = tables.get(tables.dbs.parts, header.key)
             return data is not None and decode_part(data).place == found.place
@@ -144,15 +146,19 @@ def _names(tables: Tables, found: Whole) -> bool:
             row = tables.bucket(header.tenant, header.key)
             return row is not None and row.place == found.place
         case Kind.AMEND:
-            amend = tables.amend(grave_key(header.tenant, b"o", header.key))
+            (of,) = VERSION.unpack_from(header.meta)
+            amend = tables.amend(version_key(header.tenant, header.key, of, numbered=found.footer.numbered))
             return amend is not None and amend.place == found.place
+        case Kind.DOCUMENT:
+            row = tables.document(header.tenant, header.key)
+            return row is not None and row.place == found.place
         case _:
             return False
 
 
 def _needed_tombstone(engine: Engine, volume: Volume, found: Whole) -> bool:
     """A deletion is kept as long as another volume may hold an older record of the same key."""
-    if found.header.kind not in (Kind.TOMBSTONE, Kind.BUCKET_GONE, Kind.UPLOAD_GONE):
+    if found.header.kind not in _ENDS:
         return False
     others = (row for number, row in engine.index.totals.volumes.items() if number != volume.number)
     return any(row.oldest < found.footer.version for row in others)

@@ -38,13 +38,18 @@ from qss.trove.rows import (
 )
 
 MAP_BYTES: Final = 256 * GIB  # address space, not memory and not disk
-FORMAT: Final = 1
+FORMAT: Final = 2  # 2: objects and bytes of each bucket are counted
 
-_NAMES: Final = ("state", "buckets", "keys", "uploads", "parts", "owners", "amends", "graves", "volumes", "damage")
+_NAMES: Final = (
+    "state", "buckets", "keys", "uploads", "parts", "owners", "amends", "graves", "volumes", "damage",
+    "versions", "documents",
+)  # fmt: skip
 _STATE: Final = struct.Struct("<QQQQ")
 _BUCKET: Final = struct.Struct(">I")
 _VOLUME_KEY: Final = struct.Struct(">I")
 _PLACE_KEY: Final = struct.Struct(">IQ")
+_USAGE_KEY: Final = struct.Struct(">6sQ")
+_USAGE: Final = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class Databases:
     graves: Any
     volumes: Any
     damage: Any
+    versions: Any  # what keys have besides their newest version if that is an object (qss.trove.keyversions)
+    documents: Any  # tenant, bucket/name → the bucket's document of that name
 
 
 @dataclass(slots=True)
@@ -73,6 +80,8 @@ class Totals:
     newest: int = 0  # highest version seen; the clock may go back
     volumes: dict[int, VolumeRow] = field(default_factory=dict)
     dirty: set[int] = field(default_factory=set)
+    usage: dict[int, tuple[int, int]] = field(default_factory=dict)  # bucket number: objects, bytes
+    used: set[int] = field(default_factory=set)  # whose usage has changed
 
 
 class Tables:
@@ -82,6 +91,7 @@ class Tables:
         self._txn = txn
         self.dbs = dbs
         self._totals = totals
+        self._versioned: dict[int, bool] = {}  # bucket's number: whether it may have rows in `versions`
 
     # -- rows by key --------------------------------------------------------------------------------------------
 
@@ -113,6 +123,50 @@ class Tables:
 
     def tree(self, root: int) -> KeyTree:
         return KeyTree(self._txn, self.dbs.keys, root, self.new_node)
+
+    def older_tree(self, root: int) -> KeyTree:
+        """The tree of a bucket's other versions."""
+        return KeyTree(self._txn, self.dbs.versions, root, self.new_node)
+
+    def has_older(self, root: int) -> bool:
+        """Whether a bucket has rows in `older_tree`: looked up once in a transaction, for those that never had any."""
+        found = self._versioned.get(root)
+        if found is None:
+            found = not self.is_empty(self.dbs.versions) and next(self.older_tree(root).scan(), None) is not None
+            self._versioned[root] = found
+        return found
+
+    def will_have_older(self, root: int) -> None:
+        """Call before the first row is put into `older_tree`."""
+        self._versioned[root] = True
+
+    def is_bare(self, root: int) -> bool:
+        """Whether a bucket has no object, no version and no delete marker."""
+        return next(self.tree(root).scan(), None) is None and next(self.older_tree(root).scan(), None) is None
+
+    def bucket_row(self, tenant: int, name: bytes) -> bytes | None:
+        """As `bucket`, undecoded."""
+        value: bytes | None = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)
+        return value
+
+    def document(self, tenant: int, key: bytes) -> NamedRow | None:
+        """The document `bucket/name`; `meta` is its content."""
+        data = self._txn.get(_BUCKET.pack(tenant) + key, db=self.dbs.documents)
+        return None if data is None else decode_named(data)
+
+    def set_document(self, tenant: int, key: bytes, row: NamedRow | None) -> None:
+        if row is None:
+            self._txn.delete(_BUCKET.pack(tenant) + key, db=self.dbs.documents)
+        else:
+            self._txn.put(_BUCKET.pack(tenant) + key, row.encode(), db=self.dbs.documents)
+
+    def documents(self, tenant: int, bucket: bytes) -> Iterator[tuple[bytes, NamedRow]]:
+        """Names and rows of a bucket's documents."""
+        prefix = _BUCKET.pack(tenant) + bucket + b"/"
+        for key, value in self.scan(self.dbs.documents, prefix):
+            if not key.startswith(prefix):
+                return
+            yield key[len(prefix) :], decode_named(value)
 
     def bucket(self, tenant: int, name: bytes) -> NamedRow | None:
         data = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)
@@ -192,9 +246,16 @@ class Tables:
 
     # -- counting -----------------------------------------------------------------------------------------------------
 
-    def count(self, objects: int, size: int) -> None:
+    def count(self, bucket: int, objects: int, size: int) -> None:
         self._totals.objects += objects
         self._totals.object_bytes += size
+        have, held = self._totals.usage.get(bucket, (0, 0))
+        self._totals.usage[bucket] = have + objects, held + size
+        self._totals.used.add(bucket)
+
+    def usage(self, bucket: int) -> tuple[int, int]:
+        """Objects and bytes of a bucket, by its number."""
+        return self._totals.usage.get(bucket, (0, 0))
 
     def live(self, place: Place, sign: int) -> None:
         if not place.length:
@@ -230,6 +291,14 @@ class Tables:
         for volume in totals.dirty:
             self._txn.put(_VOLUME_KEY.pack(volume), totals.volumes[volume].encode(), db=self.dbs.volumes)
         totals.dirty.clear()
+        for bucket in totals.used:
+            key = _USAGE_KEY.pack(b"bucket", bucket)
+            if totals.usage[bucket] == (0, 0):
+                del totals.usage[bucket]
+                self._txn.delete(key, db=self.dbs.state)
+            else:
+                self._txn.put(key, _USAGE.pack(*totals.usage[bucket]), db=self.dbs.state)
+        totals.used.clear()
         state = _STATE.pack(totals.next_node, totals.objects, totals.object_bytes, totals.newest)
         self._txn.put(b"totals", state, db=self.dbs.state)
 
@@ -277,7 +346,7 @@ class Index:
                 self._load_totals()
                 self._write_marker(None)
                 return True
-        except (OSError, ValueError, KeyError, TypeError, CorruptData, lmdb.Error):
+        except (OSError, ValueError, KeyError, TypeError, CorruptData, struct.error, lmdb.Error):
             pass
         self.close()
         return False
@@ -313,6 +382,10 @@ class Index:
             state = txn.get(b"totals", db=self._dbs.state)
             if state is not None:
                 totals.next_node, totals.objects, totals.object_bytes, totals.newest = _STATE.unpack(state)
+            for key, value in txn.cursor(db=self._dbs.state).iternext():
+                if key.startswith(b"bucket"):
+                    objects, size = _USAGE.unpack(value)
+                    totals.usage[_USAGE_KEY.unpack(key)[1]] = objects, size
             for key, value in txn.cursor(db=self._dbs.volumes).iternext():
                 totals.volumes[_VOLUME_KEY.unpack(key)[0]] = decode_volume(value)
             self.totals = totals

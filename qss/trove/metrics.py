@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from qss.trove.node import Node
+
+Source = Callable[[], Iterator[Metric]]
+"""Gives metrics when asked for them."""
 
 
 class _NodeCollector(Collector):
@@ -41,8 +44,18 @@ class _NodeCollector(Collector):
         yield free
 
 
-def render(node: Node) -> bytes:
+class _Source(Collector):
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        return self._source()
+
+
+def render(node: Node, sources: Sequence[Source] = ()) -> bytes:
     """The text of /metrics."""
     registry = CollectorRegistry()
     registry.register(_NodeCollector(node))
+    for source in sources:
+        registry.register(_Source(source))
     return generate_latest(registry)

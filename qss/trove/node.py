@@ -10,7 +10,8 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +21,15 @@ from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.engine import Engine
 from qss.trove.index import Index
+from qss.trove.ledger import LEDGER, Ledger
+from qss.trove.lifecycle import Lifecycle
+from qss.trove.private import write_private
+from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
+from qss.trove.shares import KEY_FILE, Shares, share_key
 from qss.trove.store import TroveStore
+from qss.trove.tokens import Tokens
+from qss.trove.usage import bytes_in_uploads, usage_of
 from qss.trove.volumes import VolumeSet
 
 log = logging.getLogger(__name__)
@@ -41,6 +49,7 @@ class NodeOptions:
     data: tuple[Path, ...]
     sync: SyncMode = SyncMode.GROUP
     upload_age_s_max: float = 7 * 86_400
+    lifecycle_day_s: float = 86_400  # what a day is to lifecycle rules; another one only to try them out
     compact_garbage: float = 0.3  # share of a sealed volume that is dead before it is compacted; 1 switches it off
     host: Host = field(default_factory=Host)
 
@@ -75,7 +84,7 @@ def clean_slate(directory: Path) -> None:
     try:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in (CREDENTIALS, MARKER):
+        for name in (CREDENTIALS, KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -104,17 +113,6 @@ def _identity(data: Sequence[Path], host: Host) -> bytes:
     return bytes.fromhex(node)
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file atomically and durably; mode 0600 from its first byte."""
-    fresh = path.with_suffix(".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-
-
 class Node:
     """An open node. `close` before another may open the same directories."""
 
@@ -134,12 +132,19 @@ class Node:
             volumes = VolumeSet(options.data, host.disk, host.clock, host.entropy, self.id)
             index = Index(options.data[0] / "index", host.clock.boot_id())
             self.report: Report = recover(volumes, index)
+            key = share_key(options.data[0], host.entropy)
+            ledger = Ledger(options.data[0])
         except BaseException:
             self._lock.release()
             raise
         self.engine = Engine(volumes, index, host.clock, host.entropy, options.sync)
         self.engine.start_after(max(self.report.newest, index.totals.newest))
-        self.store = TroveStore(self.engine)
+        self.ledger = ledger
+        self.quotas = Quotas(ledger, partial(usage_of, index), partial(bytes_in_uploads, index))
+        self.shares = Shares(ledger, key, host.clock, host.entropy.token)
+        self.tokens = Tokens(ledger, host.clock, host.entropy.token)
+        self.store = TroveStore(self.engine, self.quotas)
+        self.lifecycle = Lifecycle(self.store, host.clock, int(options.lifecycle_day_s * 1e9))
         self.started_ns = host.clock.now_ns()
         if self.report.damaged or self.report.cut_bytes or volumes.unreadable:
             log.warning(
@@ -150,7 +155,12 @@ class Node:
             )
 
     async def maintain(self) -> None:
-        """Run until cancelled: checkpoints, damage notes, expiry of uploads, compaction."""
+        """Run until cancelled: what is due every few seconds or hours, and the lifecycle rules."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._upkeep(), name="trove-upkeep")
+            group.create_task(self.lifecycle.run(), name="trove-lifecycle")
+
+    async def _upkeep(self) -> None:
         loop = asyncio.get_running_loop()
         expire_at = compact_at = loop.time() + COMPACT_EVERY_S
         committed = -1
@@ -158,6 +168,7 @@ class Node:
             await asyncio.sleep(CHECKPOINT_S)
             try:
                 self.store.records.flush_damage()
+                await self.shares.flush()
                 if self.engine.committer.commits != committed:
                     committed = self.engine.committer.commits
                     self._prune_graves()
@@ -207,6 +218,7 @@ class Node:
             "damaged": damage,
             "damaged_reads": self.store.records.counters.damaged_reads,
             "unreadable_volumes": [str(path) for path in engine.volumes.unreadable],
+            "lifecycle": asdict(self.lifecycle.tally),
             "commits": engine.committer.commits,
             "syncs": engine.committer.syncs,
             "start": {"rebuilt": self.report.rebuilt, "records": self.report.records, "cut": self.report.cut_bytes},
@@ -216,5 +228,7 @@ class Node:
         """Finish what is under way and let go of the directories. The next start is a quick one."""
         with contextlib.suppress(QssError):
             self.store.records.flush_damage()
+            await self.shares.flush()
         await self.engine.aclose()
+        self.ledger.close()
         self._lock.release()

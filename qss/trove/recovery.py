@@ -141,7 +141,7 @@ class _Replay:
             if not below:  # whole to look at, but its body never reached the disk before the power went
                 self._report.voided += 1
                 return
-            if suspect.header.kind in (Kind.OBJECT, Kind.COMPOSITE):
+            if suspect.header.kind in (Kind.OBJECT, Kind.COMPOSITE, Kind.MARKER):
                 with contextlib.suppress(CorruptData):
                     apply(tables, damaged_fact(suspect))
         self._damage(tables, position, stop - position, "does not verify", key)
@@ -183,5 +183,5 @@ def _sweep(tables: Tables) -> None:
     for key in dead:
         tables.delete(dbs.parts, key)
     for name, row in list(tables.buckets(0)):
-        if not row.place.length and next(tables.tree(row.number).scan(), None) is None:
+        if not row.place.length and tables.is_bare(row.number):
             tables.set_bucket(0, name, None)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from qss.formats.volume import Kind, PartRef, encode_parts
@@ -22,12 +25,13 @@ from qss.s3.backend import (
 )
 from qss.s3.errors import Code, S3Error
 from qss.s3.multipart import assemble
-from qss.trove.engine import Draft, Engine
+from qss.trove.buckets import Buckets, with_lock
+from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import PART_KEY, UPLOAD_ID_BYTES, parts_of
-from qss.trove.index import Tables
 from qss.trove.meta import attributes_of, checksum_of, encode_object, encode_upload, load, upload_of
-from qss.trove.reader import stored
-from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_part
+from qss.trove.quotas import Usage
+from qss.trove.reader import named, stored
+from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_object, decode_part
 
 _KEY_LEN: Final = struct.Struct(">H")
 
@@ -38,19 +42,21 @@ class Uploads:
     def __init__(
         self,
         engine: Engine,
-        require_bucket: Callable[[Tables, str], int],
-        row_of: Callable[[str, str], ObjectRow | None],
+        buckets: Buckets,
+        room: Callable[..., AbstractContextManager[None]],
+        adds: Callable[[str, str, int], Usage],
     ) -> None:
+        """`room` and `adds`: of the store; what holds room in a quota, and how much an object of a size takes."""
         self._engine = engine
-        self._require_bucket = require_bucket
-        self._row_of = row_of
+        self._buckets = buckets
+        self._room = room
+        self._adds = adds
 
     async def create(self, request: CreateUpload) -> Upload:
         upload = self._engine.entropy.token(UPLOAD_ID_BYTES)
 
         def decide() -> None:
-            with self._engine.index.read() as tables:
-                self._require_bucket(tables, request.bucket)
+            with_lock(self._buckets.now(request.bucket).info, request.attributes, 0)
 
         decide()
         meta = encode_upload(
@@ -63,11 +69,11 @@ class Uploads:
     def get(self, ref: UploadRef) -> Upload:
         """Raises NO_SUCH_BUCKET, NO_SUCH_UPLOAD."""
         with self._engine.index.read() as tables:
-            self._require_bucket(tables, ref.bucket)
+            self._buckets.state(tables, ref.bucket)
             data = tables.get(tables.dbs.uploads, _upload_id(ref))
         if data is None:
             raise S3Error(Code.NO_SUCH_UPLOAD)
-        bucket, upload = _upload(_upload_id(ref), decode_named(data))
+        bucket, upload = bucket_and_upload(_upload_id(ref), decode_named(data))
         if bucket != ref.bucket or upload.key != ref.key:
             raise S3Error(Code.NO_SUCH_UPLOAD)
         return upload
@@ -81,7 +87,8 @@ class Uploads:
             self.get(ref)
 
         key = PART_KEY.pack(_upload_id(ref), number)
-        fact = await self._engine.take(Draft(Kind.PART, key, decide=decide), body)
+        with self._room(ref.bucket, lambda: Usage(0, room_for(body))):
+            fact = await self._engine.take(Draft(Kind.PART, key, decide=decide), body)
         return _part(number, PartRow(fact.place, fact.size, fact.version, fact.body_at, fact.etag, fact.late))
 
     def list_parts(self, ref: UploadRef, after: int, limit: int) -> tuple[Sequence[Part], bool]:
@@ -98,9 +105,9 @@ class Uploads:
         """Uploads in progress are few: collect, sort, cut."""
         found: list[Upload] = []
         with self._engine.index.read() as tables:
-            self._require_bucket(tables, query.bucket)
+            self._buckets.state(tables, query.bucket)
             for key, value in tables.scan(tables.dbs.uploads):
-                bucket, upload = _upload(key, decode_named(value))
+                bucket, upload = bucket_and_upload(key, decode_named(value))
                 if bucket == query.bucket and upload.key.startswith(query.prefix):
                     found.append(upload)
         found.sort(key=lambda upload: (upload.key.encode(), upload.started_ns))
@@ -112,25 +119,32 @@ class Uploads:
             rows = dict(parts_of(tables, _upload_id(ref)))
         result = assemble(upload, [_part(number, row) for number, row in rows.items()], wanted)
 
-        def decide() -> None:
+        def decide() -> bool:
             self.get(ref)
             with self._engine.index.read() as tables:
+                state = self._buckets.state(tables, ref.bucket)
                 for part in wanted:
                     data = tables.get(tables.dbs.parts, PART_KEY.pack(_upload_id(ref), part.number))
                     if data is None or decode_part(data).version != rows[part.number].version:
                         raise S3Error(Code.INVALID_PART)
-            row = self._row_of(ref.bucket, ref.key)
-            condition.check(None if row is None else stored(ref.key, row))
+                data = tables.tree(state.number).get(ref.key.encode())
+            condition.check(None if data is None else stored(ref.key, decode_object(data)))
+            return state.numbered
 
         refs = [PartRef(part.number, rows[part.number].size, rows[part.number].etag) for part in wanted]
         key = ref.bucket.encode() + b"/" + ref.key.encode()
-        meta = encode_object(upload.attributes, result.checksum)
+        bucket = self._buckets.now(ref.bucket).info
+        meta = encode_object(with_lock(bucket, upload.attributes, self._engine.clock.now_ns()), result.checksum)
         draft = Draft(Kind.COMPOSITE, key, meta, decide, exclusive=True)
         etag = bytes.fromhex(result.etag.partition("-")[0])
-        fact = await self._engine.note(draft, encode_parts(_upload_id(ref), refs), etag)
         size = sum(part.size for part in refs)
+        with self._room(ref.bucket, partial(self._adds, ref.bucket, ref.key, size), completes=True):
+            fact = await self._engine.note(draft, encode_parts(_upload_id(ref), refs), etag)
         row = ObjectRow(fact.place, fact.body_at, size, fact.version, etag, fact.etag_kind, len(refs))
-        return stored(ref.key, row, load(meta))
+        found = stored(ref.key, row, load(meta))
+        if not fact.numbered and bucket.versioning is None:
+            return found
+        return named(found, replace(row, numbered=fact.numbered))
 
     async def abort(self, ref: UploadRef) -> None:
         self.get(ref)
@@ -154,7 +168,9 @@ class Uploads:
 
     def _all(self) -> Sequence[tuple[bytes, Upload, str]]:
         with self._engine.index.read() as tables:
-            rows = [(key, _upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)]
+            rows = [
+                (key, bucket_and_upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)
+            ]
         return [(key, upload, bucket) for key, (bucket, upload) in rows]
 
 
@@ -168,8 +184,8 @@ def _upload_id(ref: UploadRef) -> bytes:
     return upload
 
 
-def _upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
-    """Bucket and upload of a row."""
+def bucket_and_upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
+    """Bucket and upload of a row of the uploads table; `upload` is its key."""
     (length,) = _KEY_LEN.unpack_from(row.meta)
     name, data = row.meta[2 : 2 + length], row.meta[2 + length :]
     bucket, _, key = name.decode().partition("/")

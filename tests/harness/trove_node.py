@@ -112,4 +112,5 @@ def drop_dead(dead: Node) -> None:
     engine._sync_pool.shutdown(wait=True)
     engine.index.close()
     engine.volumes.close()
+    dead.ledger.close()
     dead._lock.release()

@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 
 def courier_of(machine: Machine, shelf: PlainShelf, **options) -> Courier:
-    return Courier(shelf, machine.vault, machine.roots, random.Random(3).random, **options)
+    return Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(3).random, **options)
 
 
 @asynccontextmanager
@@ -112,7 +112,7 @@ async def test_killed_at_every_step_and_started_again(tmp_path: Path, step: str,
     assert newest.point == shelf.published[-1]
 
 
-async def test_killed_during_the_upload_and_started_again(tmp_path: Path) -> None:
+async def test_killed_during_the_upload_and_started_again(tmp_path: Path, autojump_clock) -> None:
     world = World.of(2, 1)
     shelf = PlainShelf(tmp_path / "shelf")
     shelf.add(1, b"data" * 500)

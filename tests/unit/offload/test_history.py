@@ -19,6 +19,7 @@ US, THEM = b"u" * 16, b"t" * 16
 POINT = RestorePoint((), (SegmentId(1),), 1, SegmentId(2))
 FIRST = Root(b"f" * 16, 5, 0, US, NO_DIGEST, 2, 1, POINT, 5)
 KNOWN = Known(5, 0, FIRST.digest(), US, 0)
+CLAIMING = replace(KNOWN, claim=replace(FIRST, generation=6, previous=FIRST.digest()).digest())
 
 
 def after(root: Root, **changes: object) -> Root:
@@ -30,8 +31,11 @@ def after(root: Root, **changes: object) -> Root:
     [
         (Known(0, 0, NO_DIGEST, US, 0), None, [], [], History.AS_KNOWN),
         (KNOWN, FIRST, [FIRST], [], History.AS_KNOWN),
-        (KNOWN, after(FIRST), [after(FIRST)], [FIRST], History.OURS),
-        (KNOWN, after(FIRST), [after(FIRST)], [], History.OURS),  # the old one is at no location that answers
+        (CLAIMING, after(FIRST), [after(FIRST)], [FIRST], History.OURS),
+        (CLAIMING, after(FIRST), [after(FIRST)], [], History.OURS),  # the old one is at no location that answers
+        (CLAIMING, FIRST, [FIRST], [], History.AS_KNOWN),  # it came nowhere
+        (KNOWN, after(FIRST), [after(FIRST)], [FIRST], History.OVERTAKEN),  # a copy of this directory went on by one
+        (CLAIMING, after(FIRST, created_ns=9), [], [FIRST], History.OVERTAKEN),
         (KNOWN, after(FIRST, writer=THEM, epoch=1), [], [FIRST], History.OVERTAKEN),
         (KNOWN, after(FIRST, epoch=1), [], [FIRST], History.OVERTAKEN),  # a copy of this directory took over
         (KNOWN, after(after(FIRST)), [], [FIRST], History.OVERTAKEN),  # or went on
@@ -118,13 +122,14 @@ async def test_two_histories_of_one_file_system_are_refused(tmp_path: Path) -> N
         await ours.machine(tmp_path / "a").roots.catch_up()
 
 
-async def test_an_old_copy_of_the_state_directory_must_not_write(tmp_path: Path) -> None:
+@pytest.mark.parametrize("further", [(2,), (2, 3)])
+async def test_an_old_copy_of_the_state_directory_must_not_write(tmp_path: Path, further: tuple[int, ...]) -> None:
     world = World.of(2, 1)
     machine = world.machine(tmp_path / "a")
     await machine.roots.catch_up()
     await machine.roots.publish(point(1))
     shutil.copytree(tmp_path / "a", tmp_path / "copy")
-    for upto in (2, 3):
+    for upto in further:
         await machine.roots.publish(point(upto))
     with pytest.raises(PreconditionFailed, match="a copy of this state directory"):
         await world.machine(tmp_path / "copy").roots.catch_up()

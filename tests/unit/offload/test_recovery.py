@@ -21,7 +21,7 @@ from tests.harness.vault import Machine, PlainShelf, World
 
 async def filled(world: World, tmp_path: Path, rounds: int = 2) -> tuple[Machine, PlainShelf]:
     machine, shelf = world.machine(tmp_path / "burnt"), PlainShelf(tmp_path / "shelf")
-    courier = Courier(shelf, machine.vault, machine.roots, random.Random(5).random)
+    courier = Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(5).random)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(courier.run)
         for number in range(rounds):
