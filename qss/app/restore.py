@@ -199,7 +199,8 @@ async def _bring_back(settings: Settings, keys: FsKeys, wish: Wish) -> _Outcome:
             there = await holds.read()
             if there is not None:
                 roots.raise_epoch(there.epoch)
-            if chosen.majority and not chosen.skipped and wish.at_ns is None:  # else a newer one may still be wanted
+            newest = chosen.root.order == chosen.newest.order
+            if chosen.majority and newest:  # else the user may still want the newer one from here
                 await _claim(roots, chosen.root.point)
             await holds.write(replace(hold_of(settings, roots.known, host), released=True))  # it does not run yet
     return outcome

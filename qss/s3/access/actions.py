@@ -161,6 +161,33 @@ def _config(which: int) -> Callable[[Any, Headers], Sequence[Need]]:
     return lambda asked, _: (Need(CONFIG_ACTIONS[asked.config][which], asked.bucket),)
 
 
+UNSET_ACTIONS: Final = {
+    "accelerate": "AccelerateConfiguration",
+    "logging": "BucketLogging",
+    "notification": "BucketNotification",
+    "requestPayment": "BucketRequestPayment",
+    "replication": "ReplicationConfiguration",
+    "website": "BucketWebsite",
+    "analytics": "AnalyticsConfiguration",
+    "intelligent-tiering": "IntelligentTieringConfiguration",
+    "inventory": "InventoryConfiguration",
+    "metrics": "MetricsConfiguration",
+}
+"""What actions on subresources that cannot be set here are called, behind s3:Get and s3:Put."""
+
+
+def _attributes(asked: sub.GetObjectAttributes, _: Headers) -> Sequence[Need]:
+    actions = ("s3:GetObject", "s3:GetObjectAttributes")
+    if asked.version_id is not None:
+        actions = ("s3:GetObjectVersion", "s3:GetObjectVersionAttributes")
+    return [Need(action, asked.bucket, asked.key, asked.version_id) for action in actions]
+
+
+def _delete_unset(asked: sub.DeleteUnset, _: Headers) -> Sequence[Need]:
+    action = "s3:DeleteBucketWebsite" if asked.name == "website" else f"s3:Put{UNSET_ACTIONS[asked.name]}"
+    return (Need(action, asked.bucket),)
+
+
 NEEDS: Final[dict[type, Callable[[Any, Headers], Sequence[Need]]]] = {
     op.ListBuckets: lambda _, __: (Need("s3:ListAllMyBuckets"),),
     op.CreateBucket: _create_bucket,
@@ -169,6 +196,15 @@ NEEDS: Final[dict[type, Callable[[Any, Headers], Sequence[Need]]]] = {
     op.GetLocation: _bucket("s3:GetBucketLocation"),
     sub.GetVersioning: _bucket("s3:GetBucketVersioning"),
     sub.PutVersioning: _bucket("s3:PutBucketVersioning"),
+    sub.GetLifecycle: _bucket("s3:GetLifecycleConfiguration"),
+    sub.PutLifecycle: _bucket("s3:PutLifecycleConfiguration"),
+    sub.DeleteLifecycle: _bucket("s3:PutLifecycleConfiguration"),
+    sub.GetBucketTags: _bucket("s3:GetBucketTagging"),
+    sub.PutBucketTags: _bucket("s3:PutBucketTagging"),
+    sub.DeleteBucketTags: _bucket("s3:PutBucketTagging"),
+    sub.GetObjectAttributes: _attributes,
+    sub.GetUnset: lambda asked, _: (Need(f"s3:Get{UNSET_ACTIONS[asked.name]}", asked.bucket),),
+    sub.DeleteUnset: _delete_unset,
     sub.ListVersions: lambda asked, _: (Need("s3:ListBucketVersions", asked.query.bucket),),
     sub.GetLockSettings: _bucket("s3:GetBucketObjectLockConfiguration"),
     sub.PutLockSettings: _bucket("s3:PutBucketObjectLockConfiguration"),

@@ -45,7 +45,8 @@ def requests() -> list[tuple[str, str, dict[str, str], dict[str, str]]]:
                 found.append((method, paths[level], query, COPY))
             if level == "key" and sub in ("", "tagging", "acl"):
                 found.append((method, paths[level], {**query, "versionId": "null"}, {}))
-            found.append((method, paths[level], query, {}))
+            headers = {"x-amz-object-attributes": "ETag"} if sub == "attributes" else {}
+            found.append((method, paths[level], query, headers))
     return found
 
 
