@@ -203,6 +203,8 @@ async def _bring_back(settings: Settings, keys: FsKeys, wish: Wish) -> _Outcome:
             if chosen.majority and newest:  # else the user may still want the newer one from here
                 await _claim(roots, chosen.root.point)
             await holds.write(replace(hold_of(settings, roots.known, host), released=True))  # it does not run yet
+            if wish.take_over and there is not None and holds.may_live(there):
+                await trio.sleep(there.watch_s)  # it has learnt it by then, or has no lease any more
     return outcome
 
 

@@ -92,7 +92,7 @@ def serve_node(options: ServeOptions) -> None:
     options, own = _with_file(options)
     addresses = {name: parse_address(text) for name in FRONTS if (text := getattr(options, name)) not in (None, OFF)}
     if not addresses:
-        raise ConfigInvalid("every front door is off; give one of --s3, --files, --admin and --console an address")
+        raise ConfigInvalid("every front door is off; give one of --s3, --files and --admin an address")
     tls = tls_of(options.tls_cert, options.tls_key, options.tls_client_ca, options.mutual_tls, list(addresses))
     data = tuple(path.absolute() for path in options.data)
     node_options = NodeOptions(data, _sync_mode(options.sync or "group"), **own)

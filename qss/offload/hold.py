@@ -176,11 +176,14 @@ class HoldBook:
                     nursery.start_soon(one, place, node)
         return went_well
 
+    def may_live(self, hold: Hold) -> bool:
+        """Whether it is worth watching."""
+        age_ns = self._host.clock.now_ns() - hold.beat_ns
+        return not hold.released and age_ns <= (ANCIENT_S + hold.every_s) * 1e9
+
     async def is_alive(self, hold: Hold) -> Hold | None:
         """Watch until it is renewed, or another one is; what it is then, or None when nobody renews any."""
-        if hold.released:
-            return None
-        if self._host.clock.now_ns() - hold.beat_ns > (ANCIENT_S + hold.every_s) * 1e9:
+        if not self.may_live(hold):
             return None
         watch = Watch()
         with trio.move_on_after(hold.watch_s):

@@ -168,6 +168,7 @@ class S3Service:
 
     async def _perform(self, operation: op.Operation, call: _Call) -> Response:
         await self._authorize(call.caller, operation)
+        configure.check_encryption(call.head.headers)
         if isinstance(operation, op.PutObject | op.CopyObject | op.StartUpload):
             configure.check_acl(call.head.headers)
         try:

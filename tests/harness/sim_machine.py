@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import trio
@@ -50,19 +50,28 @@ def only_power_cuts(error: BaseException) -> bool:
 class Offload:
     """One life of the offload process."""
 
-    def __init__(self, stores: Stores, keys: FsKeys, options: OffloadOptions, host: Host, state: Path) -> None:
+    def __init__(
+        self, stores: Stores, keys: FsKeys, options: OffloadOptions, host: Host, state: Path, name: str = "",
+        cut_off: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """`cut_off`: locations this machine has no way to, as it is when it is asked."""
         self.dead = False
         self._host = host
         jitter = jitter_from(host.entropy)
         self.nodes = Nodes(
             [
-                Node(LocationOptions(name, "http://127.0.0.1:1", "b"), store.link(self.alive), options, jitter)
+                Node(
+                    LocationOptions(name, "http://127.0.0.1:1", "b"),
+                    store.link(self.alive, name, lambda each: each not in cut_off),
+                    options,
+                    jitter,
+                )
                 for name, store in stores.items()
             ]
         )
         self.vault = Vault(self.nodes, keys, options, host, state)
         self.book = RootBook(self.nodes, keys, host)
-        self.roots = Roots(self.book, keys, host, state, (options.k, options.m))
+        self.roots = Roots(self.book, keys, host, state, (options.k, options.m), created_by=name)
         self.jitter = jitter
         self.tenure = Tenure(Fence(state))
         self.courier: Courier | None = None
@@ -124,6 +133,7 @@ class Machine:
         self.offload_scope = trio.CancelScope()
         self.world: SimWorld | None = None
         self.ends = 0  # of the offload process
+        self.cut_off: set[str] = set()  # names of locations
         self._fetched = 0
 
     # -- lives
@@ -163,7 +173,10 @@ class Machine:
         while True:
             self.offload_scope = trio.CancelScope()
             with self.offload_scope:
-                offload = Offload(self.stores, self.keys, self.options, self.host, self.state)
+                offload = Offload(self.stores, self.keys, self.options, self.host, self.state, self.name, self.cut_off)
+                offload.tenure.fence.tell(lambda _reason: world.fs.turn_read_only())
+                if offload.tenure.fenced:
+                    world.fs.turn_read_only()
                 self.offload = offload
                 await offload.run(Shelf(self, world), self.hold(offload.roots.known))
             self.offload = None

@@ -30,6 +30,7 @@ _ABSENT: Final = {
     op.Config.CORS: Code.NO_SUCH_CORS,
     op.Config.ENCRYPTION: Code.NO_SUCH_ENCRYPTION,
 }
+_ENCRYPTION: Final = ("x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption")
 _CANNED_FINE: Final = ("private", "bucket-owner-full-control")
 """Canned ACLs that say what holds anyway. AWS takes only the second; `private` is what clients send by habit."""
 
@@ -171,6 +172,12 @@ def check_acl(headers: Mapping[str, str]) -> None:
     canned = headers.get("x-amz-acl")
     if any(name.startswith("x-amz-grant-") for name in headers) or (canned is not None and canned not in _CANNED_FINE):
         raise S3Error(Code.ACL_NOT_SUPPORTED)
+
+
+def check_encryption(headers: Mapping[str, str]) -> None:
+    """There is no server-side encryption yet, and nothing is stored plain that was to be encrypted. Raises S3Error."""
+    if any(name.startswith(_ENCRYPTION) for name in headers):
+        raise S3Error(Code.NOT_IMPLEMENTED, "Server-side encryption is not implemented.")
 
 
 # -- CORS

@@ -148,3 +148,21 @@ def test_cors_headers_on_other_answers_and_no_rights_by_them(direct: Direct) -> 
 )  # fmt: skip
 def test_cors_configurations_to_refuse(direct: Direct, bad: bytes, code: str) -> None:
     assert direct.ask("root", "PUT", "/bucket", {"cors": ""}, bad).code == code
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-amz-server-side-encryption": "AES256"},
+        {"x-amz-server-side-encryption": "aws:kms"},
+        {"x-amz-server-side-encryption-customer-algorithm": "AES256"},
+        {"x-amz-copy-source": "/bucket/k", "x-amz-copy-source-server-side-encryption-customer-algorithm": "AES256"},
+    ],
+)
+def test_what_was_to_be_encrypted_is_never_stored_plain(direct: Direct, headers: dict[str, str]) -> None:
+    direct.ask("root", "PUT", "/bucket/k", body=b"x")
+    assert direct.ask("root", "PUT", "/bucket/new", headers=headers).code == "NotImplemented"
+    assert direct.ask("root", "POST", "/bucket/new", {"uploads": ""}, headers=headers).code == "NotImplemented"
+    assert direct.ask("root", "GET", "/bucket", {"encryption": ""}).status == 404
+    assert direct.ask("root", "PUT", "/bucket", {"encryption": ""}, b"<x/>").code == "NotImplemented"
+    assert sorted(direct.backend.buckets["bucket"].versions) == ["k"]

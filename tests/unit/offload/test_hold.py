@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from qss.errors import CorruptData, QssError
 from qss.ids import LocationId, SegmentId
 from qss.offload.courier import Courier
-from qss.offload.fence import Fence
+from qss.offload.fence import Fence, read_reason
 from qss.offload.hold import BEAT_S, Hold, HoldBook, Holder
 from qss.segments import RestorePoint, SegmentKind
 from tests.harness.vault import Machine, PlainShelf, World
 from tests.harness.waiting import until
 
 LIVES = itertools.count()
+VECTORS = Path(__file__).parents[2] / "vectors" / "hold"
 
 
 def hold(machine: Machine, seat: str, epoch: int = 0) -> Hold:
@@ -52,6 +53,22 @@ def down(world: World, *, down: bool = True) -> None:
 def test_what_is_no_hold_is_corrupt(data: bytes) -> None:
     with pytest.raises(CorruptData):
         Hold.unpack(data)
+
+
+def test_frozen_forms_are_read() -> None:
+    frozen = (VECTORS / "hold-v1.json").read_bytes().rstrip()
+    expected = Hold(
+        "5e" * 16, 3, "ab" * 16, "host", "/state", 1700000000000000007, 1700000000000000009, 8.0, "1f" * 8, 42
+    )
+    assert Hold.unpack(frozen) == expected
+    assert expected.pack() == frozen
+    assert read_reason(VECTORS / "fenced-v1.json") == "taken over"
+
+
+def test_a_fence_that_cannot_be_read_is_no_open_gate(tmp_path: Path) -> None:
+    (tmp_path / "fenced.json").write_text("{")
+    with pytest.raises(CorruptData):
+        Fence(tmp_path)
 
 
 async def test_a_hold_lives_while_it_is_renewed_and_not_after(
