@@ -291,5 +291,5 @@ async def _ask_offload(process: MountProcess) -> dict[str, Json]:
             answer: dict[str, Json] = await process.offload.call("status")
             return answer
         except QssError as error:
-            return {"errors": [str(error)]}
-    return {"errors": ["offload does not answer"]}
+            return {"errors": [process.supervisor.trouble or str(error)]}
+    return {"errors": [process.supervisor.trouble or "offload does not answer"]}

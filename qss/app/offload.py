@@ -17,16 +17,20 @@ import gc
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 
 import trio
 
 from qss.app.carriers import RemoteShelf, vault_methods
+from qss.app.exits import ungrouped
 from qss.app.identity import check_key
 from qss.app.leaving import leave_on_signal, leave_with_parent
 from qss.app.location_methods import LocationMethods
 from qss.app.location_set import LocationSet, root_locations
+from qss.app.running import write_whole
 from qss.app.seal_watch import SealWatch
 from qss.app.seat import hold_of, name_of_seat
 from qss.app.shell import child_main, child_parser
@@ -37,6 +41,7 @@ from qss.control.client import ControlClient
 from qss.control.messages import Json
 from qss.control.server import Call, Method
 from qss.control.server import serve as serve_control
+from qss.errors import QssError
 from qss.host import Host
 from qss.ids import LocationId
 from qss.offload.courier import Courier
@@ -80,6 +85,7 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
             nursery.start_soon(mover.run)
             methods = {**_methods(vault, courier, watch, mover), **changes.table()}
             await nursery.start(serve_control, settings.offload_socket, methods)
+            last_words(settings).unlink(missing_ok=True)
             await courier.run()
     finally:
         with trio.CancelScope(shield=True):
@@ -193,11 +199,22 @@ def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:
     }
 
 
+def last_words(settings: Settings) -> Path:
+    """Why it could not go on; for the supervisor."""
+    return settings.run_dir / "offload.trouble"
+
+
 def main(arguments: list[str] | None = None) -> int:
     def live(settings: Settings) -> None:
-        keys = FsKeys.derive(check_key(settings))
-        gc.freeze()  # what is imported stays: no need to look at it again and again
-        trio.run(run_offload, settings, keys)
+        try:
+            keys = FsKeys.derive(check_key(settings))
+            gc.freeze()  # what is imported stays: no need to look at it again and again
+            with ungrouped():
+                trio.run(run_offload, settings, keys)
+        except QssError as error:
+            with suppress(OSError):
+                write_whole(last_words(settings), f"{error}\n", 0o600)
+            raise
 
     return child_main(child_parser("qss-offload").parse_args(arguments), "offload", live)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from qss.app.exits import Exit
 from qss.ids import LocationId, SegmentId
 from qss.offload.keyfiles import read_key_file
 from qss.offload.keys import FsKeys
-from tests.harness.demo import QSSCTL, Demo, running_demo, wait_until
+from tests.harness.demo import QSSCTL, REPOSITORY, Demo, running_demo, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -220,3 +221,63 @@ def test_drills_and_a_moment_in_the_past(demo: Demo, tmp_path: Path) -> None:
         there.run("sync")
     finally:
         there.run("umount", "--lazy", "--drain", "1s")
+
+
+def test_a_degraded_start(demo: Demo) -> None:
+    content = os.urandom(64 * KIB)
+    (demo.mnt / "file").write_bytes(content)
+    demo.sync()
+    demo.qssctl("umount")
+    for name in ("trove-1", "trove-2", "trove-3"):
+        demo.kill(name)
+    mounted = demo.qssctl("mount", str(demo.mnt))
+    assert "most locations do not answer" in mounted.stderr
+    assert (demo.mnt / "file").read_bytes() == content
+    (demo.mnt / "more").write_bytes(content)
+    wait_until("the locations are down", lambda: not any(each["up"] for each in demo.status()["locations"]))
+
+    # An offload process that cannot start is said, and tried again.
+    book, good = demo.state / "offload" / "root.json", (demo.state / "offload" / "root.json").read_bytes()
+    book.write_bytes(b"no json")
+    demo.kill("offload")
+    wait_until("it is said", lambda: any("root.json" in line for line in demo.status()["errors"]))
+    (line,) = demo.status()["errors"]
+    assert "started again" in line
+    book.write_bytes(good)
+    demo.start()  # the nodes
+    demo.sync()
+    wait_until("nothing is wrong any more", lambda: demo.status()["errors"] == [])
+
+
+def examples() -> list[str]:
+    """The commands of docs/recovery.md, in order."""
+    text = (REPOSITORY / "docs" / "recovery.md").read_text()
+    lines = [line for block in text.split("```")[1::2] for line in block.splitlines()]
+    return [line.partition("  #")[0].strip() for line in lines if line.startswith("qssctl ")]
+
+
+def test_every_example_of_the_page_works(demo: Demo, tmp_path: Path) -> None:
+    (demo.mnt / "file").write_bytes(os.urandom(64 * KIB))
+    demo.qssctl("snapshot", "create", "before-upgrade")
+    demo.sync()
+    machines = [Elsewhere(demo, tmp_path / "0")]
+    recovered = 0
+    for line in examples():
+        words = shlex.split(line)[1:]
+        new_machine = "$LOCATIONS" in words
+        if not new_machine and not recovered:
+            assert demo.qssctl(*words).returncode == 0, line
+            continue
+        if new_machine and words[0] == "recover" and "--list" not in words:
+            if not recovered:
+                demo.qssctl("umount")
+            elif machines[-1].mnt.is_mount():
+                machines[-1].run("umount", "--drain", "1s")
+            recovered += 1
+            machines.append(Elsewhere(demo, tmp_path / str(recovered)))
+        there = machines[-1]
+        known = {"$LOCATIONS": there.places, "KEY": [str(there.root / "key")], "/mnt/qss": [str(there.mnt)],
+                 "2026-11-21 09:00": ["0s"]}  # fmt: skip
+        assert there.run(*[part for word in words for part in known.get(word, [word])]), line
+    assert recovered == 4
+    machines[-1].run("umount", "--drain", "1s", code=0 if machines[-1].mnt.is_mount() else Exit.UNREACHABLE)

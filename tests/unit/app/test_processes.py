@@ -123,6 +123,24 @@ async def test_a_child_that_is_gone_before_it_was_told_is_started_again(tmp_path
     await supervisor.stop()
 
 
+async def test_it_is_said_why_a_child_does_not_last(tmp_path, nursery):
+    words = tmp_path / "child.trouble"
+    code = f"import pathlib, sys; pathlib.Path({str(words)!r}).write_text('the key is gone\\n'); sys.exit(3)"
+    supervisor = Supervisor("child", [sys.executable, "-c", code], tmp_path / "child.pid")
+    assert supervisor.trouble == ""
+    nursery.start_soon(supervisor.run)
+    with trio.fail_after(20):
+        while not supervisor.trouble:  # noqa: ASYNC110 - there is no event for an end
+            await trio.sleep(0.01)
+        assert "the child process ended with status 3" in supervisor.trouble
+        assert supervisor.trouble.endswith(": the key is gone")
+        while "times in a row" not in supervisor.trouble:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        await supervisor.stop()
+    words.unlink()
+    assert "its log says why" in supervisor.trouble
+
+
 async def test_a_child_can_run_at_a_lower_priority_in_a_session_of_its_own(tmp_path, nursery):
     trace = tmp_path / "trace"
     os.mkfifo(trace)

@@ -131,6 +131,28 @@ async def test_killed_during_the_upload_and_started_again(tmp_path: Path, autoju
     assert await whole(world, tmp_path, shelf)
 
 
+async def test_after_a_restart_only_the_shards_that_are_missing_are_put(tmp_path: Path, autojump_clock) -> None:
+    world = World.of(2, 2)
+    shelf = PlainShelf(tmp_path / "shelf")
+    shelf.add(1, b"data" * 5000)
+    shelf.add(2, b"journal", JOURNAL)
+    slow = LocationId("trove-3")
+    world.stores[slow].hung = True
+    others = [name for name in world.stores if name != slow]
+    machine = world.machine(tmp_path / "a")
+    names = {name: {machine.keys.shard_name(SegmentId(each), 0, name) for each in (1, 2)} for name in world.stores}
+    async with running(courier_of(machine, shelf)):
+        await until(lambda: all(names[name] <= world.objects(name).keys() for name in others))
+    assert not shelf.receipts
+    before = {name: {key: world.objects(name)[key] for key in names[name]} for name in others}
+    world.stores[slow].hung = False
+    async with running(courier_of(world.machine(tmp_path / "a"), shelf)):
+        await until(lambda: shelf.published and all(receipt.complete for receipt in shelf.receipts.values()))
+    assert {name: {key: world.objects(name)[key] for key in names[name]} for name in others} == before, "the same seal"
+    assert names[slow] <= world.objects(slow).keys()
+    assert await whole(world, tmp_path, shelf)
+
+
 async def whole(world: World, tmp_path: Path, shelf: PlainShelf) -> bool:
     machine = world.machine(tmp_path / "reader")
     for segment in shelf.segments:
