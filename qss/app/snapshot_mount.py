@@ -31,6 +31,7 @@ from qss.app.exits import exit_of, ungrouped
 from qss.app.identity import read_identity, unlocked
 from qss.app.logs import start_logging
 from qss.app.mount_choices import mount_options
+from qss.app.priority import answer_soon
 from qss.app.running import state_lock, write_whole
 from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
 from qss.app.snapshot_view import lay_out, patient
@@ -175,6 +176,7 @@ def main(arguments: list[str] | None = None, settings: Settings | None = None) -
             mountpoint.prepare(given.mountpoint)
             socket = settings.mount_socket if recovered else folder / SOCKET
             with ungrouped():
+                answer_soon()
                 trio.run(run, Place(settings, cut, given.mountpoint, folder, socket), readiness, given.log_file)
     except QssError as error:
         readiness.failed(error)
