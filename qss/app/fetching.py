@@ -30,6 +30,7 @@ from qss.control.server import Call, Method
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
 from qss.host import Host
+from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.ids import SegmentId
 from qss.offload.keys import FsKeys
 from qss.offload.nodes import Nodes
@@ -112,6 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
         no_core_dumps()
         settings = received(load(given.config, environment()), on_stdin=given.key_on_stdin)
         start_logging(settings.log, "fetching", given.log_file)
+        keep_buffers(KEPT_BYTES_LESS)
         trio.run(run_fetching, settings, FsKeys.derive(check_key(settings)), given.folder)
     except QssError as error:
         log.error("%s", error)

@@ -42,6 +42,7 @@ from qss.control.server import Call, Method
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
 from qss.host import Host
+from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.ids import LocationId
 from qss.offload.courier import Courier
 from qss.offload.keys import FsKeys
@@ -196,6 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = received(load(given.config, environment()), on_stdin=given.key_on_stdin)
         start_logging(settings.log, "offload", given.log_file)
         keys = FsKeys.derive(check_key(settings))
+        keep_buffers(KEPT_BYTES_LESS)
         gc.freeze()  # what is imported stays: no need to look at it again and again
         trio.run(run_offload, settings, keys)
     except QssError as error:

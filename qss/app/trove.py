@@ -20,6 +20,7 @@ from qss.config.find import environment
 from qss.config.trove import load_trove
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
+from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.s3.rsgi import RsgiApp, s3_app
 from qss.s3.serve import serve
 from qss.s3.server import S3Service
@@ -85,6 +86,7 @@ def serve_node(options: ServeOptions) -> None:
     if options.clean_slate:
         for directory in node_options.data:
             clean_slate(directory)
+    keep_buffers(KEPT_BYTES_LESS)
     host = Host()
     asyncio.run(_serve(options, node_options, addresses, host))
 
