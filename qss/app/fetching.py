@@ -27,6 +27,7 @@ from qss.control.messages import Json
 from qss.control.server import Call, Method
 from qss.control.server import serve as serve_control
 from qss.host import Host
+from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.ids import SegmentId
 from qss.offload.keys import FsKeys
 from qss.offload.nodes import Nodes
@@ -104,6 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     def live(settings: Settings) -> None:
+        keep_buffers(KEPT_BYTES_LESS)
         trio.run(run_fetching, settings, FsKeys.derive(check_key(settings)), given.folder)
 
     return child_main(given, "fetching", live)

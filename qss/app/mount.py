@@ -36,6 +36,7 @@ from qss.app.logs import start_logging
 from qss.app.losses import keep_track
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
+from qss.app.priority import answer_soon
 from qss.app.running import is_held, pid_file, state_lock
 from qss.app.secrecy import handed_over
 from qss.app.shell import mount_main, mount_parser
@@ -187,6 +188,7 @@ def main(arguments: list[str] | None = None, settings: Settings | None = None) -
             sweep(settings)
             places.prepare(given.mountpoint)
             held.enter_context(pid_file(settings.run_dir / "mount.pid"))
+            answer_soon()
             with ungrouped():
                 trio.run(run_mount, settings, given.mountpoint, readiness, given.log_file)
         return 0

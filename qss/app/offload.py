@@ -43,6 +43,7 @@ from qss.control.server import Call, Method
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
 from qss.host import Host
+from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.ids import LocationId
 from qss.offload.courier import Courier
 from qss.offload.fence import Fence
@@ -208,6 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     def live(settings: Settings) -> None:
         try:
             keys = FsKeys.derive(check_key(settings))
+            keep_buffers(KEPT_BYTES_LESS)
             gc.freeze()  # what is imported stays: no need to look at it again and again
             with ungrouped():
                 trio.run(run_offload, settings, keys)

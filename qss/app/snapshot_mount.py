@@ -29,6 +29,7 @@ from qss.app.identity import read_identity, unlocked
 from qss.app.leaving import ANSWERS_S_MAX, leave_on_request, leave_on_signal
 from qss.app.logs import start_logging
 from qss.app.mount_choices import mount_options
+from qss.app.priority import answer_soon
 from qss.app.running import state_lock, write_whole
 from qss.app.shell import mount_main, mount_parser
 from qss.app.snapshot_view import lay_out, patient
@@ -147,6 +148,7 @@ def main(arguments: list[str] | None = None, settings: Settings | None = None) -
             mountpoint.prepare(given.mountpoint)
             socket = settings.mount_socket if recovered else folder / SOCKET
             with ungrouped():
+                answer_soon()
                 trio.run(run, Place(settings, cut, given.mountpoint, folder, socket), readiness, given.log_file)
         return 0
 

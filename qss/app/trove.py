@@ -22,6 +22,7 @@ from qss.config.find import environment
 from qss.config.trove import load_trove
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
+from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.s3.serve import Tls, serve
 from qss.trove.access_log import AccessLog
 from qss.trove.admin import Admin
@@ -99,6 +100,7 @@ def serve_node(options: ServeOptions) -> None:
     if options.clean_slate:
         for directory in node_options.data:
             clean_slate(directory)
+    keep_buffers(KEPT_BYTES_LESS)
     host = Host()
     doors = {name: Door(address, tls[name]) for name, address in addresses.items()}
     asyncio.run(_serve(options, node_options, doors, host))

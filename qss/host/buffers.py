@@ -12,7 +12,9 @@ _M_TRIM_THRESHOLD: Final = -1  # malloc.h of glibc
 _M_MMAP_THRESHOLD: Final = -3
 _MMAP_BYTES: Final = 32 * MIB  # the most glibc takes (HEAP_MAX / 2)
 KEPT_BYTES: Final = 64 * MIB
-"""Free memory at the end of the heap that stays ours."""
+"""Free memory at the end of the heap that stays ours: of the mount, whose answers are up to 1 MiB each and many."""
+KEPT_BYTES_LESS: Final = 16 * MIB
+"""The same, of processes of which several may run on a machine, or which have large buffers of their own."""
 
 
 def keep_buffers(kept_bytes: int = KEPT_BYTES) -> None:

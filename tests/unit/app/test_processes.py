@@ -158,3 +158,25 @@ async def test_a_child_can_run_at_a_lower_priority_in_a_session_of_its_own(tmp_p
 
 def test_a_process_that_is_gone_cannot_step_back_and_nobody_minds():
     step_back(2**22 + 1, 5)  # above the highest process id there can be
+
+
+def test_what_answers_programs_comes_before_them_where_it_may_and_what_it_starts_does_not():
+    code = """
+import os, subprocess, sys, threading
+from qss.app.priority import LIFT, answer_soon
+before = os.getpriority(os.PRIO_PROCESS, 0)
+answer_soon()
+now = os.getpriority(os.PRIO_PROCESS, 0)
+assert now in (LIFT, before), now
+seen = []
+thread = threading.Thread(target=lambda: seen.append(os.getpriority(os.PRIO_PROCESS, 0)))
+thread.start(); thread.join()
+child = subprocess.run([sys.executable, "-c", "import os; print(os.nice(0))"], capture_output=True, text=True)
+print(before, now, seen[0], child.stdout.strip(), os.sched_getscheduler(0))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, now, thread, child, policy = map(int, done.stdout.split())
+    assert thread == child == max(before, 0)
+    assert policy & ~os.SCHED_RESET_ON_FORK == os.sched_getscheduler(0)
+    if os.geteuid() == 0 and now != before:
+        assert now < 0
