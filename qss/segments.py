@@ -110,11 +110,11 @@ class SegmentShelf(Protocol):
 
     async def held_segments(self) -> list[SealedSegment]:
         """Segments of which locations may hold shards, the dead ones whose shards are not deleted yet among them,
-        oldest first."""
+        oldest first. For whoever empties or cleans a location; who repairs or verifies asks for stored_segments."""
         ...
 
     async def stored_segments(self) -> list[StoredSegment]:
-        """Every segment that has a receipt and is not condemned, oldest first."""
+        """Every segment that has a receipt and is not condemned, oldest first: what counts on its shards."""
         ...
 
     async def mark_offloaded(self, receipt: Receipt) -> None:

@@ -165,6 +165,8 @@ def _as_written(given: list[LocationOptions], plan: Plan) -> list[NewLocation]:
             settings |= {"access_key": "env:AWS_ACCESS_KEY_ID", "secret_key": "env:AWS_SECRET_ACCESS_KEY"}
         if each.weight != 1.0:
             settings["weight"] = each.weight
+        if each.metered:
+            settings["metered"] = True
         for key in ("ca_file", "client_cert", "client_key"):
             path: Path | None = getattr(each, key)
             if path is not None:

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qss.app import daemon, mountpoint
+from qss.app import mountpoint
 from qss.app.demo_nodes import DemoNodes, start_nodes, stop_nodes
-from qss.app.identity import check_key
+from qss.app.identity import unlocked
 from qss.app.running import is_alive, lock_file, pid_in, wait_gone
+from qss.app.starting import Start, in_background
 from qss.config import Settings, environment, load
 from qss.errors import QssError, Refused, Retryable
 
@@ -73,10 +74,8 @@ def _start(demo: Demo) -> None:
         _create(demo, nodes)
     mount_pid = pid_in(demo.run / "mount.pid")
     if mount_pid is None or not is_alive(mount_pid) or mountpoint.mounted_type(demo.mnt) is None:
-        settings = demo.settings()
-        log = settings.log.file or demo.root / "log" / "qss.log"
-        arguments = ["--config", str(demo.config), "--mountpoint", str(demo.mnt)]
-        daemon.start(arguments, environment(), log, key=check_key(settings))
+        start = Start(unlocked(demo.settings()), demo.mnt)
+        in_background(start, environment(), lambda said: print(f"scripts/run: {said}", file=sys.stderr))
 
 
 def _create(demo: Demo, urls: dict[str, str]) -> None:

@@ -5,7 +5,6 @@ No courier, no roots, no repair: it writes to no location, so it can run beside 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import sys
@@ -17,19 +16,18 @@ import trio
 
 from qss.app import wire
 from qss.app.carriers import RemoteVault, vault_methods
-from qss.app.exits import exit_of
 from qss.app.identity import check_key
+from qss.app.leaving import leave_on_signal, leave_with_parent
 from qss.app.locations import open_nodes
-from qss.app.logs import start_logging
-from qss.app.offload import leave_on_signal, leave_with_parent
-from qss.app.secrecy import KEY_ON_STDIN, handed_over, no_core_dumps, received
-from qss.config import Settings, environment, load
+from qss.app.secrecy import handed_over
+from qss.app.shell import child_main, child_parser
+from qss.config import Settings
 from qss.control.client import ControlClient
 from qss.control.messages import Json
 from qss.control.server import Call, Method
 from qss.control.server import serve as serve_control
-from qss.errors import QssError
 from qss.host import Host
+from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.ids import SegmentId
 from qss.offload.keys import FsKeys
 from qss.offload.nodes import Nodes
@@ -102,21 +100,15 @@ def child(settings: Settings, folder: Path, log_file: Path | None) -> tuple[list
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="qss-fetching")
-    parser.add_argument("--config", type=Path, required=True)
+    parser = child_parser("qss-fetching")
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--log-file", type=Path)
-    parser.add_argument(KEY_ON_STDIN, action="store_true")
     given = parser.parse_args(arguments)
-    try:
-        no_core_dumps()
-        settings = received(load(given.config, environment()), on_stdin=given.key_on_stdin)
-        start_logging(settings.log, "fetching", given.log_file)
+
+    def live(settings: Settings) -> None:
+        keep_buffers(KEPT_BYTES_LESS)
         trio.run(run_fetching, settings, FsKeys.derive(check_key(settings)), given.folder)
-    except QssError as error:
-        log.error("%s", error)
-        return exit_of(error)
-    return 0
+
+    return child_main(given, "fetching", live)
 
 
 if __name__ == "__main__":

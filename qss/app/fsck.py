@@ -8,11 +8,13 @@ not mounted    all here, under the lock that a mount takes; repairs only now
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import trio
 
 from qss.app.exits import Exit
+from qss.app.holding import refuse_unless_ours
 from qss.app.identity import check_key, unlocked
 from qss.app.locations import open_nodes
 from qss.app.running import is_locked, state_lock
@@ -20,10 +22,11 @@ from qss.app.snapshots import refuse_recovered
 from qss.app.talk import OnProgress, call_mount
 from qss.config import Settings
 from qss.errors import Refused, Unreachable
-from qss.formats.tables import SegmentRow
+from qss.formats.tables import SegmentRow, u64_of_key
+from qss.fs.losses import damaged_files
 from qss.fsck import remote_repair
-from qss.fsck.findings import Report
-from qss.fsck.offline import Looked, look, look_at_files, plan_repair, repair
+from qss.fsck.findings import Kind, Report
+from qss.fsck.offline import Looked, look, look_at_files, opened, plan_repair, repair
 from qss.fsck.remote import Remote, RowsNow, check_remote
 from qss.fsck.segments import SegmentRows, Shelves
 from qss.host import Host
@@ -100,7 +103,9 @@ def _online(
             return _rows_of(await trio.to_thread.run_sync(call_mount, settings, "fsck.segments"))
 
         trio.run(_remote, settings, rows_now, report, tell)
-    return _document(report, report, mounted=True)
+    lost = _below_k(report)
+    files = call_mount(settings, "fsck.files", segments=sorted(lost)) if lost else []
+    return _document(report, report, mounted=True, damaged_files=files)
 
 
 def _offline(settings: Settings, tell: Tell, *, data: bool, remote: bool, mend: bool, dry_run: bool) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _offline(settings: Settings, tell: Tell, *, data: bool, remote: bool, mend: 
     looked = all_of_it()
     report = looked.report
     if not mend or report.clean:
-        return _document(report, report, mounted=False)
+        return _document(report, report, mounted=False, damaged_files=_files_in(settings, scratch, _below_k(report)))
     if dry_run:
         planned = remote_repair.plan(report, looked.rows) if remote else []
         planned += plan_repair(root, host, settings.cache, report, scratch)
@@ -132,9 +137,26 @@ def _offline(settings: Settings, tell: Tell, *, data: bool, remote: bool, mend: 
     return _document(report, all_of_it().report, mounted=False)
 
 
+def _below_k(report: Report) -> set[int]:
+    """Segments that cannot be had from the locations."""
+    return {u64_of_key(each.where.key) for each in report.findings if each.kind is Kind.SHARDS_BELOW_K and each.where}
+
+
+def _files_in(settings: Settings, scratch: Path, segments: set[int]) -> list[dict[str, Any]]:
+    """Which bytes of which files lie in these segments, of what is not mounted."""
+    if not segments:
+        return []
+    with opened(settings.cache_dir, Host(), settings.cache.index_map_bytes, scratch) as both:
+        if both.view is None:
+            return []
+        files = trio.run(damaged_files, both.view, lambda extent: extent.segment in segments, trio.lowlevel.checkpoint)
+        return [each.to_json() for each in files]
+
+
 async def _repair_remote(settings: Settings, looked: Looked) -> list[str]:
     host, keys = Host(), FsKeys.derive(check_key(settings))
     async with open_nodes(settings, host) as nodes:
+        await refuse_unless_ours(settings, keys, nodes, host)
         vault = Vault(nodes, keys, settings.offload, host, settings.offload_dir)
         shelves = Shelves(settings.cache_dir, host.disk)
         return await remote_repair.repair_remote(vault, shelves, looked.report, looked.rows)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import trio
+
 from qss.cache.store import SegmentCache
 from qss.control.messages import Json
 from qss.control.server import Call, Method
+from qss.fs.losses import damaged_files
 from qss.fsck.check import check_online, segment_rows
 
 
@@ -22,4 +25,10 @@ def fsck_methods(cache: SegmentCache) -> Mapping[str, Method]:
     async def segments(_call: Call) -> Json:
         return [[segment, row.pack().hex()] for segment, row in segment_rows(cache).items()]
 
-    return {"fsck.index": index, "fsck.segments": segments}
+    async def files(call: Call) -> Json:
+        """Which bytes of which files lie in these segments."""
+        wanted = frozenset(int(segment) for segment in call.params["segments"])
+        found = await damaged_files(cache, lambda extent: extent.segment in wanted, trio.lowlevel.checkpoint)
+        return [each.to_json() for each in found]
+
+    return {"fsck.index": index, "fsck.segments": segments, "fsck.files": files}

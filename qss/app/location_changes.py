@@ -40,12 +40,14 @@ class NewPlace:
     url: str
     labels: Mapping[str, str]
     weight: float | None
+    metered: bool = False
 
     @property
     def whole_url(self) -> str:
         """The URL with all that was said besides."""
         more = [("name", self.name), *((f"label.{key}", value) for key, value in self.labels.items())]
         more += [("weight", f"{self.weight:g}")] if self.weight is not None else []
+        more += [("metered", "true")] if self.metered else []
         return self.url + ("&" if "?" in self.url else "?") + urlencode(more)
 
 

@@ -81,7 +81,8 @@ class LocationMethods:
             self._courier.publish_soon()
             await call.progress({"generation": self._roots.known.generation, "behind": len(self._roots.behind)})
             await trio.sleep(SETTLE_POLL_S)
-            await self._roots.spread()
+            with self._courier.tenure.work():
+                await self._roots.spread()
         left = call.params.get("farewell")
         if isinstance(left, str):
             await self._places.say_farewell(LocationId(left), self._roots)

@@ -110,10 +110,13 @@ class LocationSet:
         old = next((each for each in self.settings.locations if each.name == options.name), None)
         if node is None or old is None:
             return self._made(options)
-        same = replace(old, labels=options.labels, weight=options.weight, draining=options.draining)
+        same = replace(
+            old, labels=options.labels, weight=options.weight, metered=options.metered, draining=options.draining
+        )
         if same != options:  # another address or other credentials: nothing is known of it
             return self._made(options)
-        node.labels, node.weight, node.draining = options.labels, options.weight, options.draining
+        node.labels, node.weight = options.labels, options.weight
+        node.metered, node.draining = options.metered, options.draining
         return node
 
     def _made(self, options: LocationOptions) -> Node:

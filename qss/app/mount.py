@@ -6,6 +6,7 @@
                        ├─ hooks.run            user hooks, a few at a time
                        ├─ timetable.run        snapshots by schedule
                        ├─ unreadable.run       what readers got EIO for: whose it is, and is it back?
+                       ├─ keep_track           what a recovery has found lost
                        ├─ supervisor.run       the offload process
                        └─ FUSE and fs.run      until it is unmounted or a signal comes
 
@@ -15,13 +16,9 @@ away, offload stops, the last hooks run, the cache is closed, pid file and lock 
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
-import signal
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -30,20 +27,24 @@ import trio
 from qss.app import mountpoint as places
 from qss.app.carriers import RemoteVault
 from qss.app.checkpoint import maker
-from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
-from qss.app.exits import exit_of, ungrouped
+from qss.app.daemon import Readiness
+from qss.app.exits import ungrouped
 from qss.app.hooks import UserHooks
 from qss.app.identity import read_identity, unlocked
+from qss.app.leaving import ANSWERS_S_MAX, leave_on_request, leave_on_signal
 from qss.app.logs import start_logging
+from qss.app.losses import keep_track
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
+from qss.app.priority import answer_soon
 from qss.app.running import is_held, pid_file, state_lock
-from qss.app.secrecy import KEY_ON_STDIN, handed_over, no_core_dumps, received
+from qss.app.secrecy import handed_over
+from qss.app.shell import mount_main, mount_parser
 from qss.app.snapshots import LOCK, folder_of, schedule_of, sweep
 from qss.app.supervise import Supervisor
 from qss.app.timetable import Timetable
 from qss.cache.store import SegmentCache
-from qss.config import Settings, environment, load, with_options
+from qss.config import Settings
 from qss.control.client import ControlClient
 from qss.control.server import serve as serve_control
 from qss.errors import NoSpace, QssError
@@ -52,10 +53,9 @@ from qss.fs.keeping import Keeping
 from qss.fuse.mount import serve
 from qss.fuse.operations import Operations
 from qss.host import Host
+from qss.offload.fence import read_reason
 
 HOOKS_END_S_MAX: Final = 30.0
-ANSWERS_S_MAX: Final = 2.0
-"""How long those who asked for the end may take to read the answer."""
 
 log = logging.getLogger("qss.app.mount")
 
@@ -87,13 +87,16 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
         mount = settings.mount
         filesystem = FileSystem(cache, host.clock, fs_options(mount))
         cache.tell_moved(filesystem.invalidate)
+        process.fence_off(read_reason(settings.offload_dir / "fenced.json"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.run)
             nursery.start_soon(process.hooks.run)
             nursery.start_soon(process.relay_seals)
-            if not mount.read_only:
+            if not mount.read_only and not process.fenced:
                 nursery.start_soon(_timetable(cache, settings, host).run)
             nursery.start_soon(process.unreadable.run)
+            nursery.start_soon(keep_track, settings, cache, process.unreadable)
+            nursery.start_soon(_read_only_once_fenced, process, filesystem)
             await nursery.start(serve_control, settings.mount_socket, methods(process), process.calls)
             await nursery.start(process.supervisor.run)
             await _serve_fuse(filesystem, process, readiness)
@@ -108,6 +111,11 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
                 log.warning("the cache is closed without its last seal: %s", error)
 
 
+async def _read_only_once_fenced(process: MountProcess, filesystem: FileSystem) -> None:
+    await process.fenced_off.wait()
+    filesystem.turn_read_only()
+
+
 def _timetable(cache: SegmentCache, settings: Settings, host: Host) -> Timetable:
     return Timetable(
         cache,
@@ -120,24 +128,14 @@ def _timetable(cache: SegmentCache, settings: Settings, host: Host) -> Timetable
 async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: Readiness) -> None:
     """Until somebody unmounts it, a signal comes, or the process is asked to end."""
 
-    async def end_on_signal(scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for number in signals:
-                log.info("%s: unmounting", signal.Signals(number).name)
-                scope.cancel()
-
-    async def end_on_request(scope: trio.CancelScope) -> None:
-        await process.asked_to_end.wait()
-        scope.cancel()
-
     async def until_unmounted(*, task_status: trio.TaskStatus[Operations]) -> None:
         await serve(filesystem, process.mountpoint, options, task_status=task_status)
         nursery.cancel_scope.cancel()
 
     options = mount_options(process.settings.mount)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(end_on_signal, nursery.cancel_scope)
-        nursery.start_soon(end_on_request, nursery.cancel_scope)
+        nursery.start_soon(leave_on_signal, nursery.cancel_scope)
+        nursery.start_soon(leave_on_request, nursery.cancel_scope, process.asked_to_end)
         await nursery.start(until_unmounted)
         log.info("mounted on %s", process.mountpoint)
         readiness.ready()
@@ -149,7 +147,7 @@ async def _wind_down(process: MountProcess) -> None:
     if not process.settings.mount.read_only:  # else nothing came in: nothing to wait for
         try:
             journal = await process.cache.cut()
-            with trio.move_on_after(process.drain_s):
+            with trio.move_on_after(0.0 if process.fenced else process.drain_s):
                 await process.cache.wait_published(journal)
         except (QssError, OSError) as error:  # a full disk, a disk that fails: what is in the logs stays there
             log.warning("what was written last could not be sealed: %s", error)
@@ -174,23 +172,10 @@ def _offload_child(settings: Settings, log_file: Path | None) -> tuple[list[str]
 
 
 def main(arguments: list[str] | None = None, settings: Settings | None = None) -> int:
-    """The exit code; errors before the mount is ready go to whoever started us, or to standard error. `settings`: those
-    of this configuration, if the caller has read them, and perhaps opened the key."""
-    parser = argparse.ArgumentParser(prog="qss-mount")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--mountpoint", type=Path, required=True)
-    parser.add_argument("--log-file", type=Path)
-    parser.add_argument("--ready-fd", type=int)
-    parser.add_argument(KEY_ON_STDIN, action="store_true")
-    parser.add_argument("--options", default="")
-    given = parser.parse_args(arguments)
-    for name in UNWANTED_IN_ENVIRONMENT:
-        os.environ.pop(name, None)
-    readiness = Readiness(given.ready_fd, environment().get("NOTIFY_SOCKET"))
-    try:
-        no_core_dumps()
-        settings = received(settings or load(given.config, environment()), on_stdin=given.key_on_stdin)
-        settings = replace(settings, mount=with_options(settings.mount, given.options))
+    """As qss.app.shell.mount_main."""
+    given = mount_parser("qss-mount").parse_args(arguments)
+
+    def live(settings: Settings, readiness: Readiness) -> int:
         identity = read_identity(settings.state)
         if identity is not None and identity.snapshot:  # nothing else was recovered here
             from qss.app import snapshot_mount  # needs a client of the locations, which this process is not
@@ -203,15 +188,12 @@ def main(arguments: list[str] | None = None, settings: Settings | None = None) -
             sweep(settings)
             places.prepare(given.mountpoint)
             held.enter_context(pid_file(settings.run_dir / "mount.pid"))
+            answer_soon()
             with ungrouped():
                 trio.run(run_mount, settings, given.mountpoint, readiness, given.log_file)
-    except QssError as error:
-        readiness.failed(error)
-        log.error("%s", error)
-        if given.ready_fd is None:
-            print(f"qssctl: {error}", file=sys.stderr)
-        return exit_of(error)
-    return 0
+        return 0
+
+    return mount_main(given, settings, live)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from qss.config import Settings
 from qss.control.client import ControlClient
 from qss.control.messages import Json
 from qss.control.server import Call, Calls, Method
-from qss.errors import CorruptData, QssError
+from qss.errors import CorruptData, QssError, Refused
 from qss.fs.keeping import Keeping
 from qss.fs.unreadable import Place, Unreadable
 from qss.host import Clock
@@ -62,6 +62,8 @@ class MountProcess:
     asked_to_end: trio.Event = field(default_factory=trio.Event)
     ended: trio.Event = field(default_factory=trio.Event)  # all is done but to close the cache
     calls: Calls = field(default_factory=Calls)
+    fenced: str = ""  # why this machine only reads now; empty: it writes
+    fenced_off: trio.Event = field(default_factory=trio.Event)
 
     unreadable: Unreadable = field(init=False)
     sealed_ns: int = 0  # when the last seal was durable, wall clock
@@ -73,6 +75,13 @@ class MountProcess:
         self.cache.eviction.on_evicted = self._tell_evicted
         self.unreadable = Unreadable(self.cache, self.clock, self._tell_missing)
         self.cache.on_unreadable = self.unreadable.note
+
+    def fence_off(self, reason: str) -> None:
+        """Another machine writes this file system: here it is only read from now on. Once."""
+        if reason and not self.fenced:
+            log.error("read-only from now on: %s", reason)
+            self.fenced = reason
+            self.fenced_off.set()
 
     def _note_sealed(self, segment: SegmentId, count: int) -> None:
         self.sealed.append((segment, count))
@@ -154,7 +163,7 @@ async def _checkpoint(process: MountProcess) -> Json:
 
 
 async def _sync(process: MountProcess, call: Call) -> Json:
-    """Cut, and wait until a root names it; says how far it is."""
+    """Cut, and wait until a root names it; says how far it is. Raises Refused when this machine may not write."""
     journal = await process.cache.cut()
 
     async def report() -> None:
@@ -162,10 +171,17 @@ async def _sync(process: MountProcess, call: Call) -> Json:
             await call.progress({"at_risk_bytes": process.at_risk_bytes})
             await trio.sleep(PROGRESS_S)
 
+    async def give_up_when_fenced() -> None:
+        await process.fenced_off.wait()
+        nursery.cancel_scope.cancel()
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(report)
+        nursery.start_soon(give_up_when_fenced)
         await process.cache.wait_published(SegmentId(journal))
         nursery.cancel_scope.cancel()
+    if process.fenced:
+        raise Refused(process.fenced)
     facts = process.cache.facts()
     return {"journal": journal, "cut_ns": facts.published_cut_ns, "at_risk_bytes": facts.at_risk_bytes}
 
@@ -175,6 +191,9 @@ async def _hook(process: MountProcess, call: Call) -> Json:
     event, facts = call.params["event"], call.params.get("facts", {})
     if not isinstance(event, str) or not isinstance(facts, dict):
         raise CorruptData("an event has a name and facts")
+    if event == "fenced":
+        process.fence_off(str(facts.get("reason", "")))
+        return
     process.hooks.post(event, facts)
 
 
@@ -211,6 +230,7 @@ async def _status(process: MountProcess) -> Json:
         "started_ns": process.started_ns,
         "k": settings.offload.k,
         "m": settings.offload.m,
+        "fenced": process.fenced,
         "at_risk_bytes": facts.at_risk_bytes,
         "oldest_unsafe_age_s": facts.at_risk_age_s if facts.at_risk_bytes else None,
         "published_cut_ns": facts.published_cut_ns,
@@ -271,5 +291,5 @@ async def _ask_offload(process: MountProcess) -> dict[str, Json]:
             answer: dict[str, Json] = await process.offload.call("status")
             return answer
         except QssError as error:
-            return {"errors": [str(error)]}
-    return {"errors": ["offload does not answer"]}
+            return {"errors": [process.supervisor.trouble or str(error)]}
+    return {"errors": [process.supervisor.trouble or "offload does not answer"]}

@@ -13,44 +13,52 @@ It may be killed at any moment: what is sealed and not yet safe is a question to
 
 from __future__ import annotations
 
-import argparse
 import gc
 import logging
-import os
-import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from qss.app.carriers import RemoteShelf, vault_methods
-from qss.app.exits import exit_of
+from qss.app.exits import ungrouped
 from qss.app.identity import check_key
+from qss.app.leaving import leave_on_signal, leave_with_parent
 from qss.app.location_methods import LocationMethods
 from qss.app.location_set import LocationSet, root_locations
-from qss.app.logs import start_logging
+from qss.app.running import write_whole
 from qss.app.seal_watch import SealWatch
-from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
+from qss.app.seat import hold_of, name_of_seat
+from qss.app.shell import child_main, child_parser
 from qss.app.teller import Teller
 from qss.app.upkeep_methods import repair_facts, upkeep_methods
-from qss.config import Settings, environment, load
+from qss.config import Settings
 from qss.control.client import ControlClient
 from qss.control.messages import Json
 from qss.control.server import Call, Method
 from qss.control.server import serve as serve_control
 from qss.errors import QssError
 from qss.host import Host
+from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.ids import LocationId
 from qss.offload.courier import Courier
+from qss.offload.fence import Fence
+from qss.offload.hold import HoldBook, Holder
 from qss.offload.keys import FsKeys
 from qss.offload.mover import Mover, Progress
 from qss.offload.nodes import NodeFacts, Nodes, jitter_from
+from qss.offload.root_history import HistoryBook
 from qss.offload.roots import RootBook, Roots
+from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
 
 log = logging.getLogger("qss.app.offload")
+
+FENCE_TOLD_S: Final = 5.0
 
 
 async def run_offload(settings: Settings, keys: FsKeys) -> None:
@@ -60,10 +68,11 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
     places = LocationSet(settings, host)
     try:
         teller = Teller(mount)
-        vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller)
-        mover = Mover(RemoteShelf(mount), vault, courier.claim, settings.offload.move_bytes_per_s)
-        mover.may_run = lambda: courier.may_change
+        tenure = Tenure(Fence(settings.offload_dir))
+        vault, courier, roots = _put_together(settings, keys, places.nodes, host, mount, teller, tenure)
+        mover = Mover(RemoteShelf(mount), vault, tenure, courier.claim, settings.offload.move_bytes_per_s)
         changes = LocationMethods(places, vault, roots, courier, mover)
+        mover.rebuild = courier.mender.give_up
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave_with_parent, nursery.cancel_scope)
             nursery.start_soon(leave_on_signal, nursery.cancel_scope)
@@ -71,30 +80,43 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
             watch = SealWatch(mount, host.clock, courier.hint)
             nursery.start_soon(watch.run)
             nursery.start_soon(teller.run)
+            ours = hold_of(settings, roots.known, host)
+            holder = Holder(HoldBook(places.nodes, keys, host), tenure, host, ours, lambda: roots.known.generation)
+            nursery.start_soon(_guard, tenure.fence, teller, holder)
             nursery.start_soon(mover.run)
             methods = {**_methods(vault, courier, watch, mover), **changes.table()}
             await nursery.start(serve_control, settings.offload_socket, methods)
+            last_words(settings).unlink(missing_ok=True)
             await courier.run()
     finally:
         with trio.CancelScope(shield=True):
             await places.aclose()
 
 
+async def _guard(fence: Fence, teller: Teller, holder: Holder) -> None:
+    """Hold the file system; once the fence is up, tell the mount process, until it knows."""
+    await holder.run()
+    while True:
+        teller.tell("fenced", {"reason": fence.reason})
+        await trio.sleep(FENCE_TOLD_S)
+
+
 def make_roots(settings: Settings, keys: FsKeys, nodes: Nodes, host: Host) -> Roots:
     """The roots of this file system, as this machine writes them."""
+    history_s = settings.offload.history_s
     return Roots(
-        RootBook(nodes, keys, host),
+        HistoryBook(nodes, keys, host, history_s) if history_s else RootBook(nodes, keys, host),
         keys,
         host,
         settings.offload_dir,
         (settings.offload.k, settings.offload.m),
         root_locations(settings.locations),
-        f"qss {version('qss')}",
+        f"qss {version('qss')} at {name_of_seat(settings)}",
     )
 
 
 def _put_together(
-    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller
+    settings: Settings, keys: FsKeys, nodes: Nodes, host: Host, mount: ControlClient, teller: Teller, tenure: Tenure
 ) -> tuple[Vault, Courier, Roots]:
     async def on_location(location: LocationId, up: bool) -> None:
         log.warning("location %s is %s", location, "up" if up else "down")
@@ -107,25 +129,16 @@ def _put_together(
     vault.on_short = teller.short
     roots = make_roots(settings, keys, nodes, host)
     courier = Courier(
-        RemoteShelf(mount), vault, roots, jitter_from(host.entropy), on_stored=teller.stored, on_location=on_location
+        RemoteShelf(mount),
+        vault,
+        roots,
+        tenure,
+        jitter_from(host.entropy),
+        on_stored=teller.stored,
+        on_location=on_location,
     )
+    tenure.fence.tell(lambda reason: teller.tell("fenced", {"reason": reason}))
     return vault, courier, roots
-
-
-async def leave_with_parent(scope: trio.CancelScope) -> None:
-    """Standard input is a pipe that the mount process holds; its end, however it came, is ours."""
-    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
-        while await stream.receive_some(1024):
-            pass
-    log.info("the mount process is gone")
-    scope.cancel()
-
-
-async def leave_on_signal(scope: trio.CancelScope) -> None:
-    """SIGTERM and SIGINT end everything in the scope."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            scope.cancel()
 
 
 def _methods(vault: Vault, courier: Courier, watch: SealWatch, mover: Mover) -> Mapping[str, Method]:
@@ -169,6 +182,8 @@ def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:
         "name": facts.location,
         "up": facts.up,
         "draining": facts.draining,
+        "metered": facts.metered,
+        "free_bytes": facts.free_bytes,
         "shards_left": left.shards if left is not None else None,
         "bytes_left": left.bytes if left is not None else None,
         "denied": facts.denied,
@@ -185,23 +200,25 @@ def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:
     }
 
 
+def last_words(settings: Settings) -> Path:
+    """Why it could not go on; for the supervisor."""
+    return settings.run_dir / "offload.trouble"
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="qss-offload")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--log-file", type=Path)
-    parser.add_argument(KEY_ON_STDIN, action="store_true")
-    given = parser.parse_args(arguments)
-    try:
-        no_core_dumps()
-        settings = received(load(given.config, environment()), on_stdin=given.key_on_stdin)
-        start_logging(settings.log, "offload", given.log_file)
-        keys = FsKeys.derive(check_key(settings))
-        gc.freeze()  # what is imported stays: no need to look at it again and again
-        trio.run(run_offload, settings, keys)
-    except QssError as error:
-        log.error("%s", error)
-        return exit_of(error)
-    return 0
+    def live(settings: Settings) -> None:
+        try:
+            keys = FsKeys.derive(check_key(settings))
+            keep_buffers(KEPT_BYTES_LESS)
+            gc.freeze()  # what is imported stays: no need to look at it again and again
+            with ungrouped():
+                trio.run(run_offload, settings, keys)
+        except QssError as error:
+            with suppress(OSError):
+                write_whole(last_words(settings), f"{error}\n", 0o600)
+            raise
+
+    return child_main(child_parser("qss-offload").parse_args(arguments), "offload", live)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""qssctl recover --list and --snapshot: what the newest root knows of snapshots, and one of them on a new machine.
+"""qssctl recover --list and --snapshot: which roots there are, what the newest knows of snapshots, and one of them on
+a new machine.
 
 A recovered snapshot is to be read. It claims no epoch and publishes nothing: the machine that writes, if it lives, is
 not disturbed, and this state directory is mounted read-only for as long as it is there.
@@ -24,26 +25,28 @@ from qss.app import wire
 from qss.app.fetching import reading_vault
 from qss.app.identity import Identity
 from qss.app.locations import open_nodes
-from qss.app.restore import begin, finish
+from qss.app.losses import Loss, loss_of, lost_path, write_loss
+from qss.app.restore import begin, finish, only, undo
 from qss.app.running import state_lock
 from qss.app.snapshot_view import lay_out, logs_of
 from qss.cache.frozen import build_index, open_index
+from qss.cache.lost import Needed, needed
 from qss.cache.pins import point_of
 from qss.cache.segment_log import FOLDERS, log_path
 from qss.config import Settings
-from qss.errors import QssError, Refused
+from qss.errors import Refused
 from qss.formats.root import Root
 from qss.formats.tables import SegmentRow, SnapshotRow, Table, u64_of_key
 from qss.host import Host
 from qss.ids import SegmentId
 from qss.offload.keys import FsKeys, MasterKey, fs_id_of
+from qss.offload.presence import count_shards, every_root
 from qss.offload.recovery import Recovery, RecoveryReport
 from qss.offload.roots import RootBook
 from qss.offload.vault import Vault
 from qss.segments import RestorePoint, SegmentKind
 
 SCRATCH: Final = "newest"
-FINDS_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +63,19 @@ class _Known:
 
 
 def listing(settings: Settings, master: MasterKey) -> dict[str, Any]:
-    """The snapshots that can be recovered, oldest first. Touches no state directory."""
+    """The roots that can be recovered, newest first, and the snapshots, oldest first. Touches no state directory."""
     with tempfile.TemporaryDirectory(prefix="qss-") as folder:
-        known = trio.run(_list, settings, FsKeys.derive(master), Path(folder))
+        known, roots = trio.run(_list, settings, FsKeys.derive(master), Path(folder))
     rows = sorted(known.rows.items(), key=lambda item: item[1].number)
     return {
         "generation": known.root.generation,
         "cut_ns": known.root.point.cut_ns,
         "majority": known.report.majority,
+        "roots": [
+            {"generation": root.generation, "epoch": root.epoch, "cut_ns": root.point.cut_ns,
+             "created_ns": root.created_ns, "logs_there": whole}
+            for root, whole in roots
+        ],
         "snapshots": [
             {"name": name, "number": row.number, "created_ns": row.created_ns, "automatic": row.automatic,
              "comment": row.comment}
@@ -76,13 +84,20 @@ def listing(settings: Settings, master: MasterKey) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def recovering(name: str) -> Callable[[Settings, MasterKey], dict[str, Any]]:
-    """Bring this snapshot back. Raises Refused when the newest root does not know it, and as recovery does."""
+def recovering(name: str, *, partial: bool = False) -> Callable[[Settings, MasterKey], dict[str, Any]]:
+    """Bring this snapshot back. Where something of it is lost nothing is changed, unless that is accepted (`partial`).
+    Raises Refused when the newest root does not know it, and as recovery does."""
 
     def recover(settings: Settings, master: MasterKey) -> dict[str, Any]:
+        fresh = not settings.state.exists()
         with state_lock(settings.state):
             begin(settings)  # 1.
-            report, row = trio.run(_bring_back, settings, FsKeys.derive(master), name)  # 2.
+            report, row, loss = trio.run(_bring_back, settings, FsKeys.derive(master), name)  # 2.
+            report["restored"] = loss.nothing or partial
+            if not report["restored"]:
+                undo(settings, fresh)
+                return report
+            write_loss(settings, loss)
             created_ns = Host().clock.now_ns()
             finish(settings, master, Identity(fs_id_of(master).hex(), created_ns, name, row.pack()))  # 3.
         return report
@@ -90,11 +105,16 @@ def recovering(name: str) -> Callable[[Settings, MasterKey], dict[str, Any]]:
     return recover
 
 
-async def _list(settings: Settings, keys: FsKeys, folder: Path) -> _Known:
+async def _list(settings: Settings, keys: FsKeys, folder: Path) -> tuple[_Known, list[tuple[Root, bool]]]:
+    """What the newest root knows, and every root with whether k shards of each of its logs are there."""
     host = Host()
     async with open_nodes(settings, host) as nodes:
+        book = RootBook(nodes, keys, host)
+        roots = await every_root(nodes, keys, book)
+        counted = await count_shards(nodes, keys, {log for root in roots for log in root.point.logs})
+        whole = [(root, all(counted[log] >= root.k for log in root.point.logs)) for root in roots]
         vault = Vault(nodes, keys, settings.offload, host, folder / "offload")
-        return await _newest(settings, Recovery(vault, RootBook(nodes, keys, host)), host, folder / SCRATCH)
+        return await _newest(settings, Recovery(vault, book), host, folder / SCRATCH), whole
 
 
 async def _newest(settings: Settings, recovery: Recovery, host: Host, scratch: Path) -> _Known:
@@ -106,9 +126,7 @@ async def _newest(settings: Settings, recovery: Recovery, host: Host, scratch: P
     points: dict[str, RestorePoint] = {}
 
     async def read(point: RestorePoint, paths: list[Path]) -> list[SegmentId]:
-        found = {path for kind in kinds for path in (scratch / FOLDERS[kind]).iterdir()}
-        for left_over in found - set(paths):  # of a newer root that could not be brought back whole
-            left_over.unlink()
+        only(scratch, paths)
         await trio.to_thread.run_sync(build_index, scratch, host, settings.cache.index_map_bytes, point)
         index = open_index(scratch, settings.cache.index_map_bytes)
         try:
@@ -128,7 +146,7 @@ async def _newest(settings: Settings, recovery: Recovery, host: Host, scratch: P
     return _Known(report, rows, points)
 
 
-async def _bring_back(settings: Settings, keys: FsKeys, name: str) -> tuple[dict[str, Any], SnapshotRow]:
+async def _bring_back(settings: Settings, keys: FsKeys, name: str) -> tuple[dict[str, Any], SnapshotRow, Loss]:
     host, scratch = Host(), settings.state / SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     for kind in (SegmentKind.JOURNAL, SegmentKind.CHECKPOINT):
@@ -151,42 +169,30 @@ async def _bring_back(settings: Settings, keys: FsKeys, name: str) -> tuple[dict
             try:
                 for segment, path in view.items():  # those that were fetched only now
                     path.rename(kept[segment])
-                files, segments = index.count(Table.INODES), sorted(index.live_all())
+                files, need = index.count(Table.INODES), Needed(needed(index).files, {})
+                _, lost = await recovery.find_all(list(need.files))  # what is found is remembered for reading
+                loss = await loss_of(index, lost, need)
             finally:
                 index.close()
-            lost = await _find_all(recovery, segments)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return {
-        "fs_id": keys.fs_id.hex(),
-        "config": str(settings.source),
-        "state": str(settings.state),
-        "key_file": str(settings.key_file),
-        "generation": known.root.generation,
-        "snapshot": name,
-        "comment": row.comment,
-        "point": wire.point_to_json(point),
-        "files": files,
-        "segments": len(segments),
-        "journals": len(point.journals),
-        "lost_segments": lost,
-        "notes": [],
-    }, row
-
-
-async def _find_all(recovery: Recovery, segments: list[SegmentId]) -> list[tuple[SegmentId, str]]:
-    """Those of which fewer than k shards answer, and why. What is found is remembered for reading."""
-    slots = trio.CapacityLimiter(FINDS_AT_ONCE)
-    lost: list[tuple[SegmentId, str]] = []
-
-    async def find(segment: SegmentId) -> None:
-        async with slots:
-            try:
-                await recovery.find(segment)
-            except QssError as error:
-                lost.append((segment, str(error)))
-
-    async with trio.open_nursery() as nursery:
-        for segment in segments:
-            nursery.start_soon(find, segment)
-    return sorted(lost)
+    return (
+        {
+            "fs_id": keys.fs_id.hex(),
+            "config": str(settings.source),
+            "state": str(settings.state),
+            "key_file": str(settings.key_file),
+            "generation": known.root.generation,
+            "snapshot": name,
+            "comment": row.comment,
+            "point": wire.point_to_json(point),
+            "files": files,
+            "segments": len(need.files),
+            "journals": len(point.journals),
+            **loss.to_json(),
+            "lost_list": "" if loss.nothing else str(lost_path(settings)),
+            "notes": [],
+        },
+        row,
+        loss,
+    )

@@ -11,43 +11,38 @@ left there is removed by the next.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 import trio
 
 from qss.app import fetching, mountpoint
-from qss.app.daemon import UNWANTED_IN_ENVIRONMENT, Readiness
-from qss.app.exits import exit_of, ungrouped
+from qss.app.daemon import Readiness
+from qss.app.exits import ungrouped
 from qss.app.identity import read_identity, unlocked
+from qss.app.leaving import ANSWERS_S_MAX, leave_on_request, leave_on_signal
 from qss.app.logs import start_logging
 from qss.app.mount_choices import mount_options
+from qss.app.priority import answer_soon
 from qss.app.running import state_lock, write_whole
-from qss.app.secrecy import KEY_ON_STDIN, no_core_dumps, received
+from qss.app.shell import mount_main, mount_parser
 from qss.app.snapshot_view import lay_out, patient
 from qss.app.snapshots import MOUNTED, SOCKET, Cut, MountedSnapshot, find, folder_of, scratch_of
 from qss.app.supervise import Supervisor
 from qss.cache.frozen import FrozenCache
-from qss.config import Settings, environment, load, with_options
+from qss.config import Settings
 from qss.control.messages import Json
 from qss.control.server import Call, Calls, Method
 from qss.control.server import serve as serve_control
-from qss.errors import QssError
 from qss.fs.filesystem import FileSystem, FsOptions
 from qss.fuse.mount import serve
 from qss.host import Host
-
-ANSWERS_S_MAX: Final = 2.0
-"""How long those who asked for the end may take to read the answer."""
 
 log = logging.getLogger("qss.app.snapshot_mount")
 
@@ -91,19 +86,9 @@ async def run(place: Place, readiness: Readiness, log_file: Path | None) -> None
 
 async def _serve_fuse(filesystem: FileSystem, place: Place, readiness: Readiness) -> None:
     """Until somebody unmounts it, a signal comes, or the process is asked to end."""
-
-    async def end_on_signal(scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                scope.cancel()
-
-    async def end_on_request(scope: trio.CancelScope) -> None:
-        await place.asked_to_end.wait()
-        scope.cancel()
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(end_on_signal, nursery.cancel_scope)
-        nursery.start_soon(end_on_request, nursery.cancel_scope)
+        nursery.start_soon(leave_on_signal, nursery.cancel_scope)
+        nursery.start_soon(leave_on_request, nursery.cancel_scope, place.asked_to_end)
         await nursery.start(_serve_until_unmounted, filesystem, place, nursery.cancel_scope)
         mounted = MountedSnapshot(place.cut.name, str(place.mountpoint), os.getpid())
         write_whole(place.folder / MOUNTED, json.dumps(asdict(mounted)) + "\n")
@@ -144,24 +129,12 @@ def _methods(place: Place) -> Mapping[str, Method]:
 
 
 def main(arguments: list[str] | None = None, settings: Settings | None = None) -> int:
-    """The exit code; errors before the mount is ready go to whoever started us, or to standard error. `settings`: as
-    for `qss.app.mount.main`."""
-    parser = argparse.ArgumentParser(prog="qss-snapshot-mount")
-    parser.add_argument("--config", type=Path, required=True)
+    """As qss.app.shell.mount_main."""
+    parser = mount_parser("qss-snapshot-mount")
     parser.add_argument("--name", help="[the snapshot that was recovered here]")
-    parser.add_argument("--mountpoint", type=Path, required=True)
-    parser.add_argument("--log-file", type=Path)
-    parser.add_argument("--ready-fd", type=int)
-    parser.add_argument(KEY_ON_STDIN, action="store_true")
-    parser.add_argument("--options", default="")
     given = parser.parse_args(arguments)
-    for name in UNWANTED_IN_ENVIRONMENT:
-        os.environ.pop(name, None)
-    readiness = Readiness(given.ready_fd, environment().get("NOTIFY_SOCKET"))
-    try:
-        no_core_dumps()
-        settings = received(settings or load(given.config, environment()), on_stdin=given.key_on_stdin)
-        settings = replace(settings, mount=with_options(settings.mount, given.options))
+
+    def live(settings: Settings, readiness: Readiness) -> int:
         start_logging(settings.log, "snapshot", given.log_file)
         settings = unlocked(settings)
         with ExitStack() as held:
@@ -175,14 +148,11 @@ def main(arguments: list[str] | None = None, settings: Settings | None = None) -
             mountpoint.prepare(given.mountpoint)
             socket = settings.mount_socket if recovered else folder / SOCKET
             with ungrouped():
+                answer_soon()
                 trio.run(run, Place(settings, cut, given.mountpoint, folder, socket), readiness, given.log_file)
-    except QssError as error:
-        readiness.failed(error)
-        log.error("%s", error)
-        if given.ready_fd is None:
-            print(f"qssctl: {error}", file=sys.stderr)
-        return exit_of(error)
-    return 0
+        return 0
+
+    return mount_main(given, settings, live)
 
 
 if __name__ == "__main__":

@@ -10,31 +10,33 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from qss.app.exits import Exit
 from qss.app.log_limit import limit_logs
+from qss.app.trove_fronts import FRONTS, Fronts
+from qss.app.trove_tls import tls_of
 from qss.config.find import environment
 from qss.config.trove import load_trove
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
-from qss.s3.rsgi import RsgiApp, s3_app
-from qss.s3.serve import serve
-from qss.s3.server import S3Service
-from qss.s3.sigv4 import Verifier
-from qss.trove.admin import Admin, AdminApp
-from qss.trove.admin_buckets import BucketRoutes
+from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
+from qss.s3.serve import Tls, serve
+from qss.trove.access_log import AccessLog
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.credentials import Credentials, Given, load_credentials
+from qss.trove.meters import Meters
 from qss.trove.node import MARKER, DataLock, Node, NodeOptions, clean_slate
 from qss.trove.repair import Outcome, mend_superblocks, repair
 from qss.trove.verify import verify_all
+from qss.trove.watching import Watching
 
 S3_DEFAULT: Final = "127.0.0.1:9000"
+OFF: Final = "off"
 _OF_THE_NODE: Final = (
     "upload_age_s_max",
     "compact_garbage",
@@ -52,6 +54,14 @@ class ServeOptions:
     data: tuple[Path, ...] = ()
     s3: str | None = None
     admin: str | None = None
+    files: str | None = None
+    console: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    mutual_tls: tuple[str, ...] = ()
+    access_log: Path | None = None
+    public_url: str | None = None
     config: Path | None = None
     access_key: str | None = None
     secret_key_file: Path | None = None
@@ -93,19 +103,31 @@ def serve_node(options: ServeOptions) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     limit_logs()
     options, own = _with_file(options)
-    addresses = [parse_address(each) for each in (options.s3, options.admin) if each is not None]
+    addresses = {name: parse_address(text) for name in FRONTS if (text := getattr(options, name)) not in (None, OFF)}
+    if not addresses:
+        raise ConfigInvalid("every front door is off; give one of --s3, --files and --admin an address")
+    tls = tls_of(options.tls_cert, options.tls_key, options.tls_client_ca, options.mutual_tls, list(addresses))
     data = tuple(path.absolute() for path in options.data)
     node_options = NodeOptions(data, _sync_mode(options.sync or "group"), allow_missing=options.allow_missing, **own)
     if options.clean_slate:
         for directory in node_options.data:
             clean_slate(directory)
+    keep_buffers(KEPT_BYTES_LESS)
     host = Host()
-    asyncio.run(_serve(options, node_options, addresses, host))
+    doors = {name: Door(address, tls[name]) for name, address in addresses.items()}
+    asyncio.run(_serve(options, node_options, doors, host))
 
 
-async def _serve(
-    options: ServeOptions, node_options: NodeOptions, addresses: list[tuple[str, int]], host: Host
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a front listens."""
+
+    address: tuple[str, int]
+    tls: Tls | None
+    renew: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def _serve(options: ServeOptions, node_options: NodeOptions, doors: dict[str, Door], host: Host) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -114,7 +136,7 @@ async def _serve(
     try:
         given = Given(options.access_key, options.secret_key_file)
         credentials = load_credentials(node_options.data[0], given, environment(), host.entropy)
-        await _run(node, options, addresses, credentials, stop)
+        await _run(node, options, doors, credentials, stop)
     finally:
         await node.aclose()
         if options.pid_file is not None:
@@ -124,64 +146,78 @@ async def _serve(
 async def _run(
     node: Node,
     options: ServeOptions,
-    addresses: list[tuple[str, int]],
+    doors: dict[str, Door],
     credentials: Credentials,
     stop: asyncio.Event,
 ) -> None:
-    """Listen, say so, and run until `stop` is set or a part fails."""
-    admin = Admin(node, credentials.admin_token, BucketRoutes(node).routes)
-    apps: list[RsgiApp] = [s3_app(_service(node, credentials)), AdminApp(admin)]
-    listening: list[tuple[str, int] | None] = [None for _ in addresses]
+    """Listen, say so, and run until `stop` is set or a part fails. SIGHUP: read certificates again, begin a new log."""
+    clock = node.options.host.clock
+    watching = Watching(Meters(clock), None if options.access_log is None else AccessLog(options.access_log, clock))
+    fronts = Fronts(node, credentials, watching, options.public_url)
+    apps = fronts.apps()
 
-    def ready(number: int, host: str, port: int) -> None:
-        listening[number] = host, port
-        if all(listening):
+    def renew() -> None:
+        watching.reopen()
+        for door in doors.values():
+            door.renew.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renew)
+
+    def ready(name: str, host: str, port: int) -> None:
+        scheme = "http" if doors[name].tls is None else "https"
+        fronts.listening[name] = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        if fronts.listening.keys() == doors.keys():
             gc.freeze()
-            admin.ready = True
-            _announce(options, [each for each in listening if each is not None], credentials)
+            fronts.health.ready = True
+            _announce(options, fronts.listening, credentials)
 
-    maintain = asyncio.create_task(node.maintain(), name="trove-maintain")
-    servers = [
-        asyncio.create_task(serve(app, *address, stop=stop, on_ready=partial(ready, number)))
-        for number, (app, address) in enumerate(zip(apps, addresses, strict=False))
+    async def stand_at(name: str, door: Door) -> None:
+        await serve(
+            apps[name],
+            *door.address,
+            stop=stop,
+            tls=door.tls,
+            on_ready=partial(ready, name),
+            renew=door.renew,
+            observe=watching.observer(name),
+        )
+
+    background = [
+        asyncio.create_task(node.maintain(), name="trove-maintain"),
+        asyncio.create_task(watching.run(), name="trove-watching"),
     ]
-    done, _ = await asyncio.wait([maintain, *servers], return_when=asyncio.FIRST_COMPLETED)
-    admin.ready = False
+    servers = [asyncio.create_task(stand_at(name, door), name=f"trove-{name}") for name, door in doors.items()]
+    done, _ = await asyncio.wait([*background, *servers], return_when=asyncio.FIRST_COMPLETED)
+    fronts.health.ready = False
     stop.set()
     await asyncio.gather(*servers, return_exceptions=True)
-    maintain.cancel()
+    for task in background:
+        task.cancel()
+    watching.close()
     for task in done:
         task.result()
 
 
-def _service(node: Node, credentials: Credentials) -> S3Service:
-    def secret_of(access_key: str) -> str | None:
-        return credentials.secret_key if access_key == credentials.access_key else None
-
-    host = node.options.host
-    return S3Service(node.store, Verifier(secret_of), host.clock, host.entropy.token)
-
-
-def _announce(options: ServeOptions, addresses: list[tuple[str, int]], credentials: Credentials) -> None:
+def _announce(options: ServeOptions, listening: dict[str, str], credentials: Credentials) -> None:
     """Say that we listen. New credentials are shown here and never again."""
-    texts = [f"{host}:{port}" for host, port in addresses]
     if options.pid_file is not None:
         options.pid_file.write_text(f"{os.getpid()}\n")
     if options.as_json:
-        line: dict[str, Any] = {"event": "ready", "s3": texts[0], "pid": os.getpid()}
-        line["admin"] = texts[1] if len(texts) > 1 else None
+        line: dict[str, Any] = {"event": "ready", "pid": os.getpid()}
+        line |= {name: listening[name].partition("//")[2] if name in listening else None for name in FRONTS}
         if credentials.fresh:
             line |= {"access_key": credentials.access_key, "secret_key": credentials.secret_key}
         sys.stdout.write(json.dumps(line) + "\n")
     else:
-        sys.stdout.write(f"S3 at http://{texts[0]}\n")
-        if len(texts) > 1:
-            sys.stdout.write(f"admin API at http://{texts[1]}\n")
+        for name, address in listening.items():
+            sys.stdout.write(f"{FRONTS[name]} at {address}\n")
         if credentials.fresh:
             sys.stdout.write(
                 f"access key {credentials.access_key}\nsecret key {credentials.secret_key}\n"
                 "They are shown this once and kept in credentials.json of the data directory.\n"
             )
+        if "console" in listening:
+            sys.stdout.write("Sign in at the console with the admin token: it stands in credentials.json.\n")
     sys.stdout.flush()
 
 

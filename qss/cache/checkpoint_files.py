@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 
 from qss.cache.applied import Applied
 from qss.cache.index import Index
-from qss.cache.scan import header_of, readings, segments_in
+from qss.cache.scan import header_of, readings, segments_in, verified
 from qss.cache.segment_log import LOG_SUFFIX
 from qss.errors import CorruptData
 from qss.formats.checkpoint import (
@@ -34,7 +34,6 @@ from qss.formats.tables import Table
 from qss.host import Disk
 from qss.host.disk import Handle
 from qss.ids import SEGMENT_ID_NONE, SegmentId, segment_text
-from qss.limits import STRIPE_BYTES
 from qss.segments import SegmentKind
 
 NEW_DIR: Final = "checkpoint-new"
@@ -219,7 +218,7 @@ def _mark_of(disk: Disk, path: Path) -> Applied | None:
     try:
         for stripe in readings(disk, handle, 0):
             with contextlib.suppress(CorruptData):
-                for _, frame in scan_frames(stripe, SEGMENT_HEADER_BYTES):
+                for _, _, frame in scan_frames(stripe, SEGMENT_HEADER_BYTES):
                     return Applied.unpack(frame.body) if frame.kind is FrameKind.BEGIN else None
     finally:
         disk.close(handle)
@@ -233,7 +232,7 @@ def _ends(disk: Disk, handle: Handle, length: int) -> bool:
         return False
     for read in readings(disk, handle, length - len(tail), len(tail)):
         with contextlib.suppress(CorruptData):
-            for _, frame in scan_frames(read):
+            for _, _, frame in scan_frames(read):
                 return frame.kind is FrameKind.END
     return False
 
@@ -243,18 +242,9 @@ def frames_of(disk: Disk, path: Path, length: int) -> Iterator[Frame]:
     handle = disk.open(path)
     try:
         end = SEGMENT_HEADER_BYTES
-        for base in range(0, length, STRIPE_BYTES):
-            end = max(end, base)
-            for stripe in readings(disk, handle, base, min(STRIPE_BYTES, length - base)):
-                try:
-                    for stop, frame in scan_frames(stripe, end - base):
-                        end = base + stop
-                        yield frame
-                    break
-                except CorruptData:
-                    continue
-            else:
-                raise CorruptData(f"a checkpoint verifies up to byte {end} of {length}")
+        for reached, frame in verified(disk, handle, SEGMENT_HEADER_BYTES, length, scan_frames):
+            end = reached
+            yield frame
         if end != length or disk.size(handle) != length:
             raise CorruptData(f"a checkpoint verifies up to byte {end} of {length}")
     finally:

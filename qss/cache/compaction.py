@@ -155,6 +155,9 @@ class Log(Protocol):
 
     def commit(self, change: Change) -> None: ...
 
+    @property
+    def turn(self) -> trio.Lock: ...
+
     def append(self, ino: Ino, offset: int, payload: bytes | memoryview) -> list[tuple[int, ExtentRow]]: ...
 
     def read_now(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview | None: ...
@@ -300,7 +303,8 @@ class Compactor:
     async def _move(self, segment: SegmentId, batch: list[RecordPlace]) -> None:
         """Raises FsError(EIO) when bytes verify nowhere: they stay where they are; NoSpace."""
         for _ in range(TRIES_MAX):
-            moved, missing = self._move_now(segment, batch)
+            async with self._log.turn:
+                moved, missing = self._move_now(segment, batch)
             if missing is None:
                 await self._pause(moved)
                 return

@@ -217,7 +217,7 @@ class FrozenCache:
         """Raises FsError(EROFS)."""
         raise FsError(errno.EROFS)
 
-    def append(self, ino: Ino, offset: int, payload: bytes | memoryview) -> list[tuple[int, ExtentRow]]:
+    async def append_in_turn(self, ino: Ino, offset: int, payload: bytes | memoryview) -> list[tuple[int, ExtentRow]]:
         """Raises FsError(EROFS)."""
         raise FsError(errno.EROFS)
 

@@ -55,4 +55,5 @@ class CacheOptions:
     compact_waste: float = 0.2  # share of dead bytes in sealed segments that is left alone
     compact_waste_bytes_min: int = 16 * MIB  # and so many in any case
     admit_deadline_s: float = 30.0  # a writer waits this long for space before ENOSPC
+    history_s: float = 0.0  # shards of dead segments are kept for so long: of [offload] history
     retention: RetentionOptions = RetentionOptions()

@@ -74,6 +74,7 @@ class ReadCache:
         self._tables: OrderedDict[tuple[SegmentId, int], bytes] = OrderedDict()
         self._fetches: dict[StripeKey, trio.Event] = {}
         self._slots = trio.CapacityLimiter(FETCHES_IN_FLIGHT_MAX)
+        self._serving = trio.Lock()  # of those whose stripe has come: one a turn of the loop
         self._missed: OrderedDict[StripeKey, None] = OrderedDict()
         self._ahead: OrderedDict[FileKey, int] = OrderedDict()  # fetched ahead, untouched: stripes of its segment
         self.room: Callable[[int], Awaitable[None]] | None = None  # for so many bytes; raises NoSpace
@@ -305,6 +306,8 @@ class ReadCache:
             self._read_ahead(key, stripes_total)
             with trio.move_on_at(deadline):
                 await self._fetched(key)
+            async with self._serving:
+                pass  # many wait for one stripe, with a MiB each: between two of them cached reads have a turn
 
     async def bring(self, key: StripeKey) -> Path:
         """The file of one stripe, fetched if it is not here. Raises FsError(EIO) when it cannot be had in time."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from qss.cache.segment_log import LOG_SUFFIX
 from qss.errors import CorruptData
 from qss.formats.journal import Batch, PackedOp, ops_of, scan_frames
-from qss.formats.record import SEGMENT_HEADER_BYTES, SegmentHeader, head_bytes, scan_stripe
+from qss.formats.record import SEGMENT_HEADER_BYTES, SegmentHeader, scan_stripe
 from qss.host import Disk
 from qss.host.disk import Handle
 from qss.ids import SegmentId
 from qss.limits import STRIPE_BYTES
+
+T = TypeVar("T")
+Scan = Callable[[bytes, int], Iterator[tuple[int, int, T]]]
+"""qss.formats.record.scan of one kind of log: a stripe and where to begin in it."""
 
 READS_MAX: Final = 3
 """Of bytes that do not verify, before they count as damaged: a bit may flip on the way."""
@@ -56,14 +60,19 @@ def header_of(disk: Disk, path: Path, segment: SegmentId) -> SegmentHeader | Non
 
 def frames_of(disk: Disk, handle: Handle, position: int) -> Iterator[tuple[int, Batch]]:
     """(end, frame) of a journal file from `position` on; ends at the first that does not verify."""
-    size = disk.size(handle)
-    while position < size:
+    return verified(disk, handle, position, disk.size(handle), scan_frames)
+
+
+def verified(disk: Disk, handle: Handle, position: int, stop: int, scan: Scan[T]) -> Iterator[tuple[int, T]]:
+    """(end in the file, value) of what a log holds between `position` and `stop`, stripe by stripe, each read again
+    while that may help; ends at the first that does not verify."""
+    while position < stop:
         base = position - position % STRIPE_BYTES
-        for stripe in readings(disk, handle, base):
+        for stripe in readings(disk, handle, base, min(STRIPE_BYTES, stop - base)):
             try:
-                for _, end, batch in scan_frames(stripe, position - base):
+                for _, end, value in scan(stripe, position - base):
                     position = base + end
-                    yield position, batch
+                    yield position, value
                 break
             except CorruptData:
                 continue
@@ -97,19 +106,10 @@ def verified_length(disk: Disk, path: Path) -> int:
     handle = disk.open(path)
     good, count = SEGMENT_HEADER_BYTES, 0
     try:
-        for base in range(0, disk.size(handle), STRIPE_BYTES):
-            for stripe in readings(disk, handle, base):
-                try:
-                    for position, head in scan_stripe(stripe, max(good - base, 0)):
-                        if head.sequence & 0xFFFF_FFFF != count:
-                            return good
-                        count += 1
-                        good = base + position + head_bytes(head.length) + head.length
-                    break
-                except CorruptData:
-                    continue
-            else:
-                return good
+        for end, head in verified(disk, handle, good, disk.size(handle), scan_stripe):
+            if head.sequence & 0xFFFF_FFFF != count:
+                break
+            good, count = end, count + 1
         return good
     finally:
         disk.close(handle)

@@ -1,4 +1,4 @@
-"""The logs as files: append, close, sync. Synchronous; the caller hands the syncs to threads.
+"""The logs as files: append, close, sync. Synchronous but for one call; the caller hands the syncs to threads.
 
 A log has at most one open segment. `close_open` (a roll or a cut) takes it away; the next append makes a new one at
 once, so writers never wait for a seal. Closed segments stay in `closing` until they are synced and have their row.
@@ -7,9 +7,12 @@ once, so writers never wait for a seal. Closed segments stay in `closing` until 
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import trio
 
 from qss.errors import FsError
 from qss.formats.journal import frame_position
@@ -138,15 +141,39 @@ class SegmentLog:
         view = memoryview(payload)
         extents = []
         while view:
-            at, room = self._place(file.position, len(view), segment_bytes_max)
-            if room == 0:
-                self.close_open()
-                file = self._create()
-                continue
+            file, at, room = self._next_place(len(view), segment_bytes_max)
             extents.append((offset, self._write_record(file, at, ino, offset, view[:room])))
             offset += room
             view = view[room:]
         return extents
+
+    async def append_record_in_thread(
+        self, ino: int, offset: int, payload: bytes | memoryview, segment_bytes_max: int
+    ) -> list[tuple[int, ExtentRow]]:
+        """As `append_record`; hashed and written by a thread. Until it returns nobody else may append or close."""
+        view = memoryview(payload)
+        extents = []
+        while view:
+            file, at, room = self._next_place(len(view), segment_bytes_max)
+            put = functools.partial(self._put, file.handle, at, ino, offset, sequence_of(file.segment, file.count))
+            try:
+                written = await trio.to_thread.run_sync(put, view[:room])
+            except (FsError, OSError):
+                self._cut_back(file, file.position)
+                raise
+            extents.append((offset, self._noted(file, at, written, room)))
+            offset += room
+            view = view[room:]
+        return extents
+
+    def _next_place(self, wanted: int, segment_bytes_max: int) -> tuple[LogFile, int, int]:
+        """Where a record of `wanted` bytes begins and how many of them it takes; in the next segment if it must."""
+        while True:
+            file = self.open or self._create()
+            at, room = self._place(file.position, wanted, segment_bytes_max)
+            if room:
+                return file, at, room
+            self.close_open()
 
     @staticmethod
     def _place(position: int, wanted: int, segment_bytes_max: int) -> tuple[int, int]:
@@ -184,17 +211,24 @@ class SegmentLog:
     def _write_record(
         self, file: LogFile, position: int, ino: int, offset: int, payload: bytes | memoryview
     ) -> ExtentRow:
-        segment = file.segment
-        head = encode_head(ino, offset, sequence_of(segment, file.count), payload)
-        length = len(payload)
         try:
-            written = self._disk.pwrite(file.handle, [head, payload], position)
+            written = self._put(file.handle, position, ino, offset, sequence_of(file.segment, file.count), payload)
         except (FsError, OSError):
             self._cut_back(file, file.position)
             raise
+        return self._noted(file, position, written, len(payload))
+
+    def _put(
+        self, handle: Handle, position: int, ino: int, offset: int, sequence: int, payload: bytes | memoryview
+    ) -> int:
+        """Changes nothing but the file: a thread may do it."""
+        return self._disk.pwrite(handle, [encode_head(ino, offset, sequence, payload), payload], position)
+
+    @staticmethod
+    def _noted(file: LogFile, position: int, written: int, length: int) -> ExtentRow:
         file.count += 1
         file.position = position + written
-        return ExtentRow(segment, position, length, 0, length)
+        return ExtentRow(file.segment, position, length, 0, length)
 
     def _create(self) -> LogFile:
         if self._stump is not None:  # must not lie between two segments when the log is read again

@@ -9,7 +9,7 @@ Crash after 1: the snapshot is there or not, as any change. After 2: it is there
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,23 +60,15 @@ class SnapshotFacts:
 class Snapshots:
     """Lives on the cache's trio thread."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        ledger: Ledger,
-        shelf: Shelf,
-        durability: Durability,
-        close_logs: Callable[[], None],
-        touched: Callable[[], None],
-    ) -> None:
-        """`close_logs`: condemns what is dead and, if anything was written, closes both logs. `touched`: something was
-        written that is worth a root. Both synchronous."""
+    def __init__(self, clock: Clock, ledger: Ledger, shelf: Shelf, durability: Durability) -> None:
+        self.end_logs: Callable[[], Awaitable[None]]
+        """Condemns what is dead and, if anything was written, ends both logs; the caller goes on at that moment."""
+        self.touched: Callable[[], None]
+        """Something was written that is worth a root."""
         self._clock = clock
         self._ledger = ledger
         self._shelf = shelf
         self._durability = durability
-        self._close_logs = close_logs
-        self._touched = touched
         index = ledger.index
         self.rows = {key.decode(): SnapshotRow.unpack(value) for key, value in index.scan(Table.SNAPSHOTS, b"")}
         self.deaths = {SegmentId(u64_of_key(key)): unpack_number(value) for key, value in index.scan(Table.DEATHS, b"")}
@@ -120,15 +112,19 @@ class Snapshots:
         """Name what the file system is now; it survives a power cut on return. Raises Refused (no such name, or there
         is one already), NoSpace, FsError."""
         check_name(name)
-        if name in self.rows:
-            raise Refused(f"there is a snapshot {name} already: choose another name, or delete it first")
+        self._check_new(name)
         if len(comment.encode()) > COMMENT_BYTES_MAX:
             raise Refused(f"a comment may have {COMMENT_BYTES_MAX} bytes")
-        self._close_logs()
+        await self.end_logs()
+        self._check_new(name)  # others may have made one meanwhile
         self._note_cut(name, comment, automatic)  # 1.
         await self._durability.settle()
         await self._durability.sync_local()  # 2.
         return self.facts(name)
+
+    def _check_new(self, name: str) -> None:
+        if name in self.rows:
+            raise Refused(f"there is a snapshot {name} already: choose another name, or delete it first")
 
     async def delete(self, name: str) -> None:
         """What only this snapshot needed is condemned next. Raises Refused when there is none, NoSpace, FsError."""
@@ -136,7 +132,7 @@ class Snapshots:
         self._ledger.write([Op(Table.SNAPSHOTS, name.encode(), row.pack(), None)])
         del self.rows[name]
         self.pins = Pins(self.rows.values())
-        self._touched()
+        self.touched()
         await self._durability.sync_local()
 
     def row(self, name: str) -> SnapshotRow:
@@ -193,7 +189,7 @@ class Snapshots:
         before, after = self._ledger.index.get(Table.META, SCHEDULE_KEY), str(schedule).encode()
         if before != after:
             self._ledger.write([Op(Table.META, SCHEDULE_KEY, before, after)])
-            self._touched()
+            self.touched()
 
     # -- inside
 
@@ -218,7 +214,7 @@ class Snapshots:
         self.newest = row.number
         self.rows[name] = row
         self.pins = Pins(self.rows.values())
-        self._touched()
+        self.touched()
 
     def _cut_row(self, comment: str, *, automatic: bool) -> SnapshotRow:
         """The newest cut, without a number yet. Raises Refused before the first."""

@@ -68,6 +68,12 @@ def deletable(rows: Rows, fallback: SegmentId) -> list[SegmentId]:
     )
 
 
+def cut_before(rows: Rows, moment_ns: int) -> SegmentId:
+    """The newest journal that was closed by then; roots of later moments name it, or one behind it. Pure."""
+    journals = (s for s, row in rows.items() if row.kind is SegmentKind.JOURNAL and row.sealed_ns <= moment_ns)
+    return max(journals, default=SEGMENT_ID_NONE)
+
+
 def finished(rows: Rows) -> list[SegmentId]:
     """Rows that say nothing any more. The newest data segment keeps its row: the log goes on behind it. Pure."""
     newest = max((s for s, row in rows.items() if row.kind is SegmentKind.DATA), default=SEGMENT_ID_NONE)
@@ -167,9 +173,12 @@ class Space:
         await self._reads.free_dropped()
         return freed
 
-    def deletable(self) -> list[SegmentId]:
-        """What offload may delete now (step 3)."""
-        return deletable(self._shelf.rows, self._shelf.fallback)
+    def deletable(self, history_s: float) -> list[SegmentId]:
+        """What offload may delete now (step 3): dead for the two newest roots, and for all of the last `history_s`."""
+        rows, upto = self._shelf.rows, self._shelf.fallback
+        if history_s:
+            upto = min(upto, cut_before(rows, self._host.clock.now_ns() - int(history_s * 1e9)))
+        return deletable(rows, upto)
 
     @property
     def waiting(self) -> bool:

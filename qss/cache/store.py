@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 import trio
 
 from qss.cache.admission import Admission, Limits, Pressure
+from qss.cache.appender import Appender, cost
 from qss.cache.change import Change
 from qss.cache.checkpoints import Checkpoints, Maker
 from qss.cache.compaction import Compactor
+from qss.cache.cuts import Cuts
 from qss.cache.damage import DamageBook
 from qss.cache.durability import Durability
 from qss.cache.eviction import Eviction
@@ -22,6 +25,7 @@ from qss.cache.index import Index
 from qss.cache.index_rows import IndexRows
 from qss.cache.inventory import Inventory
 from qss.cache.ledger import Ledger
+from qss.cache.lost import LostSegments
 from qss.cache.options import CacheOptions
 from qss.cache.read_cache import ReadCache
 from qss.cache.recovery import RebuildReport, Recovered, catch_up, drop_index, recover
@@ -30,7 +34,7 @@ from qss.cache.segment_log import LogFile
 from qss.cache.shelf import Shelf, row_of, sealed_of, with_receipt
 from qss.cache.snapshots import Snapshots
 from qss.cache.space import Space
-from qss.cache.upkeep import Levers, Upkeep
+from qss.cache.upkeep import Upkeep
 from qss.errors import CorruptData, Damaged, FsError, ObjectMissing
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState
 from qss.host import Host
@@ -38,15 +42,9 @@ from qss.ids import Ino, SegmentId, StripeNo, segment_text
 from qss.limits import STRIPE_BYTES
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, SegmentVault, StoredSegment
 
-_LOG_OVERHEAD_BYTES: Final = 4096  # head and table of one write, for back-pressure
-
 _log = logging.getLogger("qss.cache")
 
 __all__ = ["Change", "SegmentCache"]
-
-
-def _id_of(path: Path) -> SegmentId:
-    return SegmentId(int(path.stem, 16))
 
 
 class SegmentCache(IndexRows):
@@ -71,18 +69,19 @@ class SegmentCache(IndexRows):
         self._shelf = Shelf(recovered.index)
         self._reads = ReadCache(host.disk, root / "stripes", vault, options.fetch_deadline_s, self._shelf.following)
         self._reads.may_drop = self._shelf.is_elsewhere
-        self.snapshots = Snapshots(
-            host.clock, self._ledger, self._shelf, self._durability, self._end_for_snapshot, self._mark_dirty
-        )
+        self.lost = LostSegments(self._ledger, self._shelf)
+        self.snapshots = Snapshots(host.clock, self._ledger, self._shelf, self._durability)
         self._space = Space(host, self._ledger, self._shelf, self._reads, self._durability, self.snapshots)
+        self._appender = Appender(self._data, options.segment_bytes, self._spend, self._appended)
+        self._cuts = Cuts(self._ledger, self._space, self._appender, options)
+        self.snapshots.end_logs, self.snapshots.touched = self._cuts.end, self._cuts.mark_dirty
         self._checkpoints = Checkpoints(root, host, self._ledger, self._shelf, self._durability, maker)
         self._eviction = Eviction(
             host, root, self._ledger, self._shelf, self._reads, self._durability, options.retention
         )
-        levers = Levers(lambda: self._dirty_since, self._try_to_close_logs, self._mark_dirty, self._condemn)
         self._upkeep = Upkeep(
-            levers, root, host, options, self._ledger, self._durability, self._space, self._eviction
-        )  # fmt: skip
+            self._cuts, root, host, options, self._ledger, self._durability, self._space, self._eviction
+        )
         limits = Limits(options.free_bytes_soft, options.free_bytes_hard, options.admit_deadline_s)
         self._admission = Admission(lambda: host.disk.free_bytes(root)[0], self._upkeep.make_room, limits)
         self._upkeep.admission = self._admission
@@ -93,8 +92,6 @@ class SegmentCache(IndexRows):
         self._compactor = Compactor(
             self, inventory, options.compact_bytes_per_s, options.compact_waste, options.compact_waste_bytes_min
         )
-        self._dirty_since: float | None = None  # trio's clock; None: nothing to cut
-        self._uncut_bytes = 0  # content since the last cut
         self._news = False  # of sealed segments
         self._news_event = trio.Event()
         self._published_event = trio.Event()
@@ -105,7 +102,7 @@ class SegmentCache(IndexRows):
         self._reads.take_up(here, host.clock.now_ns())
         self._eviction.recall_access()
         if recovered.unsealed or self._space.waiting:
-            self._mark_dirty()
+            self._cuts.mark_dirty()
 
     @classmethod
     async def open(
@@ -144,7 +141,7 @@ class SegmentCache(IndexRows):
         drop_index(root, host)
         recovered = recover(root, host, options.index_map_bytes, data_elsewhere=True)
         here = recovered.local[SegmentKind.JOURNAL].keys() | recovered.local[SegmentKind.CHECKPOINT].keys()
-        if recovered.cut_bytes or here != {_id_of(path) for path in journals}:
+        if recovered.cut_bytes or here != {int(path.stem, 16) for path in journals}:
             recovered.index.close()
             raise Damaged("the journals brought back do not make a whole")
         newest_live = max(recovered.index.live_all(), default=0)  # roots written before 2026-11-21 may name less
@@ -220,16 +217,15 @@ class SegmentCache(IndexRows):
             return
         self._ledger.write(ops)
         if not quiet:
-            self._mark_dirty()
-        if self._journal.reach[1] >= self._options.journal_bytes or self._uncut_bytes >= self._options.seal_bytes:
-            self._try_to_close_logs()
+            self._cuts.mark_dirty()
+        self._cuts.committed()
 
     # -- content
 
     async def admit(self, count: int) -> None:
         """Wait until `count` more bytes may be written (back-pressure). Returns at once while there is room.
         Raises NoSpace after the deadline."""
-        await self._admission.admit(count + _LOG_OVERHEAD_BYTES)
+        await self._admission.admit(cost(count))
 
     def check_names(self) -> None:
         """Before something is made that takes room for good. Raises NoSpace when the rest is kept for deleting."""
@@ -244,21 +240,36 @@ class SegmentCache(IndexRows):
         """Append file content to the data log: (file offset, extent) for each record written, in order.
         The bytes are in the page cache on return; they mean nothing until a committed change names them.
 
-        Raises NoSpace at the hard limit of the disk."""
-        self._admission.spend(len(payload) + _LOG_OVERHEAD_BYTES)
-        self._uncut_bytes += len(payload)
-        extents = self._data.append_record(ino, offset, payload, self._options.segment_bytes)
-        file = self._reads.segment_file(extents[-1][1].segment)
-        if file is None:  # a new segment has begun
+        The caller has `turn`, or saw it free and has not waited since. Raises NoSpace at the hard limit of the disk."""
+        return self._appender.append(ino, offset, payload)
+
+    async def append_in_turn(self, ino: Ino, offset: int, payload: bytes | memoryview) -> list[tuple[int, ExtentRow]]:
+        """As `append`, after those who append now; a large payload is hashed and written by a thread.
+
+        The caller commits before it waits for anything else: a cut may come then."""
+        return await self._appender.append_in_turn(ino, offset, payload)
+
+    @property
+    def turn(self) -> trio.Lock:
+        """Whose turn it is to append."""
+        return self._appender.turn
+
+    def _spend(self, count: int) -> None:
+        self._admission.spend(count)
+
+    def _appended(self, extents: list[tuple[int, ExtentRow]]) -> None:
+        if self._reads.segment_file(extents[-1][1].segment) is None:  # a new segment has begun
             self._upkeep.wake()
             for _, extent in extents:
                 self._reads.add_segment(extent.segment, self._data.path_of(extent.segment), 0, trio.current_time())
-        return extents
 
     async def read(self, extent: ExtentRow, start: int, stop: int) -> bytes | memoryview:
         """Verified bytes [start, stop) relative to the extent. Fetches through the vault on a miss.
         Raises FsError(EIO) when they cannot be had within the deadline, or do not verify anywhere."""
+        lost = self.lost.why.get(extent.segment)
         try:
+            if lost is not None and self.read_now(extent, start, stop) is None:
+                raise FsError(errno.EIO, lost)
             return await self._reads.read(extent, start, stop, self._shelf.stripes_elsewhere(extent.segment))
         except FsError as error:
             self.on_unreadable(extent, start, stop, error.detail)
@@ -271,6 +282,7 @@ class SegmentCache(IndexRows):
                 await self._reads.bring((extent.segment, StripeNo(extent.record_position // STRIPE_BYTES)))
         if self.read_now(extent, start, stop) is None:
             return False
+        self.lost.back(extent.segment)
         self._reads.damage.healed(extent)
         return True
 
@@ -295,9 +307,7 @@ class SegmentCache(IndexRows):
     async def cut(self) -> SegmentId:
         """Seal both logs now; the id of the journal segment that closes this cut (the newest if nothing is dirty;
         0 if nothing was ever written)."""
-        self._condemn()  # now, so that the root of this cut knows
-        if self._dirty_since is not None:
-            self._close_logs()
+        await self._cuts.end()  # now, so that the root of this cut knows
         await self._durability.settle()
         return self._shelf.newest_journal
 
@@ -318,7 +328,7 @@ class SegmentCache(IndexRows):
 
     async def unsafe_segments(self) -> list[SealedSegment]:
         """Sealed segments whose shards are not all placed, oldest first."""
-        self._condemn()  # what is dead needs no shards
+        self._cuts.condemn()  # what is dead needs no shards
         return self._shelf.unsafe()
 
     async def path_of(self, segment: SegmentId) -> Path:
@@ -368,13 +378,13 @@ class SegmentCache(IndexRows):
         self._shelf.note_published(point)
         self._space.published(point)
         if self._space.trim() or self._space.waiting:
-            self._mark_dirty()  # one more root, and they may go
+            self._cuts.mark_dirty()  # one more root, and they may go
         self._published_event.set()
         self._published_event = trio.Event()
 
     async def condemned(self) -> list[SegmentId]:
         """Segments whose shards nobody needs any more: not the newest root, not the one before it. Oldest first."""
-        return self._space.deletable()
+        return self._space.deletable(self._options.history_s)
 
     async def mark_deleted(self, segment: SegmentId) -> None:
         """Durably note that no location holds shards of a condemned segment; it is not asked for again. Idempotent."""
@@ -421,11 +431,11 @@ class SegmentCache(IndexRows):
         """A moment's figures, for `status`."""
         shelf, reads, now_ns = self._shelf, self._reads, self._host.clock.now_ns()
         logs = [*self._data.closing, *self._journal.closing]
-        if self._dirty_since is not None:
+        if self._cuts.dirty_since_s is not None:
             logs += [file for file in (self._data.open, self._journal.open) if file is not None]
         ages = [(now_ns - sealed.sealed_ns) / 1e9 for sealed in shelf.unsafe()]
-        if self._dirty_since is not None:
-            ages.append(trio.current_time() - self._dirty_since)
+        if self._cuts.dirty_since_s is not None:
+            ages.append(trio.current_time() - self._cuts.dirty_since_s)
         free, total = self._host.disk.free_bytes(self._root)
         return CacheFacts(
             unsealed_bytes=sum(file.position for file in logs),
@@ -446,34 +456,6 @@ class SegmentCache(IndexRows):
 
     # -- inside
 
-    def _mark_dirty(self) -> None:
-        if self._dirty_since is None:
-            self._dirty_since = trio.current_time()
-        if self._ledger.index.changes >= self._options.checkpoint_changes_max:
-            self._upkeep.wake()
-
-    def _try_to_close_logs(self) -> None:
-        """Where nobody waits for it: when the disk fails they grow on until they can be closed."""
-        with contextlib.suppress(OSError):
-            self._close_logs()
-
-    def _close_logs(self) -> None:
-        """The cut itself, at one moment: both logs end here together. `settle` does the slow part. Raises OSError."""
-        if self._data.open is not None and self._data.open.count:
-            self._data.close_open()
-        file = self._journal.close_open()
-        if file is not None:
-            file.needs_upto = self._data.last[0]
-            self._space.note_cut(file.segment)
-        self._dirty_since = None
-        self._uncut_bytes = 0
-        self._upkeep.wake()
-
-    def _end_for_snapshot(self) -> None:
-        self._condemn()  # what is dead belongs to no later snapshot
-        if self._dirty_since is not None:
-            self._close_logs()
-
     def _on_sealed(self, file: LogFile, row: SegmentRow) -> None:
         self._shelf.rows[file.segment] = row
         known = self._reads.segment_file(file.segment)
@@ -482,10 +464,6 @@ class SegmentCache(IndexRows):
         self._news = True
         self._news_event.set()
         self._news_event = trio.Event()
-
-    def _condemn(self, at_once: bool = False) -> None:
-        if self._space.condemn(at_once=at_once):
-            self._mark_dirty()
 
     def _put_row(self, segment: SegmentId, row: SegmentRow) -> None:
         op = self._shelf.put(segment, row)

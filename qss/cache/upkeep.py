@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from qss.cache.admission import Admission
+from qss.cache.cuts import Cuts
 from qss.cache.durability import Durability
 from qss.cache.eviction import Eviction
 from qss.cache.ledger import Ledger
@@ -34,22 +34,12 @@ _CHECKPOINT_ROOM_BYTES_MAX: Final = 16 * MIB  # it uses its own free pages first
 _log = logging.getLogger("qss.cache")
 
 
-@dataclass(frozen=True, slots=True)
-class Levers:
-    """What upkeep may do to the logs."""
-
-    dirty_since_s: Callable[[], float | None]  # trio's clock; None: nothing to cut
-    close_logs: Callable[[], None]
-    mark_dirty: Callable[[], None]  # something was written that is worth a root
-    condemn: Callable[[bool], None]  # True: also what would better be stored first
-
-
 class Upkeep:
     """Lives on the cache's trio thread."""
 
     def __init__(
         self,
-        levers: Levers,
+        cuts: Cuts,
         root: Path,
         host: Host,
         options: CacheOptions,
@@ -58,7 +48,8 @@ class Upkeep:
         space: Space,
         eviction: Eviction,
     ) -> None:
-        self._levers = levers
+        self._cuts = cuts
+        cuts.wake = self.wake
         self._root = root
         self._host = host
         self._options = options
@@ -83,9 +74,9 @@ class Upkeep:
             with trio.move_on_after(TICK_S):
                 await self._wake.wait()
             self._wake = trio.Event()
-            dirty_since = self._levers.dirty_since_s()
+            dirty_since = self._cuts.dirty_since_s
             if dirty_since is not None and trio.current_time() - dirty_since >= self._options.seal_after_s:
-                self._levers.close_logs()
+                self._cuts.try_to_end()
             went_well = await self._try("seal", self._durability.settle)
             went_well &= await self._try("reclaim", self.reclaim)
             went_well &= await self._try("checkpoint", self._checkpoint)
@@ -94,19 +85,19 @@ class Upkeep:
 
     async def reclaim(self) -> int:
         """Condemn what is dead and unlink its local copies; the bytes that gives back here. Raises NoSpace, FsError."""
-        self._levers.condemn(False)
+        self._cuts.condemn()
         if self._space.trim():
-            self._levers.mark_dirty()
+            self._cuts.mark_dirty()
         return await self._space.unlink()
 
     async def make_room(self) -> None:
         """Writers are waiting: free what is dead, then what is safe, in the order of retention. What is not sealed
         cannot be brought away, so it is sealed now."""
-        dirty_since = self._levers.dirty_since_s()
+        dirty_since = self._cuts.dirty_since_s
         waiting = self.admission is not None and self.admission.waiting
         if waiting and dirty_since is not None and trio.current_time() - dirty_since >= TICK_S:
-            self._levers.close_logs()
-        self._levers.condemn(True)
+            self._cuts.try_to_end()
+        self._cuts.condemn(at_once=True)
         await self._space.unlink()
         await self._eviction.refresh()
         await self._eviction.evict(self._eviction.plan())

@@ -29,6 +29,7 @@ def fsck(
     """Check that everything holds that should, mounted or not. Exit code 0: it does (docs/fsck.md)."""
     from qss.app.fsck import check, exit_code
     from qss.cli import render
+    from qss.config.units import human_size
 
     settings = session_of(context).settings()
     options = {"data": data, "remote": remote, "mend": repair, "dry_run": dry_run}
@@ -41,6 +42,9 @@ def fsck(
         print_json(document)
     else:
         render.findings(document)
+        for each in document.get("damaged_files", []):
+            names, lost = ", ".join(each["paths"]), human_size(each["lost_bytes"])
+            say(f"Not to be had from the locations: {lost} of {names}")
         _say_outcome(document)
     code = exit_code(document)
     if code:

@@ -25,6 +25,7 @@ Url = Annotated[
 ]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="E.g. rack=r1; repeatable")]
 Weight = Annotated[float | None, typer.Option("--weight", help="Share of shards relative to the others [1]")]
+Metered = Annotated[bool, typer.Option("--metered", help="Reading from it costs money: others are asked first")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is done.")]
 Lost = Annotated[bool, typer.Option("--lost", help="It is gone for good: its shards are rebuilt elsewhere.")]
 AcceptLoss = Annotated[
@@ -65,10 +66,11 @@ def location_add(
     url: Url,
     label: Labels = None,
     weight: Weight = None,
+    metered: Metered = False,
     as_json: Annotated[bool, JsonFlag] = False,
 ) -> None:
     """Add a location. New shards go there too; what is stored stays where it is (see rebalance)."""
-    new = _new(name, url, label, weight)
+    new = _new(name, url, label, weight, metered)
     with _changer(context, as_json) as changer:
         report = changer.add(new, Path.cwd())
     if as_json:
@@ -170,13 +172,13 @@ def location_rebalance(context: typer.Context, as_json: Annotated[bool, JsonFlag
     print_json(done) if as_json else say(f"{done['moved']} shards were moved.")
 
 
-def _new(name: str, url: str, label: list[str] | None, weight: float | None) -> NewPlace:
+def _new(name: str, url: str, label: list[str] | None, weight: float | None, metered: bool = False) -> NewPlace:
     from qss.app.location_changes import NewPlace
 
     pairs = [each.partition("=") for each in label or []]
     if not all(key and equals for key, equals, _ in pairs):
         raise typer.BadParameter("write labels as KEY=VALUE, for example --label rack=r1")
-    return NewPlace(name, url, {key: value for key, _, value in pairs}, weight)
+    return NewPlace(name, url, {key: value for key, _, value in pairs}, weight, metered)
 
 
 @contextmanager

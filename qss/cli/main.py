@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from qss.app.exits import Exit, exit_of
-from qss.cli import checking, keys, live, locations, making, mounting, retaining, snapshots, upkeep
+from qss.cli import (
+    checking,
+    exporting,
+    keys,
+    live,
+    locations,
+    making,
+    mounting,
+    recovering,
+    retaining,
+    snapshots,
+    upkeep,
+)
 from qss.cli.session import JsonFlag, Session, print_json, say, warn
 from qss.errors import QssError
 
@@ -56,6 +68,7 @@ def version(as_json: Annotated[bool, JsonFlag] = False) -> None:
 
 
 making.add_to(app)
+recovering.add_to(app)
 keys.add_to(app)
 mounting.add_to(app)
 live.add_to(app)
@@ -63,6 +76,7 @@ locations.add_to(app)
 retaining.add_to(app)
 checking.add_to(app)
 snapshots.add_to(app)
+exporting.add_to(app)
 upkeep.add_to(app)
 
 

@@ -1,14 +1,13 @@
-"""init, recover: what is done to a file system that is not mounted."""
+"""init: a new file system."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qss.app.exits import Exit
 from qss.cli.session import JsonFlag, print_json, say, session_of
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ SpareShards = Annotated[int | None, typer.Option("--m", min=0, max=255, help="Lo
 
 def add_to(app: typer.Typer) -> None:
     app.command()(init)
-    app.command()(recover)
 
 
 def init(  # noqa: PLR0913, PLR0917 - one for each option
@@ -97,83 +95,3 @@ def _locked(plan: Plan) -> Plan:
     named = unlock.passphrase_fd is not None or unlock.passphrase_file is not None
     source = passphrase_source(unlock, None, {}) if named else None
     return replace(plan, passphrase=source() if source is not None else ask_new("the new passphrase"))
-
-
-def recover(  # noqa: PLR0913, PLR0917 - one for each option
-    context: typer.Context,
-    key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key [that of the configuration]")] = None,
-    location: Locations = None,
-    k: DataShards = None,
-    m: SpareShards = None,
-    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Empty state directory to fill")] = None,
-    mountpoint: Annotated[Path | None, typer.Option(metavar="DIR", help="Where `qssctl mount` mounts it")] = None,
-    snapshot: Annotated[str | None, typer.Option(metavar="NAME", help="Only this snapshot, to be read")] = None,
-    only_list: Annotated[bool, typer.Option("--list", help="Only say which snapshots there are.")] = False,
-    as_json: Annotated[bool, JsonFlag] = False,
-) -> None:
-    """Bring a file system back on an empty state directory, from its key and any k locations."""
-    from qss.app.create import Plan
-    from qss.app.restore import recover_configured, recover_from, recover_newest
-    from qss.app.restore_snapshot import listing, recovering
-    from qss.config import UnlockOptions, environment
-
-    session = session_of(context)
-    task = listing if only_list else recover_newest if snapshot is None else recovering(snapshot)
-    if location:
-        config = (session.config or Path("qss.toml")).absolute()
-        plan = Plan(
-            config=config,
-            locations=tuple(location),
-            k=k,
-            m=m,
-            state=(state or config.parent / "state").absolute(),
-            key_file=key.absolute() if key else None,
-            mountpoint=mountpoint.absolute() if mountpoint else None,
-            folder=Path.cwd(),
-            unlock=session.unlock or UnlockOptions(),
-        )
-        report = recover_from(plan, environment(), task, keep=not only_list)
-    else:
-        report = recover_configured(session.settings(), key.absolute() if key else None, state, task)
-    if as_json:
-        print_json(report)
-    elif only_list:
-        _say_snapshots(report)
-    else:
-        _say_recovered(report)
-        if session.unlock is not None and (session.unlock.words or session.unlock.words_file):
-            say(f"The key lies bare in {report['key_file']}: qssctl key add --passphrase locks it.")
-    if report.get("lost_segments"):
-        raise typer.Exit(Exit.DATA)
-
-
-def _say_recovered(report: dict[str, Any]) -> None:
-    from qss.cli.render import utc
-
-    when = f"{utc(report['point']['cut_ns'])} UTC"
-    snapshot = report.get("snapshot")
-    if snapshot:
-        say(f"Restored the snapshot {snapshot} of {when} into {report['state']}: to be read, never written.")
-    else:
-        say(f"Restored the file system of {when} (root {report['generation']}) into {report['state']}.")
-    say(f"{report['files']} inodes, {report['segments']} segments; contents are fetched when they are read.")
-    for line in report["notes"]:
-        say(line)
-    lost = report["lost_segments"]
-    if lost:
-        say(f"{len(lost)} segments could not be found at enough locations; files in them are not readable.")
-    elif snapshot:
-        say("Nothing of it is missing. What came after it stays at the locations, for a recover without --snapshot.")
-    else:
-        say("Nothing that root names is missing. What was written after it is lost.")
-    say(f"Next: qssctl --config {report['config']} mount DIR")
-
-
-def _say_snapshots(report: dict[str, Any]) -> None:
-    from qss.cli.render import utc
-
-    say(f"Root {report['generation']}, of {utc(report['cut_ns'])} UTC, knows {len(report['snapshots'])} snapshots.")
-    for each in report["snapshots"]:
-        say(f"  {each['name']}  {utc(each['created_ns'])}" + (f"  {each['comment']}" if each["comment"] else ""))
-    if not report["majority"]:
-        say("Most locations did not answer: a newer root may know others.")

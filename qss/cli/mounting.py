@@ -28,11 +28,17 @@ def mount(
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay; log to standard error.")] = False,
     log_file: Annotated[Path | None, typer.Option(metavar="FILE", help="[STATE/log/qss.log]")] = None,
     options: Annotated[str, typer.Option("-o", metavar="OPTIONS", help="As mount(8): ro,noatime,uid=1000,…")] = "",
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Even if another machine holds it; that one only reads from then on.")
+    ] = False,
+    accept_rollback: Annotated[
+        bool, typer.Option("--accept-rollback", help="Even if the locations show an older or another history.")
+    ] = False,
     as_json: Annotated[bool, JsonFlag] = False,
 ) -> None:
     """Mount the file system; returns when it is ready."""
-    from qss.app import daemon
     from qss.app.identity import unlocked
+    from qss.app.starting import Start, in_background, in_foreground
     from qss.config import environment, with_options
     from qss.errors import ConfigInvalid
 
@@ -42,18 +48,16 @@ def mount(
     if mountpoint is None:
         raise ConfigInvalid("name the directory to mount on, or set mountpoint in the configuration")
     options_hold = with_options(settings.mount, options)  # refused here, before anything is started
-    arguments = ["--config", str(settings.source), "--mountpoint", str(mountpoint), "--options", options]
-    if log_file:
-        arguments += ["--log-file", str(log_file.absolute())]
-    settings = replace(settings, mount=options_hold)
+    settings = unlocked(replace(settings, mount=options_hold))  # whoever knows the passphrase is asked here
+    start = Start(settings, mountpoint, log_file, options, take_over, accept_rollback)
     if foreground:
-        from qss.app.mount import main
-
-        raise typer.Exit(main(arguments, settings))
-    settings = unlocked(settings)  # before a log file is made; whoever knows the passphrase is asked here
-    log = (log_file or settings.log.file or settings.state / "log" / "qss.log").absolute()
-    pid = daemon.start(arguments, environment(), log, key=settings.opened)
+        raise typer.Exit(in_foreground(start, _tell))
+    pid = in_background(start, environment(), _tell)
     print_json({"mountpoint": str(mountpoint), "pid": pid}) if as_json else say(f"Mounted on {mountpoint}.")
+
+
+def _tell(sentence: str) -> None:
+    warn(f"qssctl: {sentence}")
 
 
 def umount(

@@ -89,6 +89,8 @@ def _status(document: Document) -> Group:
         ("offload", f"{process}, {document['queue']['segments']} segments wait"),
         ("durability", _durability(document)),
     ]
+    if document.get("fenced"):
+        rows.insert(1, ("READ-ONLY", f"[red]{escape(document['fenced'])}[/]"))
     if cache["snapshots"]:
         held = human_size(cache["snapshot_bytes"])
         rows.append(("snapshots", f"{cache['snapshots']}, which keep {held} that would be free without them"))

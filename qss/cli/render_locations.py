@@ -21,14 +21,17 @@ STEPS = {"test": "testing", "settle": "telling the others", "drain": "draining",
 
 def locations(rows: list[Document]) -> None:
     """A table, on standard output."""
-    table = table_of("location", "url", "state", "shards", "bytes", "latency", "errors", "labels", "last error")
+    table = table_of("location", "url", "state", "shards", "bytes", "free", "latency", "errors", "labels", "last error")
     for row in rows:
         labels = ", ".join(f"{key}={value}" for key, value in row["labels"].items())
         state = row["state"]
         if state == "draining" and row["shards_left"]:
             state = f"draining, {row['shards_left']} shards left"
+        if row["metered"]:
+            state += ", metered"
         cells = [
             row["name"], row["url"], state, _or_dash(row["shards"], str), _or_dash(row["bytes"], human_size),
+            _or_dash(row["free_bytes"], human_size),
             _or_dash(row["latency_s"], lambda seconds: f"{seconds * 1000:.0f} ms"),
             _or_dash(row["error_rate"], lambda rate: f"{rate:.0%}"), labels, row["last_error"],
         ]  # fmt: skip

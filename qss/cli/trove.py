@@ -37,10 +37,31 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     ] = None,
     s3: Annotated[
         str | None,
-        typer.Option("--s3", metavar="ADDR", help="Host:port of the S3 API, port 0 picks one [127.0.0.1:9000]."),
+        typer.Option("--s3", metavar="ADDR", help="Host:port of the S3 API, port 0 picks one; off [127.0.0.1:9000]."),
     ] = None,
     admin: Annotated[
         str | None, typer.Option("--admin", metavar="ADDR", help="Host:port of the admin API [default: off].")
+    ] = None,
+    files: Annotated[
+        str | None, typer.Option("--files", metavar="ADDR", help="Host:port of the REST file API [default: off].")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM: with it every front door speaks TLS.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key, PEM, 0600.")] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option("--tls-client-ca", metavar="FILE", help="PEM: clients need a certificate signed by this."),
+    ] = None,
+    mutual_tls: Annotated[
+        list[str] | None,
+        typer.Option("--mutual-tls", metavar="FRONT", help="Only this front door wants one; may be repeated [all]."),
+    ] = None,
+    access_log: Annotated[
+        Path | None, typer.Option("--access-log", metavar="FILE", help="One JSON line a request; SIGHUP begins a new.")
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option("--public-url", metavar="URL", help="Where people reach the file API, for shares.")
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="trove.toml")] = None,
     access_key: Annotated[
@@ -67,6 +88,13 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         data=tuple(data or ()),
         s3=s3,
         admin=admin,
+        files=files,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        mutual_tls=tuple(mutual_tls or ()),
+        access_log=access_log,
+        public_url=public_url,
         config=config,
         access_key=access_key,
         secret_key_file=secret_key_file,

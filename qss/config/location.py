@@ -16,7 +16,8 @@ from qss.offload.options import LocationOptions
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", re.ASCII)
 _QUERY: Final = [
-    "region", "name", "access_key", "secret_key", "secret_key_file", "weight", "ca_file", "client_cert", "client_key"
+    "region", "name", "access_key", "secret_key", "secret_key_file", "weight", "metered", "ca_file", "client_cert",
+    "client_key"
 ]  # fmt: skip
 
 _ENV: Final = "env:"
@@ -50,6 +51,7 @@ def location_of(values: Mapping[str, Any], environ: Mapping[str, str], where: st
         secret_file=Path(folder, secret_file) if secret_file else None,
         labels=dict(given.get("labels", {})),
         weight=float(given.get("weight", 1.0)),
+        metered=bool(given.get("metered", False)),
         draining=bool(given.get("draining", False)),
         **_tls(given, parts.scheme, where, folder),
     )
@@ -89,6 +91,10 @@ def _split(url: str, where: str) -> tuple[Any, dict[str, Any]]:
             query["weight"] = float(query["weight"])
         except ValueError as error:
             raise ConfigInvalid(f"{where}: weight must be a number") from error
+    if "metered" in query:
+        if query["metered"] not in ("true", "false"):
+            raise ConfigInvalid(f"{where}: metered must be true or false")
+        query["metered"] = query["metered"] == "true"
     if labels:
         query["labels"] = labels
     secret = query.get("secret_key")

@@ -73,6 +73,7 @@ def parse(text: str, source: Path, environ: Mapping[str, str]) -> Settings:
         cache=CacheOptions(
             **section("cache", schema.CACHE),
             safe_missing_max=offload.k + offload.m - offload.safe_shards,
+            history_s=offload.history_s,
             retention=RetentionOptions(**section("retention", schema.RETENTION)),
         ),
         offload=offload,

@@ -20,11 +20,25 @@ def _paths_in(folder: Path) -> schema.Parser:
     return parse
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, str) for each in names):
+        raise ValueError("is not right; write a list of names")
+    return tuple(names)
+
+
 def _fields(folder: Path) -> Fields:
     return {
         "data": Field("data", _paths_in(folder)),
         "s3": Field("s3", schema.text),
         "admin": Field("admin", schema.text),
+        "files": Field("files", schema.text),
+        "tls_cert": Field("tls_cert", schema.path_in(folder)),
+        "tls_key": Field("tls_key", schema.path_in(folder)),
+        "tls_client_ca": Field("tls_client_ca", schema.path_in(folder)),
+        "mutual_tls": Field("mutual_tls", _names),
+        "access_log": Field("access_log", schema.path_in(folder)),
+        "public_url": Field("public_url", schema.text),
         "access_key": Field("access_key", schema.text),
         "secret_key_file": Field("secret_key_file", schema.path_in(folder)),
         "sync": Field("sync", schema.one_of("group", "each", "os")),

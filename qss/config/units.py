@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
@@ -50,6 +51,20 @@ def parse_duration(text: str) -> float:
     if match is None or factor is None:
         raise ValueError('is not a duration; write a number and one of ms, s, m, h, d, w, for example "7d"')
     return float(Decimal(match[1]) * factor)
+
+
+def parse_moment(text: str, now_ns: int) -> int:
+    """Nanoseconds since 1970 of "2026-11-21 09:00", "2026-11-21T10:00:00+01:00" (UTC where it does not say), or of a
+    duration before now: "2h". Raises ValueError that says what to write."""
+    if _NUMBER.fullmatch(text):
+        return now_ns - round(parse_duration(text) * 1e9)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            'is not a moment; write for example "2026-11-21 09:00" (UTC) or "2h" for 2 hours ago'
+        ) from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
 
 
 def format_duration(seconds: float) -> str:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 
 from qss.errors import CorruptData
-from qss.formats.record import PADDING_MAGIC, SEGMENT_HEADER_BYTES
+from qss.formats.record import SEGMENT_HEADER_BYTES, scan
 from qss.formats.tables import Table
 from qss.limits import MIB, STRIPE_BYTES
 
@@ -139,21 +139,9 @@ def rows_of(frame: Frame) -> list[Row]:
     return list(zip(cells[:count], cells[count:], strict=True))
 
 
-def scan_frames(untrusted: Bytes, start: int = 0) -> Iterator[tuple[int, Frame]]:
-    """The frames of one stripe: (end in the stripe, frame). Ends at padding or the end.
-
-    Raises CorruptData at the first thing that is neither a frame that verifies nor padding.
-    """
-    view = memoryview(untrusted)
-    position = start
-    while len(view) - position >= len(PADDING_MAGIC):
-        if view[position : position + 4] == PADDING_MAGIC:
-            return
-        frame, length = decode_frame(view[position:])
-        position += length
-        yield position, frame
-    if any(view[position:]):
-        raise CorruptData("a frame of a checkpoint is cut short")
+def scan_frames(untrusted: Bytes, start: int = 0) -> Iterator[tuple[int, int, Frame]]:
+    """`qss.formats.record.scan` of the frames of one stripe of a checkpoint."""
+    return scan(untrusted, start, decode_frame, "a frame of a checkpoint")
 
 
 def _unpacked(packing: int, packed: memoryview) -> bytes:

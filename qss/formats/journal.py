@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from blake3 import blake3
 
 from qss.errors import CorruptData
-from qss.formats.record import PADDING_MAGIC, SEGMENT_HEADER_BYTES
+from qss.formats.record import SEGMENT_HEADER_BYTES, scan
 from qss.formats.tables import Table
 from qss.ids import SegmentId
 from qss.limits import STRIPE_BYTES
@@ -172,20 +172,8 @@ def ops_of(batch: Batch) -> Iterator[PackedOp]:
 
 
 def scan_frames(untrusted: Bytes, start: int = 0) -> Iterator[tuple[int, int, Batch]]:
-    """The frames of one stripe of a journal: (position in the stripe, end, frame). Ends at padding or the end.
-
-    Raises CorruptData at the first thing that is neither a frame that verifies nor padding.
-    """
-    view = memoryview(untrusted)
-    position = start
-    while len(view) - position >= len(PADDING_MAGIC):
-        if view[position : position + 4] == PADDING_MAGIC:
-            return
-        batch, length = decode_frame(view[position:])
-        yield position, position + length, batch
-        position += length
-    if any(view[position:]):
-        raise CorruptData("a journal frame is cut short")
+    """`qss.formats.record.scan` of the frames of one stripe of a journal."""
+    return scan(untrusted, start, decode_frame, "a journal frame")
 
 
 def frame_position(position: int, length: int) -> int:

@@ -9,8 +9,8 @@ magic should be mean: nothing more in this stripe.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, TypeVar
 
 from blake3 import blake3
 
@@ -20,6 +20,7 @@ from qss.limits import BLOCK_BYTES, SEGMENT_BYTES_MAX, STRIPE_BYTES
 from qss.segments import SegmentKind
 
 Bytes = bytes | bytearray | memoryview
+T = TypeVar("T")
 
 _SEGMENT: Final = struct.Struct("<8sBBHIQQ")
 _SEGMENT_MAGIC: Final = b"QSSLOG\r\n"
@@ -159,27 +160,40 @@ def verify_blocks(table: bytes, first_block: int, untrusted: Bytes) -> None:
         at += BLOCK_CHECK_BYTES
 
 
-def scan_stripe(untrusted: Bytes, start: int = 0) -> Iterator[tuple[int, RecordHead]]:
-    """The records of one stripe (bytes from its boundary on; `start` skips a segment header), verified whole:
-    (position in the stripe, head). Ends at padding or at the end of the bytes.
+def scan(
+    untrusted: Bytes, start: int, decode: Callable[[memoryview], tuple[T, int]], what: str
+) -> Iterator[tuple[int, int, T]]:
+    """What one stripe of a log is filled with: (position in the stripe, end, value). Ends at padding or at the end of
+    the bytes. `decode` gives the value that starts at its argument, verified, and its length; `what` it is.
 
-    Raises CorruptData at the first thing that is neither a record that verifies nor padding.
+    Raises CorruptData at the first thing that is neither a value that verifies nor padding.
     """
     view = memoryview(untrusted)
     position = start
     while len(view) - position >= len(PADDING_MAGIC):
         if view[position : position + 4] == PADDING_MAGIC:
             return
-        head = decode_head(view[position : position + head_bytes(RECORD_PAYLOAD_BYTES_MAX)])
-        payload_at = position + head_bytes(head.length)
-        payload = view[payload_at : payload_at + head.length]
-        if len(payload) < head.length:
-            raise CorruptData("the payload of a record is cut short")
-        verify_blocks(head.table, 0, payload)
-        yield position, head
-        position = payload_at + head.length
+        value, length = decode(view[position:])
+        yield position, position + length, value
+        position += length
     if any(view[position:]):
-        raise CorruptData("a record is cut short")
+        raise CorruptData(f"{what} is cut short")
+
+
+def scan_stripe(untrusted: Bytes, start: int = 0) -> Iterator[tuple[int, int, RecordHead]]:
+    """`scan` of the records of one stripe of the data log, each verified whole (bytes from the boundary of the stripe
+    on; `start` skips a segment header)."""
+    return scan(untrusted, start, _decode_record, "a record")
+
+
+def _decode_record(untrusted: memoryview) -> tuple[RecordHead, int]:
+    head = decode_head(untrusted[: head_bytes(RECORD_PAYLOAD_BYTES_MAX)])
+    payload_at = head_bytes(head.length)
+    payload = untrusted[payload_at : payload_at + head.length]
+    if len(payload) < head.length:
+        raise CorruptData("the payload of a record is cut short")
+    verify_blocks(head.table, 0, payload)
+    return head, payload_at + head.length
 
 
 assert RECORD_PAYLOAD_BYTES_MAX + head_bytes(RECORD_PAYLOAD_BYTES_MAX) <= STRIPE_BYTES

@@ -58,7 +58,10 @@ class Kind(enum.IntEnum):
     UPLOAD = 7  # key is bucket/key; meta holds the upload id
     UPLOAD_GONE = 8  # key is the upload id: aborted or expired
     MARK = 10  # nothing but its floor: written when a volume is sealed and when a node stops in order
-    AMEND = 9  # new metadata for the object under this key; the body stays where it is
+    AMEND = 9  # new metadata for one version of the object under this key; the body stays where it is
+    MARKER = 11  # a delete marker: the newest version under this key says that there is no object
+    VERSION_GONE = 12  # one version of its own is gone; meta is its version (u64)
+    DOCUMENT = 13  # key is bucket/name; the body is a document of the bucket's configuration, empty: there is none
 
 
 class EtagKind(enum.IntEnum):
@@ -116,10 +119,21 @@ class Header:
     body_len: int = 0
     late_room: int = 0  # room kept behind the footer for what is known only at the end
     floor: int = 0  # everything in this volume below this position was synced when the record was begun
+    numbered: bool = False  # as the footer's, as far as it was known when the record was begun
 
     def with_floor(self, floor: int) -> Header:
         """As `dataclasses.replace(self, floor=floor)`, at a third of its cost: this is on the way of every PUT."""
-        return Header(self.kind, self.key, self.version, self.tenant, self.meta, self.body_len, self.late_room, floor)
+        return Header(
+            self.kind,
+            self.key,
+            self.version,
+            self.tenant,
+            self.meta,
+            self.body_len,
+            self.late_room,
+            floor,
+            self.numbered,
+        )
 
     @property
     def body_at(self) -> int:
@@ -144,7 +158,11 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What is known when a record ends. `void` says: given up, dead space."""
+    """What is known when a record ends. `void` says: given up, dead space.
+
+    `numbered` says: a version of its own, which replaces nothing and which nothing but its VERSION_GONE ends. Of the
+    records of a key that are not, the newest replaces the others (S3's null version).
+    """
 
     version: int  # u64: the order among records of one key
     root: bytes = bytes(HASH_BYTES)  # set by decoding
@@ -152,6 +170,7 @@ class Footer:
     etag_kind: EtagKind = EtagKind.NONE
     late: bytes = b""
     void: bool = False
+    numbered: bool = False
 
 
 def block_count(body_len: int) -> int:
@@ -191,7 +210,7 @@ def encode_header(header: Header, identity: bytes, position: int) -> bytes:
         RECORD_MAGIC,
         VERSION,
         header.kind,
-        0,
+        int(header.numbered),
         header.tenant,
         len(header.key),
         header.late_room,
@@ -231,7 +250,7 @@ def decode_header(data: bytes, identity: bytes, position: int) -> Header:
     fixed, check, tail = data[: _HEADER.size], data[_HEADER.size : HEADER_BYTES], data[HEADER_BYTES:end]
     if _header_check(fixed + tail, identity, position) != check:
         raise CorruptData("record header does not verify")
-    if flags or reserved or kind not in Kind.__members__.values():
+    if flags > 1 or reserved or kind not in Kind.__members__.values():
         raise CorruptData("record is of a kind this program does not know")
     return Header(
         kind=Kind(kind),
@@ -242,6 +261,7 @@ def decode_header(data: bytes, identity: bytes, position: int) -> Header:
         body_len=body_len,
         late_room=late_room,
         floor=floor,
+        numbered=bool(flags),
     )
 
 
@@ -269,7 +289,7 @@ def encode_footer(header: Header, footer: Footer, table: bytes, place: tuple[byt
         footer.version,
         root,
         footer.etag,
-        0,
+        int(footer.numbered),
         0,
     )
     table = table if not footer.void else bytes(header.table_len)
@@ -283,7 +303,7 @@ def decode_footer(header: Header, data: bytes, place: tuple[bytes, int]) -> tupl
     at = header.table_len
     if len(data) < at + FOOTER_BYTES:
         raise CorruptData("record footer is cut short")
-    magic, etag_kind, void, late_len, body_len, version, root, etag, _, _ = _FOOTER.unpack_from(data, at)
+    magic, etag_kind, void, late_len, body_len, version, root, etag, flags, _ = _FOOTER.unpack_from(data, at)
     if magic != _FOOTER_MAGIC or body_len != header.body_len or late_len > header.late_room:
         raise CorruptData("record footer is damaged")
     fields, late_at = data[at : at + _FOOTER.size], at + FOOTER_BYTES
@@ -291,11 +311,11 @@ def decode_footer(header: Header, data: bytes, place: tuple[bytes, int]) -> tupl
     table = data[:at] if not void else bytes(at)
     if _footer_check(header, fields + late, table, place) != data[at + _FOOTER.size : late_at]:
         raise CorruptData("record footer does not verify")
-    if etag_kind not in EtagKind.__members__.values() or void > 1:
+    if etag_kind not in EtagKind.__members__.values() or void > 1 or flags > 1:
         raise CorruptData("record footer is of a kind this program does not know")
     if not void and root_of(table) != root:
         raise CorruptData("record root does not match its table")
-    return Footer(version, root, etag, EtagKind(etag_kind), late, bool(void)), table
+    return Footer(version, root, etag, EtagKind(etag_kind), late, bool(void), bool(flags)), table
 
 
 def is_unfinished(header: Header, data: bytes) -> bool:

@@ -131,25 +131,33 @@ class Files:
 
     # -- writing
 
-    def write(self, ino: int, offset: int | None, data: bytes | memoryview) -> int:
+    async def write(self, ino: int, offset: int | None, data: bytes | memoryview) -> int:
         """Write at `offset`; None: at the end, wherever that is now. The count written, always all.
 
         The caller has been admitted. Raises FsError: EFBIG, EDQUOT, EISDIR, EINVAL, EROFS; NoSpace.
         """
         count = len(data)
-        inodes = self._inodes
-        row = self._readable(ino)
-        start = row.size if offset is None else offset
-        stop = start + count
-        if stop > FILE_BYTES_MAX:
-            raise FsError(errno.EFBIG)
-        if not count:
-            return 0
-        if self._quota.bytes_max is not None:
-            self._check_quota(ino, start, stop)
-        # 1. The bytes. After a crash here they are garbage that no row names.
-        placed = self._cache.append(Ino(ino), start, data)
+        while True:
+            size = self._readable(ino).size
+            start = size if offset is None else offset
+            stop = start + count
+            if stop > FILE_BYTES_MAX:
+                raise FsError(errno.EFBIG)
+            if not count:
+                return 0
+            if self._quota.bytes_max is not None:
+                self._check_quota(ino, start, stop)
+            # 1. The bytes. After a crash here they are garbage that no row names.
+            placed = await self._cache.append_in_turn(Ino(ino), start, data)
+            if offset is not None or self._readable(ino).size == start:
+                break  # else the end was moved while a thread wrote
         # 2. The commit point.
+        self._name(ino, start, stop, placed)
+        return count
+
+    def _name(self, ino: int, start: int, stop: int, placed: list[Placed]) -> None:
+        """From here on [start, stop) of the file is what these extents hold."""
+        inodes, count = self._inodes, stop - start
         self._last.pop(ino, None)
         with Transaction(inodes) as tx:
             row = tx.inode(ino)
@@ -163,7 +171,6 @@ class Files:
             row.size = max(row.size, stop)
             row.mtime_ns = row.ctime_ns = inodes.clock.now_ns()
             tx.put_inode(ino, row)
-        return count
 
     def _check_quota(self, ino: int, start: int, stop: int) -> None:
         used = self._cache.live_bytes

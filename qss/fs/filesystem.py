@@ -58,6 +58,7 @@ class FileSystem:
         self._cache = cache
         self._clock = clock
         self._options = options
+        self._closed = options.read_only
         self._inodes = Inodes(cache, clock, root_mode=options.root_mode, root_owner=options.root_owner)
         self._handles = Handles()
         self._orphans = Orphans(self._inodes, self._handles)
@@ -101,7 +102,11 @@ class FileSystem:
 
     @property
     def read_only(self) -> bool:
-        return self._options.read_only
+        return self._closed
+
+    def turn_read_only(self) -> None:
+        """From now on every change is EROFS, through handles that are open for writing too."""
+        self._closed = True
 
     # -- attributes
 
@@ -284,9 +289,10 @@ class FileSystem:
         if not opened.writable or offset < 0:
             raise FsError(errno.EBADF if offset >= 0 else errno.EINVAL)
         await self._cache.admit(len(data))
+        self._check_writable()
         if opened.unprivileged:
             self._drop_privileges(opened.ino)
-        return self._files.write(opened.ino, None if opened.append else offset, data)
+        return await self._files.write(opened.ino, None if opened.append else offset, data)
 
     def _drop_privileges(self, ino: int) -> None:
         """Somebody unprivileged is about to change the content."""
@@ -352,5 +358,5 @@ class FileSystem:
         self._cache.check_names()
 
     def _check_writable(self) -> None:
-        if self._options.read_only:
+        if self._closed:
             raise FsError(errno.EROFS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 from qss.cache.store import SegmentCache
 from qss.errors import FsError
@@ -24,6 +24,12 @@ _FILE: Final = 0o100000 >> 12
 _KEY_END: Final = b"\0"
 
 Pause = Callable[[], Awaitable[None]]
+
+
+class Rows(Protocol):
+    """A cache, or the index of a restore point."""
+
+    def scan(self, table: Table, start: bytes, stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]: ...
 
 
 def resolve(cache: SegmentCache, path: bytes) -> Ino:
@@ -55,7 +61,7 @@ async def files_below(cache: SegmentCache, root: int, leave_out: Collection[int]
     stack = [root] if is_dir(row) else []
     while stack:
         directory = stack.pop()
-        async for page in _pages(cache, Table.ENTRIES, u64_key(directory), u64_key(directory + 1), pause):
+        async for page in pages(cache, Table.ENTRIES, u64_key(directory), u64_key(directory + 1), pause):
             entries = [EntryRow.unpack(value) for _, value in page]
             stack += [entry.ino for entry in entries if entry.type == _DIR and entry.ino not in leave_out]
             for entry in entries:
@@ -70,7 +76,7 @@ async def extents_of(cache: SegmentCache, ino: int, pause: Pause) -> AsyncIterat
         yield row
     if len(first) == PAGE_ROWS:  # rare: no pause for most files
         start = pair_key(ino, first[-1][0] + 1)
-        async for page in _pages(cache, Table.EXTENTS, start, pair_key(ino + 1, 0), pause):
+        async for page in pages(cache, Table.EXTENTS, start, pair_key(ino + 1, 0), pause):
             for _, value in page:
                 yield ExtentRow.unpack(value)
 
@@ -80,11 +86,11 @@ def _extents(cache: SegmentCache, ino: int, offset: int) -> Iterator[tuple[int, 
         yield u64_of_key(key[8:]), ExtentRow.unpack(value)
 
 
-async def paths_of(cache: SegmentCache, inos: Collection[int], pause: Pause) -> dict[int, list[bytes]]:
+async def paths_of(cache: Rows, inos: Collection[int], pause: Pause) -> dict[int, list[bytes]]:
     """All paths that lead to these inodes. Looks at every name there is: for rare questions."""
     parents: dict[int, tuple[int, bytes]] = {}
     names: list[tuple[int, int, bytes]] = []
-    async for page in _pages(cache, Table.ENTRIES, b"", None, pause):
+    async for page in pages(cache, Table.ENTRIES, b"", None, pause):
         for key, value in page:
             entry, parent, name = EntryRow.unpack(value), u64_of_key(key), key[8:]
             if entry.type == _DIR:
@@ -102,17 +108,18 @@ async def paths_of(cache: SegmentCache, inos: Collection[int], pause: Pause) -> 
     return found
 
 
-async def inodes_in(cache: SegmentCache, wanted: Callable[[ExtentRow], bool], pause: Pause) -> set[int]:
+async def inodes_in(cache: Rows, wanted: Callable[[ExtentRow], bool], pause: Pause) -> set[int]:
     """Files with an extent that is wanted. Looks at every extent there is: for rare questions."""
     found = set()
-    async for page in _pages(cache, Table.EXTENTS, b"", None, pause):
+    async for page in pages(cache, Table.EXTENTS, b"", None, pause):
         found |= {u64_of_key(key) for key, value in page if wanted(ExtentRow.unpack(value))}
     return found
 
 
-async def _pages(
-    cache: SegmentCache, table: Table, start: bytes, stop: bytes | None, pause: Pause
+async def pages(
+    cache: Rows, table: Table, start: bytes, stop: bytes | None, pause: Pause
 ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+    """Rows with start <= key < stop, so many at a time; others get their turn in between."""
     while True:
         page = list(islice(cache.scan(table, start, stop), PAGE_ROWS))
         if page:

@@ -14,6 +14,7 @@ from typing import Final, cast
 import trio
 
 from qss.errors import ObjectMissing, QssError
+from qss.formats.root import Root
 from qss.formats.shard import ShardHeader
 from qss.formats.tables import SegmentRow, SegmentState, Table, u64_key
 from qss.fsck.findings import Finding, Kind, Report, Where
@@ -31,6 +32,8 @@ STRAYS_MAX: Final = 1_000
 SEALED_MEANWHILE_MAX: Final = 1_024
 """Segments that may come into being while a location is listed."""
 SILENT_AFTER_S: Final = 10.0
+LOOKS_MAX: Final = 4
+"""At what looks wrong while the file system goes on: after this many it is said, whatever changes meanwhile."""
 
 RowsNow = Callable[[], Awaitable[SegmentRows]]
 """The rows of the sealed segments, as they are now."""
@@ -58,28 +61,54 @@ async def check_remote(remote: Remote, rows_now: RowsNow, report: Report) -> Rep
     """Adds to the report. Never raises for what a location says.
 
     The file system may be in use: what looks wrong is looked at again, against rows taken again, before it is said.
+    A row is condemned before the first of its shards is deleted, so a shard is missed only where the row was the same
+    before the look and after it.
     """
     silent = await _silent(remote)
     for location in sorted(silent):
         report.add(Finding(Kind.LOCATION_SILENT, f"location {location}", f"Location {location} does not answer."))
     rows = await rows_now()
-    safe = {segment for segment, row in rows.items() if row.state is SegmentState.OFFLOADED}
-    suspects = (await _look_for_all(remote, (rows, silent), safe)).keys()
+    safe = _safe(rows)
+    suspects = set(await _look_for_all(remote, (rows, silent), safe))
     strays = {
         location: await _strays(remote, location, rows, report) for location in remote.nodes if location not in silent
     }
     report.looked_at["locations"] += len(safe)
     if suspects or any(strays.values()):
         rows = await rows_now()
-    for _, findings in sorted((await _look_for_all(remote, (rows, silent), suspects & rows.keys())).items()):
-        for finding in findings:
-            report.add(finding)
-    await _check_root(remote, rows, report)
+    for finding in await _still_wrong(remote, (rows, silent), suspects, rows_now):
+        report.add(finding)
+    for finding in await _root_findings(remote, rows_now):
+        report.add(finding)
     for location, objects in strays.items():
         names = _known_names(remote, location, rows) | await _root_names(remote)
         for finding in _stray_findings(location, [each for each in objects if each.key not in names]):
             report.add(finding)
     return report
+
+
+def _safe(rows: SegmentRows) -> set[SegmentId]:
+    """Segments whose shards must all be there."""
+    return {segment for segment, row in rows.items() if row.state is SegmentState.OFFLOADED}
+
+
+async def _still_wrong(
+    remote: Remote, known: tuple[SegmentRows, set[LocationId]], suspects: set[SegmentId], rows_now: RowsNow
+) -> list[Finding]:
+    """What is wrong with the suspects at another look, before and after which their rows are the same. `known`: the
+    rows, and who does not answer anyway."""
+    said: dict[SegmentId, list[Finding]] = {}
+    rows, silent = known
+    for looks_left in reversed(range(LOOKS_MAX)):
+        suspects &= _safe(rows)
+        if not suspects:
+            break
+        before, found = rows, await _look_for_all(remote, (rows, silent), suspects)
+        rows = await rows_now() if found else rows
+        settled = {segment for segment in found if rows.get(segment) == before[segment] or not looks_left}
+        said |= {segment: found[segment] for segment in settled & _safe(rows)}
+        suspects = set(found) - settled
+    return [finding for _, findings in sorted(said.items()) for finding in findings]
 
 
 async def _look_for_all(
@@ -181,28 +210,41 @@ def _odd_sizes(headers: Mapping[LocationId, ShardHeader], sizes: Mapping[Locatio
     return {place for place, header in headers.items() if sizes.get(place) not in (None, header.total)}
 
 
-async def _check_root(remote: Remote, rows: SegmentRows, report: Report) -> None:
-    """The newest root is there and names only segments this index knows as safe."""
-    roots, answered = await remote.book.survey()
-    if not any(row.state is SegmentState.OFFLOADED for row in rows.values()) or not answered:
-        return
+async def _root_findings(remote: Remote, rows_now: RowsNow) -> list[Finding]:
+    """The newest root is there and names only segments this index knows as safe. Rows are taken after the root, which
+    names nothing that was not safe before it; what it names may go when newer ones are there: then once more."""
+    findings: list[Finding] = []
+    for _ in range(LOOKS_MAX):
+        roots, answered = await remote.book.survey()
+        rows = await rows_now()
+        findings = root_findings(roots, rows) if answered else []
+        if not findings:
+            break
+    return findings
+
+
+def root_findings(roots: Collection[Root], rows: SegmentRows) -> list[Finding]:
+    """What is wrong with the newest of the roots. Pure."""
+    if not _safe(rows):
+        return []
     if not roots:
         sentence = "Segments are at the locations, but no root: they could not be found again from there."
-        report.add(Finding(Kind.ROOT_UNPUBLISHED, "the root", sentence))
-        return
+        return [Finding(Kind.ROOT_UNPUBLISHED, "the root", sentence)]
     newest = max(roots, key=lambda root: root.order)
+    found = []
     for segment in (*newest.point.checkpoint, *newest.point.journals):
         row = rows.get(segment)
         if row is None or row.state is SegmentState.SEALED:
             sentence = f"The newest root names {text(segment)}, which does not count as safe here."
-            report.add(Finding(Kind.ROOT_UNPUBLISHED, text(segment), sentence))
+            found.append(Finding(Kind.ROOT_UNPUBLISHED, text(segment), sentence))
+    return found
 
 
 async def _root_names(remote: Remote) -> set[str]:
     """Names of all roots that may be at the locations."""
     roots, _ = await remote.book.survey()
     newest = max((root.generation for root in roots), default=0)
-    names = {remote.keys.root_name(None), remote.keys.probe_name()}
+    names = {remote.keys.root_name(None), remote.keys.probe_name(), remote.keys.hold_name()}
     return names | {remote.keys.root_name(number) for number in range(1, newest + PROBE_AHEAD + 1)}
 
 

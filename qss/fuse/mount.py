@@ -17,10 +17,10 @@ import trio
 from qss.errors import Refused
 from qss.fs.filesystem import FileSystem
 from qss.fuse import touch
-from qss.fuse.buffers import keep_buffers
 from qss.fuse.handshake import Handshake
 from qss.fuse.operations import Operations
 from qss.fuse.turns import Turns
+from qss.host.buffers import keep_buffers
 
 log = logging.getLogger(__name__)
 

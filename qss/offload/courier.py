@@ -8,6 +8,8 @@ The order of durability, and what a crash leaves:
     4. shelf.mark_published  crash: 3 is skipped, since the last root has this point already
 
 It never gives up: what fails is tried again after a pause of its own, so that one bad segment holds up no other.
+All of it happens within a tenure (qss.offload.tenure): each begins with a root of ours, and what is under way when it
+ends is cancelled.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from qss.offload.mender import Mender
 from qss.offload.roots import Roots
 from qss.offload.scrub import Scrubber
 from qss.offload.status import OffloadStatus, Rate
+from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentShelf
 
@@ -71,6 +74,7 @@ class Courier:
         shelf: SegmentShelf,
         vault: Vault,
         roots: Roots,
+        tenure: Tenure,
         jitter: Callable[[], float],
         on_stored: Callable[[Receipt], Awaitable[None]] | None = None,
         on_location: Notify | None = None,
@@ -79,6 +83,7 @@ class Courier:
         self.shelf = shelf
         self._vault = vault
         self._roots = roots
+        self.tenure = tenure
         self._jitter = jitter
         self._on_stored = on_stored
         self._on_location = on_location
@@ -88,9 +93,7 @@ class Courier:
         self._in_flight: set[SegmentId] = set()
         self._queue: list[SealedSegment] = []
         self._errors: dict[str, str] = {}  # what → last trouble; removed when it goes well
-        self._blocked = ""
-        self._mending = trio.CancelScope()
-        self._caught_up = trio.Event()  # the newest root is known, and it is ours
+        self._refusal = ""  # the locations show another history than is known here; asked again and again
         self._marked: RestorePoint | None = None  # the last the shelf was told is published
         self._disposal = Disposal(shelf, vault, roots)
         self.mender = Mender(shelf, vault, self._in_flight, self._disposal.current, jitter, self._mended)
@@ -115,14 +118,9 @@ class Courier:
             self._in_flight.discard(segment)
 
     @property
-    def may_change(self) -> bool:
-        """The newest root is known and is ours: shards that are there may be replaced, moved, deleted."""
-        return self._caught_up.is_set() and not self._blocked
-
-    @property
     def blocked(self) -> str:
         """Why nothing may be written any more; empty: nothing is wrong."""
-        return self._blocked
+        return self.tenure.fence.reason or self._refusal
 
     def publish_soon(self) -> None:
         """The locations have changed: a root must say so."""
@@ -142,18 +140,22 @@ class Courier:
             nursery.start_soon(self._upkeep_loop)
             nursery.start_soon(self._disposal_loop)
             await self.mender.look()  # what is short of shards is the mender's from the start
-            nursery.start_soon(self._mend)
-            nursery.start_soon(self.scrubber.run)
+            nursery.start_soon(self._within, self._mend)
+            nursery.start_soon(self._within, self.scrubber.run)
             while True:
                 await self._start_what_is_due(nursery)
                 with trio.move_on_after(POLL_S):
                     await self._wake.wait()
                 self._wake = trio.Event()
 
+    async def _within(self, run: Callable[[], Awaitable[None]]) -> None:
+        """In each tenure anew."""
+        while await self.tenure.granted(lambda: self.tenure.may_change):
+            with self.tenure.work():
+                await run()
+
     async def _mend(self) -> None:
-        await self._caught_up.wait()  # it replaces and deletes shards, which may be another machine's by now
-        with self._mending:
-            await self.mender.run(self._has_new)
+        await self.mender.run(self._has_new)
 
     def status(self) -> OffloadStatus:
         damage, roots = self._vault.damage, self._roots
@@ -166,7 +168,7 @@ class Courier:
             stored_segments=self._stored,
             deleted_segments=self._disposal.deleted,
             last_error=next(reversed(self._errors.values()), self.mender.trouble),
-            blocked=self._blocked,
+            blocked=self.blocked,
             incomplete=tuple(sorted(self.mender.queue)),
             damaged=damage.open,
             damaged_blocks_seen=damage.blocks_seen,
@@ -190,7 +192,7 @@ class Courier:
             self._errors.pop(_what(segment), None)
         self._pauses = {segment: pause for segment, pause in self._pauses.items() if segment in unsafe}
         now = trio.current_time()
-        for sealed in self._queue:
+        for sealed in self._queue if self.tenure.may_change else ():
             if len(self._in_flight) >= self._vault.options.uploads_in_flight:
                 break
             pause = self._pauses.get(sealed.id)
@@ -204,11 +206,14 @@ class Courier:
     async def _carry(self, sealed: SealedSegment) -> None:
         what = _what(sealed.id)
         try:
-            receipt = await self._store(sealed)  # 1.
-            await self.shelf.mark_offloaded(receipt)  # 2.
-            self._note(receipt)
-            if self._on_stored is not None:
-                await self._on_stored(receipt)
+            with self.tenure.work() as scope:
+                receipt = await self._store(sealed)  # 1.
+                await self.shelf.mark_offloaded(receipt)  # 2.
+                self._note(receipt)
+                if self._on_stored is not None:
+                    await self._on_stored(receipt)
+            if scope.cancelled_caught:
+                return
         except (QssError, OSError) as error:
             self._trouble(what, error)
             self._pause(sealed.id)
@@ -248,27 +253,37 @@ class Courier:
 
     async def _publish_loop(self) -> None:
         pause = Pause(PUBLISH_PAUSE_MAX_S)
-        while True:
+        while await self.tenure.granted(lambda: self.tenure.leased):
+            wait_s = POLL_S
             try:
-                if not self._caught_up.is_set():
-                    await self._roots.catch_up()
-                    self._caught_up.set()
-                await self._publish()
+                with self.tenure.work(lambda: self.tenure.leased):
+                    await (self._publish() if self.tenure.claimed else self._claim())
             except PreconditionFailed as error:
-                self._blocked = str(error)
-                self._mending.cancel()
                 _log.error("%s", error)
+                self.tenure.lose(str(error))
                 return
             except (QssError, OSError) as error:
-                if isinstance(error, Refused):
-                    self._blocked = str(error)
+                self._refusal = str(error) if isinstance(error, Refused) else ""
                 self._trouble("root", error)
                 pause.failed(trio.current_time(), self._jitter())
-                await self._sleep(pause.until_s - trio.current_time())
-                continue
-            pause, self._blocked = Pause(PUBLISH_PAUSE_MAX_S), ""
-            self._errors.pop("root", None)
-            await self._sleep(POLL_S)
+                wait_s = pause.until_s - trio.current_time()
+            else:
+                pause, self._refusal = Pause(PUBLISH_PAUSE_MAX_S), ""
+                self._errors.pop("root", None)
+            await self._sleep(wait_s)
+
+    async def _claim(self) -> None:
+        """Begin a tenure: look whether the newest root is ours, and put one more on it. Whoever else does so at the
+        same time, or has a copy of this state directory, loses that root."""
+        period = self.tenure.period
+        last = await self._roots.catch_up()
+        if last is not None:
+            point = await self.shelf.restore_point() or last.point
+            await self._roots.publish(point, anew=True)
+            await self.shelf.mark_published(point)
+            self._marked = point
+        self.tenure.claim(period)
+        self._wake.set()
 
     async def _sleep(self, seconds: float) -> None:
         """The publisher's: until something was stored or a location came back, or this long."""
@@ -290,10 +305,9 @@ class Courier:
         pause = Pause()
         while True:
             await trio.sleep(max(DISPOSAL_S, pause.until_s - trio.current_time()))
-            if not self.may_change:
-                continue  # another machine may need what we hold for dead
             try:
-                await self._disposal.round(self._in_flight)
+                with self.tenure.work():  # else another machine may need what we hold for dead
+                    await self._disposal.round(self._in_flight)
             except (QssError, OSError) as error:
                 self._trouble("deletion", error)
                 pause.failed(trio.current_time(), self._jitter())
@@ -308,7 +322,8 @@ class Courier:
 
     async def upkeep(self) -> None:
         """One round: bring roots to locations that missed them, give back memory."""
-        await self._roots.spread()
+        with self.tenure.work():
+            await self._roots.spread()
         if not self._queue:
             self._vault.trim()
 

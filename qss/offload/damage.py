@@ -51,6 +51,12 @@ class DamageList:
         """What is open, and why."""
         return dict(self._open)
 
+    def where(self, segment: SegmentId, placed: Sequence[LocationId | None]) -> dict[ShardNo, LocationId]:
+        """The damaged shards of a segment, at the places where they are now."""
+        return {
+            one.shard: one.location for one in self.open if one.segment == segment and placed[one.shard] == one.location
+        }
+
     def repaired(self, segment: SegmentId, shard: ShardNo, location: LocationId) -> None:
         if self._open.pop(DamagedShard(segment, shard, location), None) is not None:
             self.shards_repaired += 1

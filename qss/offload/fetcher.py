@@ -6,7 +6,6 @@ decoding, and the ciphertext lies end to end.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -17,6 +16,7 @@ import trio
 
 from qss.errors import CorruptData, ObjectMissing, QssError, TooFewShards
 from qss.formats.manifest import Manifest, block_bytes
+from qss.host.disk import write_in_pieces
 from qss.ids import LocationId, ShardNo, StripeNo, segment_text
 from qss.limits import STRIPE_BYTES
 from qss.offload import erasure
@@ -165,7 +165,8 @@ class Fetcher:
     def _sources(self, manifest: Manifest) -> list[Source]:
         up = {location: node.up for location, node in self._nodes.items()}
         latency = {location: node.latency_s for location, node in self._nodes.items() if node.latency_s is not None}
-        return rank_sources(manifest.placed, manifest.k, up, latency)
+        metered = {location for location, node in self._nodes.items() if node.metered}
+        return rank_sources(manifest.placed, manifest.k, up, latency, metered)
 
     def _rebuild(
         self, manifest: Manifest, stripe: StripeNo, have: Mapping[ShardNo, memoryview], room: memoryview, into: Path
@@ -179,10 +180,8 @@ class Fetcher:
     ) -> None:
         """In a thread."""
         with self._scratch.one() as scratch:
-            plain = memoryview(decode_stripe(manifest, stripe, have, room, scratch))
-            done = 0
-            while done < len(plain):
-                done += os.pwrite(file, plain[done:], stripe * STRIPE_BYTES + done)
+            plain = decode_stripe(manifest, stripe, have, room, scratch)
+            write_in_pieces(file, [plain], stripe * STRIPE_BYTES)
 
 
 def decode_stripe(

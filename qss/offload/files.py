@@ -6,15 +6,15 @@ import os
 import threading
 from pathlib import Path
 
+from qss.host.disk import write_in_pieces
+
 
 def replace_file(path: Path, data: bytes | memoryview, *, sync: bool = False) -> None:
     """Write beside `path`, then rename. With `sync` both the bytes and the name survive a power cut on return."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.new")
     file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(file, rest) :]
+        write_in_pieces(file, [data], 0)
         if sync:
             os.fsync(file)
     finally:

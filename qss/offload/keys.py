@@ -82,6 +82,10 @@ class FsKeys:
         """Name of the root object of one generation; None: of the object that is replaced with each root."""
         return self._name(b"root", b"" if generation is None else struct.pack("<Q", generation))
 
+    def hold_name(self) -> str:
+        """Name of the object that says which machine writes the file system."""
+        return self._name(b"hold", b"")
+
     def probe_name(self) -> str:
         """Name of an object that never exists: asking for it shows that a location answers."""
         return self._name(b"probe", b"")

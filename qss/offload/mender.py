@@ -19,7 +19,7 @@ import trio
 from qss.errors import QssError
 from qss.formats.manifest import Manifest
 from qss.ids import LocationId, SegmentId, segment_text
-from qss.offload.bandwidth import TokenBucket
+from qss.offload.bandwidth import Pace
 from qss.offload.census import GENERATION
 from qss.offload.damage import DamagedShard
 from qss.offload.repair import choose_targets
@@ -71,7 +71,7 @@ class Mender:
         self._mending: set[SegmentId] = set()
         self._wake = trio.Event()
         self._scan_at_s = float("-inf")
-        self._bucket: TokenBucket | None = None
+        self._pace = Pace(vault.options.repair_bytes_per_s)
         self._sweeping: set[LocationId] = set()
         self._repaired = self._repaired_bytes = 0
         self.queue = RepairQueue()
@@ -94,6 +94,14 @@ class Mender:
         """A segment has just been stored with gaps: from here on it is ours."""
         self.queue.put(receipt.segment, receipt.m - receipt.missing, trio.current_time())
         self.queue.failed(receipt.segment, trio.current_time(), self._jitter())
+
+    def give_up(self, names: Collection[LocationId]) -> str:
+        """Manifests name these locations, and they are configured no more: also such as were never seen from here, as
+        after a recovery. Why the newest repair failed; empty: it went well."""
+        if not self.lost.issuperset(names):
+            self._book.facts.known |= set(names)
+            self.hurry()
+        return self.trouble
 
     def hurry(self) -> None:
         """A location is back, or something else has changed: look now."""
@@ -225,7 +233,7 @@ class Mender:
         if known is not None and not self._can_help(known):
             return False
         if known is not None:
-            await self._pace(known.segment.length)
+            await self._pace.wait(known.segment.length)
         receipt = await self._vault.complete(segment, self.lost)
         await self._shelf.mark_offloaded(receipt)
         await self._on_mended(receipt)
@@ -240,21 +248,10 @@ class Mender:
 
     def _can_help(self, manifest: Manifest) -> bool:
         """Whether some shard has a place to go to now, or all are placed. If not it waits, and costs nothing."""
-        damaged = {
-            one.shard: one.location
-            for one in self._vault.damage.open
-            if one.segment == manifest.segment.id and manifest.placed[one.shard] == one.location
-        }
+        damaged = self._vault.damage.where(manifest.segment.id, manifest.placed)
         return bool(
             choose_targets(manifest, damaged, self._vault.nodes.placement(), self._vault.policy, self.lost)
         ) or (None not in manifest.placed and not damaged and not self.lost.intersection(manifest.placed))
-
-    async def _pace(self, count: int) -> None:
-        rate = self._vault.options.repair_bytes_per_s
-        if rate is not None:
-            if self._bucket is None:
-                self._bucket = TokenBucket(rate, trio.current_time())
-            await trio.sleep(self._bucket.take(count, trio.current_time()))
 
     # -- locations that come back after they were given up
     def _to_sweep(self) -> list[LocationId]:

@@ -1,10 +1,12 @@
-"""The mover: brings shards to where they belong when locations are drained, have gone, or weights have changed.
+"""The mover: brings shards to where they belong when locations are drained or weights have changed.
 
 One move, and what a crash leaves:
 
     1. the shard at its new place, read back   crash: twice there; the next run finds it and goes on behind 1
     2. manifest here, receipt at the shelf     crash: an object nobody names at the old place; `_sweep` deletes it
     3. the old object deleted
+
+Shards at locations that are configured no more are the mender's to rebuild: it is told, and what is left is counted.
 
 Nothing is remembered: what is to be done is a query (qss.offload.moves). A shard is read from its own old place (once
 its size in traffic) and verified; only what does not verify or answer is rebuilt from k others. docs/adr/0114.
@@ -13,7 +15,7 @@ its size in traffic) and verified; only what does not verify or answer is rebuil
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,11 +26,12 @@ import trio
 from qss.errors import Damaged, QssError, TooFewShards
 from qss.formats.manifest import Manifest
 from qss.ids import LocationId, SegmentId, StripeNo, segment_text
-from qss.offload.bandwidth import TokenBucket
+from qss.offload.bandwidth import Pace
 from qss.offload.census import GENERATION
 from qss.offload.moves import Loss, Move, Why, due, loss_of, shard_bytes, target_of, unbalanced
 from qss.offload.plan import Source
 from qss.offload.repair import rebuild_stripe
+from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
 from qss.segments import SegmentShelf
 
@@ -67,20 +70,22 @@ class Moving:
 class Mover:
     """Lives on the vault's trio thread."""
 
-    def __init__(self, shelf: SegmentShelf, vault: Vault, claim: Claim, bytes_per_s: int | None = None) -> None:
+    def __init__(
+        self, shelf: SegmentShelf, vault: Vault, tenure: Tenure, claim: Claim, bytes_per_s: int | None = None
+    ) -> None:
         """`claim(segment)`: while it holds nobody else touches shards of the segment. `bytes_per_s`: of moves."""
         self._shelf = shelf
         self._vault = vault
+        self._tenure = tenure
         self._claim = claim
-        self._rate = bytes_per_s
-        self._bucket: TokenBucket | None = None
+        self._pace = Pace(bytes_per_s)
         self._wake = trio.Event()
         self._news = trio.Event()
         self._swept: set[LocationId] = set()
         self._rebalance = False
         self.facts = Moving()
-        self.may_run: Callable[[], bool] = lambda: True
-        """False: another machine writes, or may do so; nothing may be moved."""
+        self.rebuild: Callable[[Collection[LocationId]], str] = lambda _gone: ""
+        """Tells the mender of locations that are configured no more; why it gets no further, empty: it does."""
 
     def look(self) -> None:
         """The locations have changed."""
@@ -96,17 +101,15 @@ class Mover:
         await self._news.wait()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            again_s = float("inf")
-            if self.may_run():
-                try:
+        """Until cancelled, or fenced."""
+        while await self._tenure.granted(lambda: self._tenure.may_change):
+            again_s = 0.0
+            try:
+                with self._tenure.work():
                     again_s = await self.round()
-                except (QssError, OSError) as error:
-                    _log.warning("shards cannot be moved now: %s", error)
-                    again_s = AGAIN_S
-            else:
-                again_s = CALM_S
+            except (QssError, OSError) as error:
+                _log.warning("shards cannot be moved now: %s", error)
+                again_s = AGAIN_S
             with trio.move_on_after(again_s):
                 await self._wake.wait()
             self._wake = trio.Event()
@@ -114,14 +117,15 @@ class Mover:
     async def round(self) -> float:
         """Look at all segments, move what is due; seconds until the next look is worth it."""
         moves = sorted(await self._due(), key=lambda move: move.order)
+        gone = self._tell_of_gone()
         self._tell()
         failed = await self._carry_out(moves)
         leaving = [name for name, node in self._vault.nodes.items() if node.draining]
         if self._rebalance and not moves:
             self._rebalance, self.facts.balance = False, None
             self._tell()
-        if moves:
-            return AGAIN_S if failed else 0.0
+        if moves or gone:
+            return 0.0 if moves and not failed else AGAIN_S
         for location in leaving:
             await self._sweep(location)
         self._swept &= set(leaving)
@@ -146,6 +150,7 @@ class Mover:
 
     # -- looking
     async def _manifests(self) -> AsyncIterator[Manifest]:
+        """Of the dead whose shards are not deleted yet, too: they may be needed by an older root, and are there."""
         for sealed in await self._shelf.held_segments():
             await trio.lowlevel.checkpoint()
             try:
@@ -154,13 +159,15 @@ class Mover:
                 _log.info("segment %s: %s", segment_text(sealed.id), error)
 
     async def _due(self) -> list[Move]:
+        """What is to be moved; counts that, and what is to be rebuilt."""
         nodes = self._vault.nodes
         facts = {each.location: each for each in nodes.placement()}
         stuck = {name: each.stuck for name, each in self.facts.left.items()}
         left = {name: Progress(stuck=stuck.get(name, "")) for name, each in facts.items() if each.leaving}
         moves: list[Move] = []
+        alive = {each.segment.id for each in await self._shelf.stored_segments()}  # the dead are not rebuilt
         async for manifest in self._manifests():
-            moves += due(manifest, facts)
+            moves += (move for move in due(manifest, facts) if move.why is not Why.GONE or move.segment in alive)
             if self._rebalance:
                 moves += unbalanced(manifest, list(facts.values()), self._vault.policy)
         balance = Progress() if self._rebalance else None
@@ -171,7 +178,16 @@ class Mover:
                 count.bytes += move.size
         self.facts.left, self.facts.balance = left, balance
         self.facts.looked += 1
-        return moves
+        return [move for move in moves if move.why is not Why.GONE]
+
+    def _tell_of_gone(self) -> bool:
+        """Whether there are shards to be rebuilt."""
+        gone = {name: each for name, each in self.facts.left.items() if each.shards and name not in self._vault.nodes}
+        if gone:
+            trouble = self.rebuild(gone)
+            for progress in gone.values():
+                progress.stuck = trouble
+        return bool(gone)
 
     def _tell(self) -> None:
         self._news.set()
@@ -215,22 +231,14 @@ class Mover:
         with self._claim(move.segment) as mine:
             if not mine:
                 return False
-            if move.why is Why.GONE:
-                receipt = await self._vault.complete(move.segment)
-                await self._shelf.mark_offloaded(receipt)
-                if receipt.placed[move.shard] is None:
-                    return False
-            else:
-                manifest = await self._vault.manifest_of(move.segment)
-                node = self._vault.nodes.get(move.source)
-                if manifest.placed[move.shard] != move.source or (
-                    move.why is Why.DRAINING and node and not node.draining
-                ):
-                    return True  # somebody was faster, or it is drained no more
-                target = target_of(move, manifest, self._vault.nodes.placement(), self._vault.policy)
-                if target is None:
-                    raise TooFewShards("no other location may take it now")
-                await self._carry(move, manifest, target)
+            manifest = await self._vault.manifest_of(move.segment)
+            node = self._vault.nodes.get(move.source)
+            if manifest.placed[move.shard] != move.source or (move.why is Why.DRAINING and node and not node.draining):
+                return True  # somebody was faster, or it is drained no more
+            target = target_of(move, manifest, self._vault.nodes.placement(), self._vault.policy)
+            if target is None:
+                raise TooFewShards("no other location may take it now")
+            await self._carry(move, manifest, target)
             self.facts.moved_shards += 1
             self.facts.moved_bytes += move.size
             return True
@@ -243,7 +251,7 @@ class Mover:
         if not await self._is_there(move, manifest, target):
             async with vault.buffers.lease([facts.block for facts in manifest.stripes]) as blocks:
                 for number, into in enumerate(blocks):
-                    await self._wait(len(into))
+                    await self._pace.wait(len(into))
                     await self._block(move, manifest, StripeNo(number), into)
                 box = vault.manifests.seal(planned)
                 await vault.uploader.put(planned, box, move.shard, target, blocks)  # 1.
@@ -279,13 +287,6 @@ class Mover:
             have = await fetcher.gather(manifest, stripe, room, avoid=frozenset({move.shard}))
             work = partial(rebuild_stripe, manifest, stripe, have, {move.shard: into})
             await trio.to_thread.run_sync(work)
-
-    async def _wait(self, count: int) -> None:
-        if self._rate is None:
-            return
-        if self._bucket is None:
-            self._bucket = TokenBucket(self._rate, trio.current_time())
-        await trio.sleep(self._bucket.take(count, trio.current_time()))
 
     async def _sweep(self, location: LocationId) -> None:
         """Delete what a crash between 2 and 3 has left at a location that is drained. Once, as long as it is."""

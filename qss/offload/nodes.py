@@ -11,19 +11,24 @@ from typing import Final, TypeVar, cast
 
 import trio
 
-from qss.errors import AccessDenied, Busy, QssError, Refused, Retryable, Unreachable
+from qss.errors import AccessDenied, Busy, CorruptData, QssError, Refused, Retryable, Unreachable
 from qss.host import Entropy
 from qss.ids import LocationId
-from qss.offload.bandwidth import TokenBucket
+from qss.offload.bandwidth import Pace
 from qss.offload.health import Health, HealthFacts, HealthOptions, backoff_s
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.offload.placement import LocationFacts
-from qss.s3.store import Body, HashesInPlace, ObjectInfo, ObjectStore, ReadsInto, get_into
+from qss.offload.room import Room, weights
+from qss.s3.store import Body, HashesInPlace, ObjectInfo, ObjectStore, ReadsInto, TellsRoom, get_into
 
 T = TypeVar("T")
 
 PROBE_DEADLINE_S: Final = 5.0
 PROBE_PAUSE_MIN_S: Final = 0.05
+ROOM_S: Final = 30.0
+"""Between two questions how much a location can take yet."""
+NO_ROOM_TOLD_S: Final = 3600.0
+"""The same of one that does not say."""
 
 
 def jitter_from(entropy: Entropy) -> Callable[[], float]:
@@ -39,6 +44,8 @@ class NodeFacts:
     up: bool
     denied: bool  # it refused the newest PUT
     draining: bool
+    metered: bool
+    free_bytes: int | None  # that it can take yet, as it says; None: it does not say
     health: HealthFacts
     labels: Mapping[str, str]
     bytes_up: int
@@ -64,6 +71,8 @@ class Node:
         self.labels = options.labels
         self.weight = options.weight
         self.draining = options.draining
+        self.metered = options.metered
+        self.room = Room()
         self.store = store
         # Asked once: looking through a protocol costs as much as a small read.
         self._get_into = store.get_into if isinstance(store, ReadsInto) else partial(get_into, store)
@@ -77,11 +86,12 @@ class Node:
             )
         )
         self._turns = trio.CapacityLimiter(limits.in_flight_per_location)
-        self._up_bucket: TokenBucket | None = None  # made with the first byte: there is no clock outside of trio.run
-        self._down_bucket: TokenBucket | None = None
+        self._upload = Pace(limits.upload_bytes_per_s)
+        self._download = Pace(limits.download_bytes_per_s)
         self._denied = False
         self._flip = trio.Event()
         self._last_verdict_s = float("-inf")
+        self._room_at_s = float("-inf")  # when to ask again
         self._bytes_up = self._bytes_down = self._requests = self._retries = self._errors = 0
 
     @property
@@ -101,6 +111,8 @@ class Node:
             up=self.up,
             denied=self._denied,
             draining=self.draining,
+            metered=self.metered,
+            free_bytes=self.room.free_bytes,
             health=self._health.facts,
             labels=self.labels,
             bytes_up=self._bytes_up,
@@ -121,7 +133,7 @@ class Node:
         rate = self._limits.upload_bytes_per_s
         if rate is not None:
             deadline_s += self._limits.in_flight_per_location * body.length / rate
-            body = self._metered(body, rate)
+            body = self._paced(body)
         try:
             await self._call(
                 lambda: self.store.put(key, body, if_absent=if_absent), deadline_s, timed=False, only_busy=if_absent
@@ -133,20 +145,17 @@ class Node:
         self._bytes_up += body.length
 
     async def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        rate = self._limits.download_bytes_per_s
-        if rate is not None and stop is not None:
-            await self._wait_for_download(stop - start, rate)
+        if stop is not None:
+            await self._download.wait(stop - start)
         data = await self._call(lambda: self.store.get(key, start, stop), self._limits.get_deadline_s)
-        if rate is not None and stop is None:
-            await self._wait_for_download(len(data), rate)
+        if stop is None:
+            await self._download.wait(len(data))
         self._bytes_down += len(data)
         return data
 
     async def get_into(self, key: str, start: int, into: memoryview) -> None:
         """As qss.s3.store.ReadsInto.get_into."""
-        rate = self._limits.download_bytes_per_s
-        if rate is not None:
-            await self._wait_for_download(len(into), rate)
+        await self._download.wait(len(into))
         await self._call(lambda: self._get_into(key, start, into), self._limits.get_deadline_s)
         self._bytes_down += len(into)
 
@@ -192,6 +201,25 @@ class Node:
                 await trio.sleep(self._backoff_s(attempt))
             except QssError:
                 return  # an answer
+
+    async def look_at_room(self) -> None:
+        """Ask how much it can take yet, if that is worth a request now. Raises no QssError."""
+        store, now_s = self.store, trio.current_time()
+        if not isinstance(store, TellsRoom) or now_s < self._room_at_s or not self.up:
+            return
+
+        async def ask() -> int | None:
+            try:
+                return await store.free_bytes()
+            except (Refused, CorruptData):  # it need not let us know; nothing is wrong with it
+                return None
+
+        try:
+            free_bytes = await self._once(ask, min(PROBE_DEADLINE_S, self._limits.get_deadline_s))
+        except QssError:
+            return
+        self.room = self.room.heard(free_bytes)
+        self._room_at_s = now_s + (NO_ROOM_TOLD_S if free_bytes is None else ROOM_S)
 
     def next_probe_in_s(self, interval_s: float) -> float:
         """Seconds until a probe can tell something new."""
@@ -287,20 +315,13 @@ class Node:
             self._turns.release_on_behalf_of(request)
 
     # -- bandwidth
-    def _metered(self, body: Body, rate: int) -> Body:
+    def _paced(self, body: Body) -> Body:
         async def chunks() -> AsyncIterator[bytes | memoryview]:
-            if self._up_bucket is None:
-                self._up_bucket = TokenBucket(rate, trio.current_time())
             async for chunk in body.chunks():
-                await trio.sleep(self._up_bucket.take(len(chunk), trio.current_time()))
+                await self._upload.wait(len(chunk))
                 yield chunk
 
         return Body(body.length, chunks)
-
-    async def _wait_for_download(self, count: int, rate: int) -> None:
-        if self._down_bucket is None:
-            self._down_bucket = TokenBucket(rate, trio.current_time())
-        await trio.sleep(self._down_bucket.take(count, trio.current_time()))
 
 
 class Nodes(Mapping[LocationId, Node]):
@@ -340,10 +361,13 @@ class Nodes(Mapping[LocationId, Node]):
         return [node.facts for node in self._nodes.values()]
 
     def placement(self) -> list[LocationFacts]:
-        """For `place`: every location; those that are down are not usable now."""
+        """For `place`: every location, by its free space; those that are down or full are not usable now."""
+        nodes = list(self._nodes.values())
         return [
-            LocationFacts(node.location, node.weight, node.labels, usable=node.up, leaving=node.draining)
-            for node in self._nodes.values()
+            LocationFacts(
+                node.location, weight, node.labels, usable=node.up and not node.room.full, leaving=node.draining
+            )
+            for node, weight in zip(nodes, weights([(node.weight, node.room) for node in nodes]), strict=True)
         ]
 
     async def watch(
@@ -373,6 +397,7 @@ async def _watch_one(
     with scope:
         while True:
             await node.probe(probe_key)
+            await node.look_at_room()
             while node.up != told_up:
                 told_up = node.up
                 await on_change(node.location, told_up)

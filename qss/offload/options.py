@@ -27,6 +27,7 @@ class LocationOptions:
     secret_file: Path | None = None  # a file, mode 0600, with the secret in its first line
     labels: Mapping[str, str] = field(default_factory=dict)  # region, dc, rack, disk, provider …
     weight: float = 1.0  # relative to the others; scales the free space
+    metered: bool = False  # reading from it costs money: asked when the others do not suffice
     draining: bool = False  # takes no new shard; those it has are moved elsewhere
     ca_file: Path | None = None  # https: trust these authorities (PEM), and no others
     client_cert: Path | None = None  # https: who we are, PEM with certificate and, if not apart, key
@@ -62,6 +63,7 @@ class OffloadOptions:
     repair_grace_s: float = 3600.0  # a location down for longer is given up: its shards are rebuilt elsewhere
     repairs_in_flight: int = 2  # segments; one while new segments wait to be stored
     repair_bytes_per_s: int | None = None  # of segments being repaired; None: no limit
+    history_s: float = 0.0  # roots of so long stay at the locations, and what they need: recover --at; 0: the newest 16
     scrub_period_s: float | None = 30 * 86400.0  # every shard is looked at within; None: only when asked
     scrub_bytes_per_s: int | None = 32 * MIB  # hashed, at all locations together
     max_per_domain: Mapping[str, int] = field(default_factory=dict)  # label → shards that may share one value

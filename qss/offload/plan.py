@@ -5,10 +5,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from qss.errors import TooFewShards
 from qss.ids import LocationId, SegmentId, ShardNo
 from qss.offload.placement import LocationFacts, PlacementPolicy, place
+
+METERED_WAITS: Final = 8
+"""Times the delay of a hedge without any answer, before a location that costs money is asked besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +105,29 @@ class Source:
 
     shard: ShardNo
     location: LocationId
+    metered: bool = False  # asking costs money
 
 
 def rank_sources(
-    placed: Sequence[LocationId | None], k: int, up: Mapping[LocationId, bool], latency_s: Mapping[LocationId, float]
+    placed: Sequence[LocationId | None],
+    k: int,
+    up: Mapping[LocationId, bool],
+    latency_s: Mapping[LocationId, float],
+    metered: Collection[LocationId] = (),
 ) -> list[Source]:
-    """Sources in the order to ask them: those that are up, not slow beside the others, data before parity."""
+    """Sources in the order to ask them: those that are up, cost nothing, are not slow beside the others, data before
+    parity."""
     sources = [
-        Source(ShardNo(shard), location)
+        Source(ShardNo(shard), location, location in metered)
         for shard, location in enumerate(placed)
         if location is not None and location in up
     ]
     known = sorted(latency_s[source.location] for source in sources if source.location in latency_s)
     slow_s = 4 * known[(len(known) - 1) // 2] if known else 0.0
 
-    def rank(source: Source) -> tuple[bool, bool, bool, int]:
+    def rank(source: Source) -> tuple[bool, bool, bool, bool, int]:
         slow = latency_s.get(source.location, 0.0) > slow_s
-        return not up[source.location], slow, source.shard >= k, source.shard
+        return not up[source.location], source.metered, slow, source.shard >= k, source.shard
 
     return sorted(sources, key=rank)
 
@@ -129,6 +139,7 @@ class FetchPlan:
         self._k = k
         self._untried = list(sources)
         self._asked: set[ShardNo] = set()
+        self._waits = 0  # since the last answer
         self.good: set[ShardNo] = set()
 
     def start(self) -> list[Source]:
@@ -139,17 +150,22 @@ class FetchPlan:
 
     def on_good(self, shard: ShardNo) -> None:
         self._asked.discard(shard)
+        self._waits = 0
         self.good.add(shard)
 
     def on_bad(self, shard: ShardNo) -> Source | None:
         """The answer was no, or wrong bytes: whom to ask instead."""
         self._asked.discard(shard)
+        self._waits = 0
         if len(self.good) + len(self._asked) >= self._k:
             return None  # a hedge is under way already
         return self._next()
 
     def on_slow(self) -> Source | None:
-        """Nobody has answered for a while: whom to ask besides."""
+        """Nobody has answered for a while: whom to ask besides. What costs money is asked only after a long while."""
+        self._waits += 1
+        if self._untried and self._untried[0].metered and self._waits < METERED_WAITS:
+            return None
         return self._next()
 
     @property

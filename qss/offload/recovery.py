@@ -7,28 +7,32 @@ What to do with them is the caller's: offload does not know the cache.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
 import trio
 
-from qss.errors import Damaged, QssError, TooFewShards, WrongKey
+from qss.errors import Damaged, QssError, Refused, TooFewShards, WrongKey
 from qss.formats.root import Root
 from qss.ids import SegmentId
 from qss.offload.census import locate
+from qss.offload.presence import count_shards, every_root
 from qss.offload.roots import RootBook
 from qss.offload.vault import Vault
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind
 
 SEGMENTS_AT_ONCE: Final = 4
 
-Stage = Literal["roots", "journals", "replay", "segments"]
+Stage = Literal["roots", "journals", "replay", "segments", "objects"]
 Progress = Callable[[Stage, int, int], None]
-"""(what is being done, how many are done, of how many)."""
+"""(what is being done, how many are done, of how many; 0: nobody knows)."""
 Found = tuple[SealedSegment, Receipt]
+Lost = tuple[SegmentId, str]
+"""A segment of which fewer than k shards answer now, and why."""
 PathOf = Callable[[SegmentId, SegmentKind], Path]
 Rebuild = Callable[[RestorePoint, list[Path]], Awaitable[Iterable[SegmentId]]]
 """Make a cache of the checkpoint and the journals, oldest first; returns the segments whose places it wants to know."""
@@ -57,7 +61,34 @@ class RecoveryReport:
     journals: int
     found: tuple[Found, ...]
     incomplete: tuple[SegmentId, ...]  # k or more shards, but not all: will be repaired
-    lost: tuple[tuple[SegmentId, str], ...]  # fewer than k shards answer now, and why
+    lost: tuple[Lost, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A root whose logs are here."""
+
+    root: Root
+    newest: Root  # seen
+    skipped: tuple[Skipped, ...]  # that would have been restored rather
+    paths: tuple[Path, ...]  # of its checkpoint and journals, in order
+    answered: int  # locations that showed a root
+    locations: int
+    majority: bool
+
+    def report(self, found: Sequence[Found], lost: Sequence[Lost]) -> RecoveryReport:
+        return RecoveryReport(
+            root=self.root,
+            newest=self.newest,
+            skipped=self.skipped,
+            answered=self.answered,
+            locations=self.locations,
+            majority=self.majority,
+            journals=len(self.paths),
+            found=tuple(found),
+            incomplete=tuple(sealed.id for sealed, receipt in found if not receipt.complete),
+            lost=tuple(lost),
+        )
 
 
 class Recovery:
@@ -67,12 +98,8 @@ class Recovery:
         self._progress = progress or (lambda _stage, _done, _total: None)
 
     async def find_root(self) -> Root:
-        """The newest root that verifies. Raises WrongKey when locations answer and none has one, Unreachable when none
-        answers."""
-        async with aclosing(self._book.newest_first()) as roots:
-            async for root in roots:
-                return root
-        raise _no_root()
+        """As `newest_root`."""
+        return await newest_root(self._book)
 
     async def census(self, segment: SegmentId) -> Receipt:
         """Which shards of a segment exist where. Raises TooFewShards below k."""
@@ -96,43 +123,57 @@ class Recovery:
         Raises WrongKey (nothing opens with this key), TooFewShards (no root can be restored now), and what the
         callbacks raise. Can be repeated: journals brought back before are fetched again and replaced.
         """
-        current, answered = await self._book.survey()
-        root, newest, skipped, paths = await self._restorable(path_of)
+        chosen = await self.choose(path_of)
         self._progress("replay", 0, 1)
-        wanted = list(await rebuild(root.point, paths))
+        wanted = list(await rebuild(chosen.root.point, list(chosen.paths)))
         self._progress("replay", 1, 1)
-        found, lost = await self._find_all(wanted)
+        found, lost = await self.find_all(wanted)
         await adopt(found)
-        return RecoveryReport(
-            root=root,
-            newest=newest,
-            skipped=tuple(skipped),
-            answered=len(current),
-            locations=len(self._vault.nodes),
-            majority=answered >= self._book.majority,
-            journals=len(paths),
-            found=tuple(found),
-            incomplete=tuple(sealed.id for sealed, receipt in found if not receipt.complete),
-            lost=tuple(lost),
-        )
+        return chosen.report(found, lost)
 
-    async def _restorable(self, path_of: PathOf) -> tuple[Root, Root, list[Skipped], list[Path]]:
+    async def choose(self, path_of: PathOf, at_ns: int | None = None) -> Chosen:
+        """The newest root, or the newest that is not younger than `at_ns` (wall clock), whose checkpoint and journals
+        can all be brought back, and they are: to where `path_of` says.
+
+        Raises WrongKey (nothing opens with this key), Refused (no root is so old), TooFewShards (no root can be
+        restored now).
+        """
+        current, answered = await self._book.survey()
         newest: Root | None = None
         skipped: list[Skipped] = []
         self._progress("roots", 0, 1)
-        async with aclosing(self._book.newest_first()) as roots:
-            async for root in roots:
-                newest = newest or root
+        async with aclosing(self._candidates(at_ns)) as roots:
+            async for newest, root in roots:
                 self._progress("roots", 1, 1)
                 try:
                     paths = await self._fetch_all(root.point, path_of)
                 except Damaged as error:
                     skipped.append(Skipped(root.generation, root.created_ns, root.point.cut_ns, str(error)))
                     continue
-                return root, newest, skipped, paths
+                places, majority = len(self._vault.nodes), answered >= self._book.majority
+                return Chosen(root, newest, tuple(skipped), tuple(paths), len(current), places, majority)
         if newest is None:
             raise _no_root()
         raise TooFewShards(f"no root can be restored from the locations that answer; newest: {skipped[0].why}")
+
+    async def _candidates(self, at_ns: int | None) -> AsyncGenerator[tuple[Root, Root], None]:
+        """(the newest root there is, one to try), the best first."""
+        if at_ns is None:
+            newest: Root | None = None
+            async with aclosing(self._book.newest_first()) as roots:
+                async for root in roots:
+                    newest = newest or root
+                    yield newest, root
+            return
+        every = await every_root(self._vault.nodes, self._vault.keys, self._book)
+        if not every:
+            return
+        fitting = sorted((r for r in every if r.point.cut_ns <= at_ns), key=lambda r: (r.point.cut_ns, r.order))
+        if not fitting:
+            oldest = utc_text(min(root.point.cut_ns for root in every))
+            raise Refused(f"no root is that old: the oldest is of {oldest} UTC; qssctl recover --list shows them all")
+        for root in reversed(fitting):
+            yield every[0], root
 
     async def _fetch_all(self, point: RestorePoint, path_of: PathOf) -> list[Path]:
         paths = {segment: path_of(segment, kind) for segment, kind in point.logs.items()}
@@ -159,9 +200,18 @@ class Recovery:
             raise trouble[0]
         return list(paths.values())
 
-    async def _find_all(self, wanted: list[SegmentId]) -> tuple[list[Found], list[tuple[SegmentId, str]]]:
+    async def missing(self, wanted: Mapping[SegmentId, int]) -> list[Lost]:
+        """Those of these segments of which fewer than k shards answer now, and why. Values: k of each, 0 if unknown."""
+        counted = await count_shards(
+            self._vault.nodes, self._vault.keys, wanted, lambda seen: self._progress("objects", seen, 0)
+        )
+        suspects = [segment for segment, k in wanted.items() if counted[segment] < max(k, 1)]
+        return (await self.find_all(suspects))[1]
+
+    async def find_all(self, wanted: Sequence[SegmentId]) -> tuple[list[Found], list[Lost]]:
+        """Facts and places of segments; and those of which fewer than k shards answer now, and why."""
         found: list[Found] = []
-        lost: list[tuple[SegmentId, str]] = []
+        lost: list[Lost] = []
         slots = trio.CapacityLimiter(4 * SEGMENTS_AT_ONCE)
 
         async def find(segment: SegmentId) -> None:
@@ -176,6 +226,20 @@ class Recovery:
             for segment in wanted:
                 nursery.start_soon(find, segment)
         return sorted(found, key=lambda one: one[0].id), sorted(lost)
+
+
+async def newest_root(book: RootBook) -> Root:
+    """The newest root that verifies. Raises WrongKey when locations answer and none has one, Unreachable when none
+    answers."""
+    async with aclosing(book.newest_first()) as roots:
+        async for root in roots:
+            return root
+    raise _no_root()
+
+
+def utc_text(at_ns: int) -> str:
+    """A moment, for people: 2026-11-21 09:00:00."""
+    return datetime.fromtimestamp(at_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _no_root() -> WrongKey:

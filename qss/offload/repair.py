@@ -6,8 +6,9 @@ Needs no plaintext and no second seal: the new blocks must have the hashes the m
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from typing import Final
 
 import trio
 
@@ -28,6 +29,9 @@ from qss.offload.seal import hash_of
 from qss.offload.uploader import Uploader, object_length
 
 _log = logging.getLogger(__name__)
+
+STRIPES_AT_ONCE: Final = 2
+"""Of one segment: while one is computed the blocks of the next come in. Each has room for k+m blocks."""
 
 
 def choose_targets(
@@ -86,8 +90,7 @@ class Repairer:
         Raises TooFewShards when k verified blocks of some stripe cannot be had. A crash anywhere leaves either the old
         shard or the whole new one at a location, and the work is found again.
         """
-        damaged = {one.shard: one.location for one in damage.open
-                   if one.segment == manifest.segment.id and manifest.placed[one.shard] == one.location}  # fmt: skip
+        damaged = damage.where(manifest.segment.id, manifest.placed)
         targets = choose_targets(manifest, damaged, self._nodes.placement(), self._policy, lost)
         places = list(manifest.placed)
         for shard, location in targets.items():
@@ -109,12 +112,7 @@ class Repairer:
         count = len(manifest.stripes)
         async with self._buffers.lease(sizes) as buffers:
             blocks = {shard: buffers[at * count : (at + 1) * count] for at, shard in enumerate(order)}
-            for number in range(count):
-                stripe = StripeNo(number)
-                wanted = {shard: blocks[shard][number] for shard in order}
-                with self._fetcher.room(manifest) as room:
-                    have = await self._verified(manifest, stripe, room, frozenset(targets))
-                    await trio.to_thread.run_sync(partial(rebuild_stripe, manifest, stripe, have, wanted))
+            await self._fill(manifest, blocks)
             for shard, location in targets.items():
                 try:
                     await self._uploader.put(planned, box, shard, location, blocks[shard])
@@ -127,6 +125,28 @@ class Repairer:
                 places[shard] = location
                 manifest = manifest.with_placed(tuple(places))
         return manifest
+
+    async def _fill(self, manifest: Manifest, blocks: Mapping[ShardNo, Sequence[memoryview]]) -> None:
+        """Compute every block of these shards."""
+        slots = trio.CapacityLimiter(STRIPES_AT_ONCE)
+        failures: list[QssError] = []
+
+        async def fill(stripe: StripeNo) -> None:
+            wanted = {shard: of_shard[stripe] for shard, of_shard in blocks.items()}
+            try:
+                async with slots:
+                    with self._fetcher.room(manifest) as room:
+                        have = await self._verified(manifest, stripe, room, frozenset(blocks))
+                        await trio.to_thread.run_sync(partial(rebuild_stripe, manifest, stripe, have, wanted))
+            except QssError as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for number in range(len(manifest.stripes)):
+                nursery.start_soon(fill, StripeNo(number))
+        if failures:
+            raise failures[0]
 
     async def _verified(
         self, manifest: Manifest, stripe: StripeNo, room: memoryview, suspect: frozenset[ShardNo]

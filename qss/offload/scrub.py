@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Final
 
 import trio
 from blake3 import blake3
 
 from qss.errors import QssError, TooFewShards
+from qss.formats.manifest import Manifest
 from qss.ids import SegmentId, ShardNo, segment_text
-from qss.offload.bandwidth import TokenBucket
+from qss.offload.bandwidth import Pace
 from qss.offload.repair_book import ScrubMark
 from qss.offload.vault import Vault
 from qss.offload.verifier import Look, Verdict
@@ -27,6 +29,8 @@ from qss.segments import SegmentShelf, StoredSegment
 _log = logging.getLogger(__name__)
 
 SAMPLE_ROUNDS: Final = 8
+METERED_ROUNDS: Final = 4 * SAMPLE_ROUNDS
+"""The same at locations where reading costs money."""
 POLL_S: Final = 5.0
 """Between looks whether a round is due, and after trouble."""
 SAVE_S: Final = 5.0
@@ -35,11 +39,11 @@ STEP_BACK_S: Final = 0.5
 """Before each segment while new segments wait to be stored."""
 
 
-def in_sample(segment: SegmentId, shard: ShardNo, round_number: int) -> bool:
+def in_sample(segment: SegmentId, shard: ShardNo, round_number: int, rounds: int = SAMPLE_ROUNDS) -> bool:
     """Whether a shard is read whole in this round, at a location that does not hash in place. Pure: in any
-    SAMPLE_ROUNDS rounds in a row each shard is once."""
+    so many `rounds` in a row each shard is once."""
     draw = blake3(f"qss scrub {segment} {shard}".encode()).digest(length=2)
-    return (int.from_bytes(draw, "little") + round_number) % SAMPLE_ROUNDS == 0
+    return (int.from_bytes(draw, "little") + round_number) % rounds == 0
 
 
 class Scrubber:
@@ -54,8 +58,8 @@ class Scrubber:
         self._foreground = foreground
         self._book = vault.book
         self._wake = trio.Event()
-        self._bucket: TokenBucket | None = None
-        self._paid = 0  # bytes of this round that the bucket has heard of
+        self._pace = Pace(vault.options.scrub_bytes_per_s)
+        self._paid = 0  # bytes of this round that the pace has heard of
         self._saved_s = float("-inf")
         self.total = 0  # segments of this round
         self.done = 0
@@ -124,7 +128,7 @@ class Scrubber:
             if each.segment.id not in self._busy:  # who works on it looks at it
                 self._note(await self._look(each))
             mark.after = each.segment.id
-            await self._pace()
+            await self._step_done()
         mark.ended_ns, mark.started_ns, mark.after = self._vault.clock.now_ns(), 0, SegmentId(0)
         mark.round += 1
         self.done = self.total
@@ -137,8 +141,13 @@ class Scrubber:
         except TooFewShards as error:
             _log.warning("scrub: segment %s cannot be read now: %s", segment_text(segment), error)
             return []
-        number = self.mark.round
-        return await self._vault.verifier.look(manifest, whole=lambda shard: in_sample(segment, shard, number))
+        return await self._vault.verifier.look(manifest, whole=partial(self._whole, manifest, self.mark.round))
+
+    def _whole(self, manifest: Manifest, number: int, shard: ShardNo) -> bool:
+        place, nodes = manifest.placed[shard], self._vault.nodes
+        metered = place is not None and place in nodes and nodes[place].metered
+        rounds = METERED_ROUNDS if metered else SAMPLE_ROUNDS
+        return in_sample(manifest.segment.id, shard, number, rounds)
 
     def _note(self, looks: list[Look]) -> None:
         mark = self.mark
@@ -149,14 +158,10 @@ class Scrubber:
             mark.found += look.verdict is Verdict.BAD
             mark.unseen += look.verdict is Verdict.SILENT
 
-    async def _pace(self) -> None:
-        now_s, rate = trio.current_time(), self._vault.options.scrub_bytes_per_s
+    async def _step_done(self) -> None:
+        now_s = trio.current_time()
         if now_s - self._saved_s >= SAVE_S:
             self._book.save()
             self._saved_s = now_s
-        if rate is None:
-            return
-        if self._bucket is None:
-            self._bucket = TokenBucket(rate, now_s)
         count, self._paid = self.mark.bytes - self._paid, self.mark.bytes
-        await trio.sleep(self._bucket.take(max(0, count), now_s))
+        await self._pace.wait(max(0, count))

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, cast
 
-import trio
-
 from qss.errors import ConfigInvalid
-from qss.offload.bandwidth import TokenBucket
-from qss.s3.store import Body, HashesInPlace, ObjectInfo, ObjectStore, get_into
+from qss.offload.bandwidth import Pace
+from qss.s3.store import Body, HashesInPlace, ObjectInfo, ObjectStore, TellsRoom, get_into
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES: Final = 24 * 60
@@ -108,17 +106,14 @@ class Timed:
         self._store = store
         self._timetable = timetable
         self._moment = moment
-        self._buckets: dict[int, tuple[int, TokenBucket]] = {}  # upload 0, download 1 → rate, bucket
+        self._paces: dict[int, Pace] = {}  # upload 0, download 1
 
     async def _wait(self, way: int, count: int) -> None:
         rate = self._timetable.at(self._moment())[way]
-        if rate is None:
-            self._buckets.pop(way, None)
-            return
-        known = self._buckets.get(way)
-        if known is None or known[0] != rate:
-            known = self._buckets[way] = rate, TokenBucket(rate, trio.current_time())
-        await trio.sleep(known[1].take(count, trio.current_time()))
+        pace = self._paces.get(way)
+        if pace is None or pace.bytes_per_s != rate:
+            pace = self._paces[way] = Pace(rate)
+        await pace.wait(count)
 
     async def put(self, key: str, body: Body, *, if_absent: bool = False) -> None:
         async def chunks() -> AsyncIterator[bytes | memoryview]:
@@ -139,6 +134,9 @@ class Timed:
 
     async def hashes(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes] | None:
         return await self._store.hashes(key, spans) if isinstance(self._store, HashesInPlace) else None
+
+    async def free_bytes(self) -> int | None:
+        return await self._store.free_bytes() if isinstance(self._store, TellsRoom) else None
 
     async def head(self, key: str) -> ObjectInfo:
         return await self._store.head(key)

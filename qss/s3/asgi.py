@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from time import perf_counter
 from typing import Any, Final
 from urllib.parse import unquote
 
+from qss.s3.exchange import Exchange, Observer
 from qss.s3.rsgi import RsgiApp
 
 DRAIN_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -61,7 +63,7 @@ class _Scope:
 class _Protocol:
     """`response_*` only note what to send; `asgi_app` sends it when the application returns."""
 
-    __slots__ = ("_receive", "_send", "_unread", "_waits", "stream", "whole")
+    __slots__ = ("_receive", "_send", "_unread", "_waits", "exchange", "stream", "whole")
 
     def __init__(self, headers: _Headers, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -70,6 +72,7 @@ class _Protocol:
         self._waits = headers.get("expect") is not None
         self.whole: tuple[int, list[tuple[str, str]], bytes] | None = None
         self.stream: _Stream | None = None
+        self.exchange = Exchange()
 
     async def __call__(self) -> bytes:
         return b"".join([chunk async for chunk in self])
@@ -83,6 +86,7 @@ class _Protocol:
                 return
             self._unread = message["more_body"]
             if message["body"]:
+                self.exchange.bytes_in += len(message["body"])
                 yield message["body"]
 
     async def settle(self) -> list[tuple[str, str]]:
@@ -111,14 +115,17 @@ class _Protocol:
 
     def response_stream(self, status: int, headers: list[tuple[str, str]]) -> _Stream:
         close = [("connection", "close")] if self._unread else []
-        self.stream = _Stream(self._send, _start(status, [*headers, *close]), dict(headers).get("content-length"))
+        length = dict(headers).get("content-length")
+        self.exchange.status = status
+        self.stream = _Stream(self._send, _start(status, [*headers, *close]), length, self.exchange)
         return self.stream
 
 
 class _Stream:
-    __slots__ = ("_left", "_send", "_start")
+    __slots__ = ("_exchange", "_left", "_send", "_start")
 
-    def __init__(self, send: Send, start: Message, length: str | None) -> None:
+    def __init__(self, send: Send, start: Message, length: str | None, exchange: Exchange) -> None:
+        self._exchange = exchange
         self._send = send
         self._start: Message | None = start
         self._left = None if length is None else int(length)
@@ -129,6 +136,7 @@ class _Stream:
         if self._left is not None:
             self._left -= len(data)
         await self._send({"type": "http.response.body", "body": _flat(data), "more_body": True})
+        self._exchange.bytes_out += len(data)
 
     async def _head(self) -> None:
         if self._start is not None:
@@ -152,18 +160,32 @@ def _start(status: int, headers: list[tuple[str, str]]) -> Message:
     return {"type": "http.response.start", "status": status, "headers": encoded}
 
 
-def asgi_app(app: RsgiApp) -> Callable[[Message, Receive, Send], Awaitable[None]]:
-    """An RSGI application as an ASGI one; http only, no lifespan."""
+def asgi_app(app: RsgiApp, observe: Observer | None = None) -> Callable[[Message, Receive, Send], Awaitable[None]]:
+    """An RSGI application as an ASGI one; http only, no lifespan. `observe` is told when a request is over."""
 
     async def run(scope: Message, receive: Receive, send: Send) -> None:
         asked = _Scope(scope)
         protocol = _Protocol(asked.headers, receive, send)
-        await app(asked, protocol)
-        if protocol.stream is not None:
-            await protocol.stream.end()
-        elif protocol.whole is not None:
-            status, headers, body = protocol.whole
-            await send(_start(status, [*headers, *await protocol.settle()]))
-            await send({"type": "http.response.body", "body": _flat(body), "more_body": False})
+        if observe is None:
+            await _answer(app, asked, protocol, send)
+            return
+        begun = perf_counter()
+        try:
+            await _answer(app, asked, protocol, send)
+        finally:
+            protocol.exchange.seconds = perf_counter() - begun
+            observe(asked, protocol.exchange)
 
     return run
+
+
+async def _answer(app: RsgiApp, asked: _Scope, protocol: _Protocol, send: Send) -> None:
+    await app(asked, protocol)
+    if protocol.stream is not None:
+        await protocol.stream.end()
+    elif protocol.whole is not None:
+        status, headers, body = protocol.whole
+        protocol.exchange.status = status
+        await send(_start(status, [*headers, *await protocol.settle()]))
+        await send({"type": "http.response.body", "body": _flat(body), "more_body": False})
+        protocol.exchange.bytes_out += len(body)

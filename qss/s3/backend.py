@@ -8,7 +8,11 @@ Rules every backend keeps (tests/contracts/s3_backend.py checks them):
 - `WriteCondition.check` is called with the state the commit replaces, in the same atomic step as the commit.
 - Bytes that do not verify are never returned: raise CorruptData from `read`/`chunks`; the server answers
   `ObjectDamaged`, or breaks the connection when the headers are out already.
-- Absent things raise S3Error with NO_SUCH_BUCKET, NO_SUCH_KEY, NO_SUCH_UPLOAD; a full disk raises qss.errors.NoSpace.
+- Absent things raise S3Error with NO_SUCH_BUCKET, NO_SUCH_KEY, NO_SUCH_VERSION, NO_SUCH_UPLOAD; a full disk raises
+  qss.errors.NoSpace. Where the newest version is a delete marker, NO_SUCH_KEY says so in its headers; a delete marker
+  asked for by its id is METHOD_NOT_ALLOWED (`marker_headers`).
+- Under versioning a write replaces nothing (enabled) or the null version (suspended); what it does is decided in the
+  step that commits. A version that object lock holds is not deleted: decided in that step, too.
 """
 
 from __future__ import annotations
@@ -19,10 +23,12 @@ from enum import Enum
 from typing import Final, Protocol, runtime_checkable
 
 from qss.s3.errors import Code, S3Error
+from qss.s3.lock import UNLOCKED, DefaultRetention, LockChange, ObjectLock
 
 Chunk = bytes | memoryview
 
 KEY_BYTES_MAX: Final = 1024
+DOCUMENT_BYTES_MAX: Final = 1024 * 1024
 PART_NUMBER_MAX: Final = 10_000
 PART_BYTES_MIN: Final = 5 * 1024 * 1024  # of every part but the last
 READ_WHOLE_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
@@ -57,6 +63,14 @@ class Attributes:
     """x-amz-meta-*: lower-case names without the prefix."""
     tags: tuple[tuple[str, str], ...] = ()
     storage_class: str = "STANDARD"
+    lock: ObjectLock = UNLOCKED
+
+
+class Versioning(Enum):
+    """Of a bucket that was switched on once; None stands for one that never was."""
+
+    ENABLED = "Enabled"
+    SUSPENDED = "Suspended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +84,7 @@ class StoredObject:
     attributes: Attributes = field(default_factory=Attributes)
     checksum: Checksum | None = None
     part_bytes: tuple[int, ...] = ()  # sizes of the parts it was made of; () for a single put
-    version_id: str | None = None
+    version_id: str | None = None  # None where versioning was never switched on; there is the version "null"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,7 @@ class WriteCondition:
 
     if_match: str | None = None  # an etag without quotes, or "*"
     if_none_match: str | None = None  # only "*" means something to S3 on writes; an etag is honoured too
+    if_modified_ns: int | None = None  # only what was stored at this very time; not told by clients
 
     def check(self, current: StoredObject | None) -> None:
         """Raise S3Error unless the write may replace `current` (None: there is no object)."""
@@ -115,6 +130,8 @@ class WriteCondition:
             if self.if_match not in ("*", current.etag):
                 raise S3Error(Code.PRECONDITION_FAILED)
         if self.if_none_match is not None and current is not None and self.if_none_match in ("*", current.etag):
+            raise S3Error(Code.PRECONDITION_FAILED)
+        if self.if_modified_ns is not None and (current is None or current.modified_ns != self.if_modified_ns):
             raise S3Error(Code.PRECONDITION_FAILED)
 
 
@@ -133,8 +150,9 @@ class PutRequest:
 @dataclass(frozen=True, slots=True)
 class DeleteRequest:
     key: str
-    version_id: str | None = None
-    condition: WriteCondition = ALWAYS
+    version_id: str | None = None  # None: what is there now, by a delete marker where there is versioning
+    condition: WriteCondition = ALWAYS  # of what is there, or of the version named, also if that is a delete marker
+    bypass: bool = False  # GOVERNANCE does not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +161,8 @@ class DeleteOutcome:
 
     key: str
     error: S3Error | None = None
-    version_id: str | None = None
-    delete_marker: bool = False
+    version_id: str | None = None  # of the version that is gone, or of the delete marker that was made
+    delete_marker: bool = False  # one was made, or is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +184,41 @@ class ListPage:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionsQuery:
+    bucket: str
+    prefix: str = ""
+    delimiter: str = ""
+    key_after: str = ""  # only keys and common prefixes greater than this …
+    version_after: str | None = None  # … and of this very key the versions behind this one
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class VersionEntry:
+    """`object.version_id` is always set; a delete marker has no size and no etag."""
+
+    object: StoredObject
+    latest: bool
+    marker: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VersionsPage:
+    """By key, then newest first. `qss.s3.versions.versions_page` makes one."""
+
+    entries: tuple[VersionEntry, ...]
+    prefixes: tuple[str, ...]
+    next_after: tuple[str, str | None] | None  # (key_after, version_after) of the next page; None: this was the last
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
     name: str
     created_ns: int
     region: str = "us-east-1"
+    versioning: Versioning | None = None
+    lock: bool = False  # object lock may be used; then versioning is enabled, for good
+    default_retention: DefaultRetention | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +286,11 @@ class UploadsPage:
     next_after: tuple[str, str] | None  # (key_after, upload_id_after) of the next page
 
 
+def marker_headers(version_id: str) -> tuple[tuple[str, str], ...]:
+    """What an answer says when a delete marker is what was found."""
+    return ("x-amz-delete-marker", "true"), ("x-amz-version-id", version_id)
+
+
 class ObjectReader(Protocol):
     """One version of an object, pinned: a put or delete meanwhile does not change what it gives."""
 
@@ -263,14 +317,31 @@ class ObjectBackend(Protocol):
         """In order of name."""
         ...
 
-    async def create_bucket(self, name: str, region: str) -> None:
-        """Raises S3Error BUCKET_ALREADY_OWNED. The name has been checked."""
+    async def create_bucket(self, name: str, region: str, *, lock: bool = False) -> None:
+        """Raises S3Error BUCKET_ALREADY_OWNED. The name has been checked. `lock`: with versioning and object lock."""
         ...
 
     async def head_bucket(self, name: str) -> Bucket: ...
 
     async def delete_bucket(self, name: str) -> None:
-        """Raises BUCKET_NOT_EMPTY (uploads in progress do not count; they are dropped with it)."""
+        """Raises BUCKET_NOT_EMPTY, also for delete markers (uploads in progress do not count; they are dropped with
+        it, and so are its documents)."""
+        ...
+
+    async def set_versioning(self, bucket: str, versioning: Versioning) -> None:
+        """Raises INVALID_BUCKET_STATE when object lock needs what would be suspended."""
+        ...
+
+    async def set_lock(self, bucket: str, default: DefaultRetention | None) -> None:
+        """Switch object lock on, with what new objects get. Raises INVALID_BUCKET_STATE without versioning."""
+        ...
+
+    async def get_document(self, bucket: str, name: str) -> bytes | None:
+        """A document of the bucket's configuration (lifecycle, …), as it was put; None: there is none."""
+        ...
+
+    async def put_document(self, bucket: str, name: str, content: bytes | None) -> None:
+        """Replace it, or None: remove it. Up to DOCUMENT_BYTES_MAX; `name` is of our making: a-z and "-"."""
         ...
 
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:
@@ -288,8 +359,18 @@ class ObjectBackend(Protocol):
 
     async def list_objects(self, query: ListQuery) -> ListPage: ...
 
-    async def put_tags(self, bucket: str, key: str, tags: tuple[tuple[str, str], ...]) -> None:
-        """Replace the tags; () removes them. Etag, time and version stay. (Read them from `head().attributes.tags`.)"""
+    async def list_versions(self, query: VersionsQuery) -> VersionsPage: ...
+
+    async def put_tags(
+        self, bucket: str, key: str, tags: tuple[tuple[str, str], ...], version_id: str | None = None
+    ) -> str | None:
+        """Replace the tags; () removes them. Etag, time and version stay; returns the version's id. (Read them from
+        `head().attributes.tags`.)"""
+        ...
+
+    async def put_lock(self, bucket: str, key: str, change: LockChange, version_id: str | None = None) -> str | None:
+        """Change retention or legal hold; returns the version's id. Raises INVALID_REQUEST where the bucket has no
+        object lock, and what `LockChange.apply` raises, decided in the step that commits."""
         ...
 
     async def create_upload(self, request: CreateUpload) -> Upload: ...
@@ -326,4 +407,13 @@ class CopiesItself(Protocol):
 
     async def copy(self, source: ObjectReader, request: PutRequest) -> StoredObject:
         """Store the bytes of `source` (from this backend's `open`) under a new name or with new attributes."""
+        ...
+
+
+@runtime_checkable
+class KnowsRoom(Protocol):
+    """Optional: a backend that knows how much it can take yet. The server tells those who sign. See qss.s3.room."""
+
+    def free_bytes(self, bucket: str) -> int:
+        """Bytes of new objects that this bucket takes before they are refused."""
         ...

@@ -17,7 +17,7 @@ import httpx
 
 from qss.errors import AccessDenied, ConfigInvalid, CorruptData, ObjectMissing, Refused, Unreachable
 from qss.limits import KIB
-from qss.s3 import inplace
+from qss.s3 import inplace, room
 from qss.s3.answers import Answer, Peer, error_of, http_date_ns, iso_date_ns
 from qss.s3.http1 import HttpLimits
 from qss.s3.message import RequestHead
@@ -176,6 +176,10 @@ class S3Client:
                 return None
             found += inplace.answered(value, len(part))
         return found
+
+    async def free_bytes(self) -> int | None:
+        """As qss.s3.store.TellsRoom.free_bytes."""
+        return room.answered((await self._whole(_Request("HEAD"))).headers.get(room.HEADER))
 
     async def delete(self, key: str) -> None:
         try:

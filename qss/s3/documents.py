@@ -8,7 +8,7 @@ from qss.errors import CorruptData
 from qss.s3.backend import KEY_BYTES_MAX, PART_NUMBER_MAX, Checksum, DeleteRequest, WantedPart, WriteCondition
 from qss.s3.checksums import ALGORITHMS
 from qss.s3.errors import Code, S3Error
-from qss.s3.parse import check_tags
+from qss.s3.parse import TAGS_MAX, check_tags
 from qss.s3.xml import Node, parse
 
 DELETE_MAX: Final = 1000
@@ -55,12 +55,12 @@ def complete_body(data: bytes) -> list[WantedPart]:
     return parts
 
 
-def tags_body(data: bytes) -> tuple[tuple[str, str], ...]:
+def tags_body(data: bytes, most: int = TAGS_MAX) -> tuple[tuple[str, str], ...]:
     tag_set = xml_body(data, "Tagging").find("TagSet")
     if tag_set is None:
         raise S3Error(Code.MALFORMED_XML)
     tags = tuple((node.get("Key"), node.get("Value")) for node in tag_set.all("Tag"))
-    check_tags(tags)
+    check_tags(tags, most)
     return tags
 
 

@@ -19,6 +19,7 @@ class RequestHead:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     secure: bool = False
+    client: str = ""  # address of the other side, without its port
 
     def params(self) -> list[tuple[str, str]]:
         """Query parameters in order, decoded; one without "=" has the value ""."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from qss.s3.backend import (
     CreateUpload,
@@ -15,11 +16,15 @@ from qss.s3.backend import (
     WriteCondition,
 )
 from qss.s3.conditions import ByteRange, ReadCondition
+from qss.s3.subresources import Subresource
 
 
 @dataclass(frozen=True, slots=True)
 class ListBuckets:
-    pass
+    prefix: str = ""
+    after: str = ""  # what the continuation token stands for
+    limit: int | None = None  # None: all of them
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class CreateBucket:
     """Body: CreateBucketConfiguration or nothing."""
 
     bucket: str
+    lock: bool = False  # x-amz-bucket-object-lock-enabled
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +47,6 @@ class DeleteBucket:
 
 @dataclass(frozen=True, slots=True)
 class GetLocation:
-    bucket: str
-
-
-@dataclass(frozen=True, slots=True)
-class GetVersioning:
     bucket: str
 
 
@@ -72,6 +73,7 @@ class DeleteObjects:
     """Body: Delete."""
 
     bucket: str
+    bypass: bool = False  # GOVERNANCE does not hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ class DeleteObject:
 class GetTags:
     bucket: str
     key: str
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +133,14 @@ class PutTags:
 
     bucket: str
     key: str
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteTags:
     bucket: str
     key: str
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +183,66 @@ class ListParts:
     encode: bool
 
 
+class Config(Enum):
+    """Documents of a bucket's configuration about access; the value is the subresource."""
+
+    POLICY = "policy"
+    POLICY_STATUS = "policyStatus"  # computed
+    PUBLIC_ACCESS = "publicAccessBlock"
+    OWNERSHIP = "ownershipControls"
+    CORS = "cors"
+    ENCRYPTION = "encryption"
+
+    @property
+    def document(self) -> str:
+        """The name that a backend keeps it by."""
+        return self.name.lower().replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class GetConfig:
+    bucket: str
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class PutConfig:
+    """Body: the document."""
+
+    bucket: str
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteConfig:
+    bucket: str
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class GetAcl:
+    """Of the bucket when `key` is empty."""
+
+    bucket: str
+    key: str = ""
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PutAcl:
+    """Body: AccessControlPolicy, or nothing."""
+
+    bucket: str
+    key: str = ""
+    version_id: str | None = None
+
+
 Operation = (
     ListBuckets
     | CreateBucket
     | HeadBucket
     | DeleteBucket
     | GetLocation
-    | GetVersioning
     | ListObjects
     | ListUploads
     | DeleteObjects
@@ -201,4 +259,10 @@ Operation = (
     | CompleteUpload
     | AbortUpload
     | ListParts
+    | GetConfig
+    | PutConfig
+    | DeleteConfig
+    | GetAcl
+    | PutAcl
+    | Subresource
 )

@@ -28,9 +28,11 @@ from qss.s3.checksums import ALGORITHMS
 from qss.s3.conditions import parse_range, read_condition, write_condition
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, parse_query
+from qss.s3.parse_subresources import ROWS, bypasses, lock_of, version_id
 
 PAGE_MAX: Final = 1000
 TAGS_MAX: Final = 10
+BUCKETS_MAX: Final = 10_000  # of a page
 METADATA_BYTES_MAX: Final = 2048
 CONTENT_HEADERS: Final = (
     "content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires",
@@ -132,6 +134,13 @@ def parse(head: RequestHead, domains: tuple[str, ...] = ()) -> op.Operation:
     return reader(_In(head, bucket, key, params))
 
 
+def is_form(head: RequestHead, bucket: str, key: str) -> bool:
+    """Whether it is a POST to a bucket as such: a browser's form."""
+    return (
+        head.method == "POST" and bool(bucket) and not key and not _SUBRESOURCES & {name for name, _ in head.params()}
+    )
+
+
 # -- attributes
 def attributes_of(headers: Mapping[str, str]) -> Attributes:
     """What a put, copy or upload says about the object. Raises S3Error."""
@@ -147,13 +156,14 @@ def attributes_of(headers: Mapping[str, str]) -> Attributes:
         raise S3Error(Code.METADATA_TOO_LARGE)
     tags = tuple(parse_query(headers.get("x-amz-tagging", "")))
     check_tags(tags)
-    return Attributes(content, metadata, tags, headers.get("x-amz-storage-class", "STANDARD"))
+    return Attributes(content, metadata, tags, headers.get("x-amz-storage-class", "STANDARD"), lock_of(headers))
 
 
-def check_tags(tags: tuple[tuple[str, str], ...]) -> None:
+def check_tags(tags: tuple[tuple[str, str], ...], most: int = TAGS_MAX) -> None:
     """Source: "Categorizing your objects using tags"."""
-    if len(tags) > TAGS_MAX:
-        raise S3Error(Code.INVALID_TAG, "Object tags cannot be greater than 10")
+    if len(tags) > most:
+        what = "Object" if most == TAGS_MAX else "Bucket"
+        raise S3Error(Code.INVALID_TAG, f"{what} tags cannot be greater than {most}")
     if len({name for name, _ in tags}) != len(tags):
         raise S3Error(Code.INVALID_TAG, "Cannot provide multiple Tags with the same key")
     for name, value in tags:
@@ -167,17 +177,27 @@ def _etag_mode(headers: Mapping[str, str]) -> EtagMode:
     return EtagMode.OPAQUE if headers.get("x-trove-etag") == "blake3" else EtagMode.MD5
 
 
+def put_request(bucket: str, key: str, headers: Mapping[str, str]) -> PutRequest:
+    """What a put with these headers asks for. Raises S3Error."""
+    return PutRequest(bucket, key, attributes_of(headers), write_condition(headers), _etag_mode(headers))
+
+
 def _put_request(request: _In) -> PutRequest:
-    return PutRequest(
-        request.bucket,
-        request.key,
-        attributes_of(request.headers),
-        write_condition(request.headers),
-        _etag_mode(request.headers),
-    )
+    return put_request(request.bucket, request.key, request.headers)
 
 
 # -- readers, one for each row
+def _list_buckets(request: _In) -> op.ListBuckets:
+    params = request.params
+    token, limit = params.get("continuation-token"), None
+    if "max-buckets" in params:
+        limit = request.number("max-buckets", BUCKETS_MAX, BUCKETS_MAX + 1)
+        if not 1 <= limit <= BUCKETS_MAX:
+            raise S3Error(Code.INVALID_ARGUMENT, f"max-buckets must be between 1 and {BUCKETS_MAX}")
+    after = "" if token is None else read_token(token)
+    return op.ListBuckets(params.get("prefix", ""), after, limit, params.get("bucket-region"))
+
+
 def _list_objects(request: _In) -> op.ListObjects:
     params = request.params
     limit = request.number("max-keys", PAGE_MAX, PAGE_MAX)
@@ -328,27 +348,40 @@ def _list_parts(request: _In) -> op.ListParts:
 
 def _delete_object(request: _In) -> op.DeleteObject:
     condition = WriteCondition(if_match=write_condition(request.headers).if_match)
-    return op.DeleteObject(request.bucket, DeleteRequest(request.key, request.params.get("versionId"), condition))
+    bypass = bypasses(request.headers)
+    return op.DeleteObject(request.bucket, DeleteRequest(request.key, version_id(request), condition, bypass))
 
 
 _Reader = Callable[[_In], op.Operation]
-_ROWS: Final[dict[tuple[str, str], dict[str, _Reader]]] = {
-    ("service", ""): {"GET": lambda _: op.ListBuckets()},
+
+
+def _config_rows(config: op.Config) -> dict[str, _Reader]:
+    return {
+        "GET": lambda r: op.GetConfig(r.bucket, config),
+        "PUT": lambda r: op.PutConfig(r.bucket, config),
+        "DELETE": lambda r: op.DeleteConfig(r.bucket, config),
+    }
+
+
+_ROWS: Final[dict[tuple[str, str], Mapping[str, _Reader]]] = {
+    **ROWS,
+    ("service", ""): {"GET": _list_buckets},
     ("bucket", ""): {
         "GET": _list_objects,
         "HEAD": lambda r: op.HeadBucket(r.bucket),
-        "PUT": lambda r: op.CreateBucket(r.bucket),
+        "PUT": lambda r: op.CreateBucket(
+            r.bucket, r.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true"
+        ),
         "DELETE": lambda r: op.DeleteBucket(r.bucket),
     },
     ("bucket", "location"): {"GET": lambda r: op.GetLocation(r.bucket)},
-    ("bucket", "versioning"): {"GET": lambda r: op.GetVersioning(r.bucket)},
     ("bucket", "uploads"): {"GET": _list_uploads},
-    ("bucket", "delete"): {"POST": lambda r: op.DeleteObjects(r.bucket)},
+    ("bucket", "delete"): {"POST": lambda r: op.DeleteObjects(r.bucket, bypasses(r.headers))},
     ("key", ""): {"GET": _get_object, "HEAD": _get_object, "PUT": _put_object, "DELETE": _delete_object},
     ("key", "tagging"): {
-        "GET": lambda r: op.GetTags(r.bucket, r.key),
-        "PUT": lambda r: op.PutTags(r.bucket, r.key),
-        "DELETE": lambda r: op.DeleteTags(r.bucket, r.key),
+        "GET": lambda r: op.GetTags(r.bucket, r.key, version_id(r)),
+        "PUT": lambda r: op.PutTags(r.bucket, r.key, version_id(r)),
+        "DELETE": lambda r: op.DeleteTags(r.bucket, r.key, version_id(r)),
     },
     ("key", "uploads"): {"POST": _start_upload},
     ("key", "uploadId"): {
@@ -356,5 +389,14 @@ _ROWS: Final[dict[tuple[str, str], dict[str, _Reader]]] = {
         "PUT": _put_part,
         "POST": lambda r: op.CompleteUpload(r.upload(), write_condition(r.headers)),
         "DELETE": lambda r: op.AbortUpload(r.upload()),
+    },
+    **{("bucket", each.value): _config_rows(each) for each in op.Config if each is not op.Config.POLICY_STATUS},
+    ("bucket", "policyStatus"): {"GET": lambda r: op.GetConfig(r.bucket, op.Config.POLICY_STATUS)},
+    **{
+        (level, "acl"): {
+            "GET": lambda r: op.GetAcl(r.bucket, r.key, r.params.get("versionId")),
+            "PUT": lambda r: op.PutAcl(r.bucket, r.key, r.params.get("versionId")),
+        }
+        for level in ("bucket", "key")
     },
 }

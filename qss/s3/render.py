@@ -13,18 +13,23 @@ from qss.s3.backend import (
     Bucket,
     Checksum,
     DeleteOutcome,
+    DeleteRequest,
     ListPage,
     Part,
     StoredObject,
     Upload,
     UploadRef,
     UploadsPage,
+    VersionEntry,
+    VersionsPage,
 )
 from qss.s3.checksums import header_of
 from qss.s3.errors import S3Error
+from qss.s3.lock import UNLOCKED, ObjectLock
 from qss.s3.message import Response
-from qss.s3.operations import ListObjects, ListParts, ListUploads
+from qss.s3.operations import ListBuckets, ListObjects, ListParts, ListUploads
 from qss.s3.parse import make_token
+from qss.s3.subresources import ListVersions
 from qss.s3.xml import document, element, leaf
 
 XML_TYPE = ("content-type", "application/xml")
@@ -40,13 +45,14 @@ def http_date(time_ns: int) -> str:
     return formatdate(time_ns // 1_000_000_000, usegmt=True)
 
 
-def _xml(name: str, content: Iterable[str]) -> Response:
+def xml_response(name: str, content: Iterable[str]) -> Response:
+    """A document with S3's namespace."""
     return Response(200, (XML_TYPE,), document(name, content))
 
 
 def error(found: S3Error, resource: str, request_id: str, *, with_body: bool) -> Response:
     """`with_body` False for HEAD."""
-    headers: list[tuple[str, str]] = []
+    headers: list[tuple[str, str]] = list(found.headers)
     if found.retry_after_s is not None:
         headers.append(("retry-after", str(max(1, round(found.retry_after_s)))))
     code = found.code
@@ -96,8 +102,20 @@ def object_headers(found: StoredObject, overrides: Mapping[str, str]) -> list[tu
         headers.append(("x-amz-storage-class", attributes.storage_class))
     if found.version_id is not None:
         headers.append(("x-amz-version-id", found.version_id))
+    if attributes.lock is not UNLOCKED:
+        headers += _lock_headers(attributes.lock)
     if found.part_bytes:
         headers.append(("x-amz-mp-parts-count", str(len(found.part_bytes))))
+    return headers
+
+
+def _lock_headers(lock: ObjectLock) -> list[tuple[str, str]]:
+    headers = []
+    if lock.retention is not None:
+        headers.append(("x-amz-object-lock-mode", lock.retention.mode.value))
+        headers.append(("x-amz-object-lock-retain-until-date", iso(lock.retention.until_ns)))
+    if lock.legal_hold is not None:
+        headers.append(("x-amz-object-lock-legal-hold", "ON" if lock.legal_hold else "OFF"))
     return headers
 
 
@@ -109,47 +127,75 @@ def stored_headers(found: StoredObject) -> list[tuple[str, str]]:
     return headers
 
 
-def copied(name: str, etag: str, modified_ns: int, checksum: Checksum | None) -> Response:
+def copied(name: str, found: StoredObject | Part, source: StoredObject) -> Response:
     """CopyObjectResult or CopyPartResult."""
+    etag, modified_ns, checksum = found.etag, found.modified_ns, found.checksum
     content = [leaf("LastModified", iso(modified_ns)), leaf("ETag", f'"{etag}"')]
     if checksum is not None:
         content.append(leaf(f"Checksum{checksum.algorithm}", checksum.value))
-    return _xml(name, content)
+    response = xml_response(name, content)
+    version_id = found.version_id if isinstance(found, StoredObject) else None
+    names = ("x-amz-version-id", version_id), ("x-amz-copy-source-version-id", source.version_id)
+    told = tuple((name, value) for name, value in names if value is not None)
+    return Response(200, (*response.headers, *told), response.body)
 
 
-def deleted(outcomes: Sequence[DeleteOutcome], *, quiet: bool) -> Response:
+def deletion_headers(outcome: DeleteOutcome) -> tuple[tuple[str, str], ...]:
+    """What the deletion of one object answers."""
+    marker = (("x-amz-delete-marker", "true"),) if outcome.delete_marker else ()
+    return marker if outcome.version_id is None else (*marker, ("x-amz-version-id", outcome.version_id))
+
+
+def _deleted(request: DeleteRequest, outcome: DeleteOutcome) -> str:
+    content = [leaf("Key", outcome.key)]
+    if request.version_id is not None:
+        content.append(leaf("VersionId", request.version_id))
+    if outcome.delete_marker:
+        content += [leaf("DeleteMarker", True), leaf("DeleteMarkerVersionId", outcome.version_id)]
+    return element("Deleted", *content)
+
+
+def deleted(requests: Sequence[DeleteRequest], outcomes: Sequence[DeleteOutcome], *, quiet: bool) -> Response:
     content = []
-    for outcome in outcomes:
+    for request, outcome in zip(requests, outcomes, strict=True):
         if outcome.error is not None:
             code = outcome.error.code
-            content.append(
-                element("Error", leaf("Key", outcome.key), leaf("Code", code.wire), leaf("Message", str(outcome.error)))
-            )
+            version = [] if request.version_id is None else [leaf("VersionId", request.version_id)]
+            said = leaf("Code", code.wire), leaf("Message", str(outcome.error))
+            content.append(element("Error", leaf("Key", outcome.key), *version, *said))
         elif not quiet:
-            content.append(element("Deleted", leaf("Key", outcome.key)))
-    return _xml("DeleteResult", content)
+            content.append(_deleted(request, outcome))
+    return xml_response("DeleteResult", content)
 
 
 def tagging(tags: tuple[tuple[str, str], ...]) -> Response:
     content = [element("Tag", leaf("Key", name), leaf("Value", value)) for name, value in tags]
-    return _xml("Tagging", [element("TagSet", *content)])
+    return xml_response("Tagging", [element("TagSet", *content)])
 
 
 # -- buckets
-def buckets(found: Sequence[Bucket]) -> Response:
-    content = [element("Bucket", leaf("Name", each.name), leaf("CreationDate", iso(each.created_ns))) for each in found]
-    return _xml("ListAllMyBucketsResult", [OWNER, element("Buckets", *content)])
+def buckets(asked: ListBuckets, found: Sequence[Bucket]) -> Response:
+    """ListAllMyBucketsResult: the page asked for of all buckets, in order."""
+    wanted = [
+        each
+        for each in found
+        if each.name.startswith(asked.prefix) and each.name > asked.after and asked.region in (None, each.region)
+    ]
+    shown = wanted[: asked.limit]
+    content = []
+    for each in shown:
+        said = leaf("Name", each.name), leaf("CreationDate", iso(each.created_ns)), leaf("BucketRegion", each.region)
+        content.append(element("Bucket", *said))
+    rest = [leaf("Prefix", asked.prefix)] if asked.prefix else []
+    if len(shown) < len(wanted):
+        rest.append(leaf("ContinuationToken", make_token(shown[-1].name)))
+    return xml_response("ListAllMyBucketsResult", [OWNER, element("Buckets", *content), *rest])
 
 
 def location(bucket: Bucket) -> Response:
     """us-east-1 is the empty constraint."""
     region = "" if bucket.region == "us-east-1" else bucket.region
     return Response(200, (XML_TYPE,), document("LocationConstraint", [region]))
-
-
-def versioning() -> Response:
-    """Never switched on."""
-    return _xml("VersioningConfiguration", [])
 
 
 # -- listings
@@ -208,13 +254,50 @@ def listing(asked: ListObjects, page: ListPage) -> Response:
         content += text.optional("NextMarker", page.next_after)
     content += [_contents(text, each, owner=asked.fetch_owner) for each in page.objects]
     content += text.prefixes(page.prefixes)
-    return _xml("ListBucketResult", content)
+    return xml_response("ListBucketResult", content)
+
+
+def _version(text: _Text, entry: VersionEntry) -> str:
+    found = entry.object
+    content = [
+        text.leaf("Key", found.key),
+        leaf("VersionId", found.version_id),
+        leaf("IsLatest", entry.latest),
+        leaf("LastModified", iso(found.modified_ns)),
+    ]
+    if entry.marker:
+        return element("DeleteMarker", *content, OWNER)
+    content += [leaf("ETag", f'"{found.etag}"'), leaf("Size", found.size)]
+    return element("Version", *content, leaf("StorageClass", found.attributes.storage_class), OWNER)
+
+
+def versions(asked: ListVersions, page: VersionsPage) -> Response:
+    """ListVersionsResult."""
+    query, text = asked.query, _Text(asked.encode)
+    content = [
+        leaf("Name", query.bucket),
+        text.leaf("Prefix", query.prefix),
+        *text.optional("Delimiter", query.delimiter),
+        text.leaf("KeyMarker", query.key_after),
+        leaf("VersionIdMarker", query.version_after or ""),
+        leaf("MaxKeys", query.limit),
+        *text.kind(),
+        leaf("IsTruncated", page.next_after is not None),
+    ]
+    if page.next_after is not None:
+        key, version_id = page.next_after
+        content.append(text.leaf("NextKeyMarker", key))
+        if version_id is not None:
+            content.append(leaf("NextVersionIdMarker", version_id))
+    content += [_version(text, each) for each in page.entries]
+    content += text.prefixes(page.prefixes)
+    return xml_response("ListVersionsResult", content)
 
 
 # -- multipart
 def upload_started(ref: UploadRef, upload: Upload) -> Response:
     content = [leaf("Bucket", ref.bucket), leaf("Key", ref.key), leaf("UploadId", upload.upload_id)]
-    response = _xml("InitiateMultipartUploadResult", content)
+    response = xml_response("InitiateMultipartUploadResult", content)
     if upload.checksum_algorithm is None:
         return response
     kind = "COMPOSITE" if upload.checksum_composite else "FULL_OBJECT"
@@ -223,6 +306,7 @@ def upload_started(ref: UploadRef, upload: Upload) -> Response:
 
 
 def upload_completed(ref: UploadRef, found: StoredObject, place: str) -> Response:
+    """CompleteMultipartUploadResult."""
     content = [
         leaf("Location", place),
         leaf("Bucket", ref.bucket),
@@ -232,7 +316,10 @@ def upload_completed(ref: UploadRef, found: StoredObject, place: str) -> Respons
     if found.checksum is not None:
         content.append(leaf(f"Checksum{found.checksum.algorithm}", found.checksum.value))
         content.append(leaf("ChecksumType", "COMPOSITE" if found.checksum.composite else "FULL_OBJECT"))
-    return _xml("CompleteMultipartUploadResult", content)
+    response = xml_response("CompleteMultipartUploadResult", content)
+    if found.version_id is None:
+        return response
+    return Response(200, (*response.headers, ("x-amz-version-id", found.version_id)), response.body)
 
 
 def parts(asked: ListParts, found: Sequence[Part], *, more: bool) -> Response:
@@ -248,7 +335,7 @@ def parts(asked: ListParts, found: Sequence[Part], *, more: bool) -> Response:
         if part.checksum is not None:
             inner.append(leaf(f"Checksum{part.checksum.algorithm}", part.checksum.value))
         content.append(element("Part", *inner))
-    return _xml("ListPartsResult", content)
+    return xml_response("ListPartsResult", content)
 
 
 def uploads(asked: ListUploads, page: UploadsPage) -> Response:
@@ -263,4 +350,4 @@ def uploads(asked: ListUploads, page: UploadsPage) -> Response:
         inner = [text.leaf("Key", each.key), leaf("UploadId", each.upload_id), leaf("Initiated", iso(each.started_ns))]
         content.append(element("Upload", *inner, OWNER, leaf("StorageClass", each.attributes.storage_class)))
     content += text.prefixes(page.prefixes)
-    return _xml("ListMultipartUploadsResult", content)
+    return xml_response("ListMultipartUploadsResult", content)

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from urllib.parse import unquote
 
 from qss.errors import CorruptData
+from qss.s3.exchange import Exchange
 from qss.s3.message import RequestHead, Response, join_headers
 from qss.s3.server import S3Service
 
@@ -60,6 +61,11 @@ class Transport(Protocol):
 
 
 class HttpProtocol(Protocol):
+    @property
+    def exchange(self) -> Exchange:
+        """Where the application says what a request was. (Not in RSGI.)"""
+        ...
+
     async def __call__(self) -> bytes: ...
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     async def client_disconnect(self) -> None: ...
@@ -77,8 +83,8 @@ def s3_app(service: S3Service) -> RsgiApp:
 
     async def app(scope: Scope, protocol: HttpProtocol) -> None:
         head = head_of(scope)
-        body = _raw_body(head, protocol)
-        response = await service.handle(head, body)
+        body = raw_body(head, protocol)
+        response = await service.handle(head, body, protocol.exchange)
         try:
             await send(response, head.method, protocol)
         finally:
@@ -92,7 +98,9 @@ def head_of(scope: Scope) -> RequestHead:
     headers = join_headers(scope.headers.items())
     if "host" not in headers and scope.authority:
         headers["host"] = scope.authority
-    return RequestHead(scope.method, _path(scope.raw_path), scope.query_string, headers, scope.scheme == "https")
+    return RequestHead(
+        scope.method, _path(scope.raw_path), scope.query_string, headers, scope.scheme == "https", scope.client
+    )
 
 
 def _path(raw: str) -> str:
@@ -105,7 +113,7 @@ def _path(raw: str) -> str:
         return ""
 
 
-async def _raw_body(head: RequestHead, protocol: HttpProtocol) -> AsyncIterator[bytes]:
+async def raw_body(head: RequestHead, protocol: HttpProtocol) -> AsyncIterator[bytes]:
     """The body as it comes. Nothing is read (and no 100-continue sent) before the first piece is asked for."""
     length = head.headers.get("content-length", "")
     if length.isdigit() and int(length) <= BODY_WHOLE_BYTES_MAX:

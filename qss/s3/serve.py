@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,10 @@ from granian.server.embed import Server
 
 from qss.errors import Refused
 from qss.s3.asgi import asgi_app
+from qss.s3.exchange import Observer
 from qss.s3.rsgi import RsgiApp
+
+log = logging.getLogger(__name__)
 
 BACKLOG: Final = 1024
 REQUESTS_IN_FLIGHT_MAX: Final = 128
@@ -42,15 +47,34 @@ class Tls:
 
     certificate: Path
     key: Path
+    client_ca: Path | None = None
+    """Clients must show a certificate that one of these has signed."""
+
+    def check(self) -> None:
+        """Raises Refused unless the files are there and belong together."""
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate, self.key, password=_no_password)
+            if self.client_ca is not None:
+                context.load_verify_locations(self.client_ca)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            what = f"certificate {self.certificate} and key {self.key}"
+            ca = "" if self.client_ca is None else f" and client CA {self.client_ca}"
+            raise Refused(f"TLS cannot be served with {what}{ca}: {error}") from error
+
+
+def _no_password() -> bytes:
+    """A key with a passphrase is refused; without this, OpenSSL would ask at the terminal."""
+    raise ValueError("the key has a passphrase")
 
 
 class _Server(Server):
     """Listens on a socket that is bound already: the port may be 0, and an address in use is found out here."""
 
-    def __init__(self, app: RsgiApp, listener: socket.socket, tls: Tls | None) -> None:
+    def __init__(self, app: RsgiApp, listener: socket.socket, tls: Tls | None, observe: Observer | None) -> None:
         host, port = listener.getsockname()[:2]
         super().__init__(
-            asgi_app(app),
+            asgi_app(app, observe),
             address=host,
             port=port,
             interface=Interfaces.ASGINL,
@@ -62,8 +86,10 @@ class _Server(Server):
             log_dictconfig=_LOGGING,
             ssl_cert=None if tls is None else tls.certificate,
             ssl_key=None if tls is None else tls.key,
+            ssl_ca=None if tls is None else tls.client_ca,
+            ssl_client_verify=tls is not None and tls.client_ca is not None,
         )
-        self._listener = listener
+        self._listener = listener.dup()  # the next server, with renewed certificates, has the same one
 
     def _init_shared_socket(self) -> None:
         # The Rust side owns and closes it.
@@ -93,25 +119,61 @@ async def serve(
     stop: asyncio.Event,
     tls: Tls | None = None,
     on_ready: Callable[[str, int], None] | None = None,
+    renew: asyncio.Event | None = None,
+    observe: Observer | None = None,
 ) -> None:
     """Serve until `stop` is set, then let requests under way finish for GRACE_S_MAX. Port 0: the system chooses, and
-    `on_ready(host, port)` tells which; it is called when connections are accepted. Raises Refused."""
+    `on_ready(host, port)` tells which; it is called when connections are accepted. `renew`: read the certificates
+    again, and clear it; new connections get the new ones, those that are open are ended like at a stop. Raises
+    Refused."""
+    if tls is not None:
+        tls.check()
+    renew = renew or asyncio.Event()
     listener = listen(host, port)
+    leaving: set[asyncio.Task[None]] = set()
     try:
         name = listener.getsockname()
-        server = _Server(app, listener, tls)
-        running = asyncio.create_task(server.serve(), name=f"serve {host}:{port}")
-        stopping = asyncio.create_task(stop.wait())
+        server, running = _begin(app, listener, tls, observe)
+        waits = {asyncio.create_task(stop.wait())}
         try:
             await asyncio.sleep(0)  # the server task spawns its worker; the socket queues from here on
             if on_ready is not None and not running.done():
                 on_ready(*name[:2])
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            while not stop.is_set() and not running.done():
+                renewing = asyncio.create_task(renew.wait())
+                await asyncio.wait({running, renewing, *waits}, return_when=asyncio.FIRST_COMPLETED)
+                renewing.cancel()
+                if renew.is_set() and not stop.is_set():
+                    renew.clear()
+                    if tls is not None and _is_good(tls):
+                        old = server, running
+                        server, running = _begin(app, listener, tls, observe)
+                        task = asyncio.create_task(_end(*old))
+                        leaving.add(task)
+                        task.add_done_callback(leaving.discard)
         finally:
-            stopping.cancel()
-            await _end(server, running)
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(_end(server, running), *leaving)
     finally:
         listener.close()
+
+
+def _begin(
+    app: RsgiApp, listener: socket.socket, tls: Tls | None, observe: Observer | None
+) -> tuple[_Server, asyncio.Task[None]]:
+    server = _Server(app, listener, tls, observe)
+    return server, asyncio.create_task(server.serve(), name="serve")
+
+
+def _is_good(tls: Tls) -> bool:
+    """May these files replace what is in use?"""
+    try:
+        tls.check()
+    except Refused as error:
+        log.error("the certificates in use stay: %s", error)
+        return False
+    return True
 
 
 async def _end(server: Server, running: asyncio.Task[None]) -> None:

@@ -244,6 +244,36 @@ class Verifier:
         chunks = ChunkSigning(key, claim.timestamp, claim.scope.text, signature)
         return Verified(claim.access_key, payload, digest, chunks)
 
+    def verify_form(self, fields: Mapping[str, str], now_ns: int) -> Verified:
+        """The signature of a POST form, which is one of its policy. Raises S3Error.
+
+        Source: "Authenticating requests in browser-based uploads using POST". The policy says itself when it expires.
+        """
+        if "awsaccesskeyid" in fields and "x-amz-algorithm" not in fields:  # SigV2
+            raise S3Error(
+                Code.INVALID_REQUEST, f"The authorization mechanism is not supported. Please use {ALGORITHM}."
+            )
+        for name in ("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature"):
+            if name not in fields:
+                raise S3Error(Code.INVALID_ARGUMENT, f"Bucket POST must contain a field named '{name}'.")
+        if fields["x-amz-algorithm"] != ALGORITHM:
+            raise S3Error(
+                Code.INVALID_REQUEST, f"The authorization mechanism is not supported. Please use {ALGORITHM}."
+            )
+        access_key, scope = _credential(fields["x-amz-credential"], Code.AUTH_QUERY_MALFORMED)
+        timestamp, signature = fields["x-amz-date"], fields["x-amz-signature"]
+        claim = _Claim(access_key, scope, timestamp, (), signature, Payload.UNSIGNED.value, (), PRESIGN_S_MAX)
+        self._check_scope(claim)
+        _check_time(claim, now_ns)
+        secret = self._secret_of(access_key)
+        if secret is None:
+            raise S3Error(Code.INVALID_ACCESS_KEY)
+        key = self._keys.get(Credentials(access_key, secret), scope)
+        expected = _hex_hmac(key, fields["policy"])
+        if not hmac.compare_digest(expected.encode(), signature.encode()):
+            raise S3Error(Code.SIGNATURE_MISMATCH)
+        return Verified(access_key, Payload.UNSIGNED, None, ChunkSigning(key, timestamp, scope.text, signature))
+
     def _check_scope(self, claim: _Claim) -> None:
         malformed = Code.AUTH_HEADER_MALFORMED if claim.expires_s is None else Code.AUTH_QUERY_MALFORMED
         if claim.scope.service != "s3":
@@ -330,7 +360,7 @@ def _from_http_date(date: str | None) -> str:
 
 
 @lru_cache(256)
-def _seconds(timestamp: str) -> float:
+def signed_at_s(timestamp: str) -> float:
     """x-amz-date as seconds since 1970. Cached: strptime is slow, and requests of one second share theirs."""
     try:
         return datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
@@ -339,7 +369,7 @@ def _seconds(timestamp: str) -> float:
 
 
 def _check_time(claim: _Claim, now_ns: int) -> None:
-    signed_s = _seconds(claim.timestamp)
+    signed_s = signed_at_s(claim.timestamp)
     age_s = now_ns / 1e9 - signed_s
     if claim.expires_s is None:
         if abs(age_s) > SKEW_S_MAX:

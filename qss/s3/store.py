@@ -77,6 +77,15 @@ class HashesInPlace(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsRoom(Protocol):
+    """An ObjectStore whose place may say how much it can take yet."""
+
+    async def free_bytes(self) -> int | None:
+        """Bytes of new objects it takes before it refuses them; None: it does not say. Raises CorruptData."""
+        ...
+
+
 async def get_into(store: ObjectStore, key: str, start: int, into: memoryview) -> None:
     """ReadsInto.get_into, of any store."""
     if isinstance(store, ReadsInto):

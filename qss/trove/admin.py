@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from qss.errors import QssError
-from qss.s3.backend import ListQuery
+from qss.s3.backend import VersionsQuery
 from qss.s3.errors import S3Error, to_s3
+from qss.s3.exchange import Exchange
 from qss.s3.message import parse_query
-from qss.trove.admin_upkeep import UpkeepRoutes
 from qss.trove.compaction import compact_one
-from qss.trove.metrics import render
+from qss.trove.health import Health
+from qss.trove.metrics import Source, render
 from qss.trove.node import Node
 from qss.trove.openapi import describe
 from qss.trove.routes import Answer, Asked, Route, Schema, answer, body_of, find, read_body
@@ -41,19 +42,29 @@ def _refusal(status: int, text: str, code: str = "") -> Answer:
 class Admin:
     """Routes and answers; knows nothing of HTTP but method, path, query, headers and body."""
 
-    def __init__(self, node: Node, token: str, more: Sequence[Route] = ()) -> None:
+    def __init__(
+        self,
+        node: Node,
+        token: str,
+        more: Sequence[Route] = (),
+        health: Health | None = None,
+        sources: Sequence[Source] = (),
+    ) -> None:
+        """`more`: routes beside its own. `sources`: metrics beside the node's."""
         self._node = node
+        self._sources = sources
         self._token = token
-        self.ready = False
-        self.routes: tuple[Route, ...] = (*self._own(), *UpkeepRoutes(node).routes(), *more)
+        self.health = health or Health()
+        self.routes: tuple[Route, ...] = (*self._own(), *more)
 
     def _own(self) -> list[Route]:
         page: dict[str, Schema] = {
             "prefix": _TEXT,
             "after": _TEXT,
+            "after_version": _TEXT,
             "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
         }
-        verify = body_of({"bucket": _TEXT, "key": _TEXT} | page)
+        verify = body_of({"bucket": _TEXT, "key": _TEXT, "version": _TEXT} | page)
         return [
             Route("GET", "/health/live", "The process answers", self._live, public=True),
             Route("GET", "/health/ready", "Requests are served", self._ready, public=True, errors=(503,)),
@@ -66,7 +77,7 @@ class Admin:
                 "/verify",
                 "Read and compare every byte of one object, of a bucket, or (with nothing) of all, in place. One object"
                 " answers with its BLAKE3 and the root of its table of 64 KiB hashes; a bucket with a `limit` likewise"
-                " for each object of a page",
+                " for each version of each object of a page",
                 self._verify,
                 takes=verify,
                 errors=(404,),
@@ -75,13 +86,18 @@ class Admin:
         ]
 
     async def answer(
-        self, method: str, path: str, authorization: str, body: bytes, query: str = "", front: str = ""
+        self, method: str, path: str, authorization: str, body: bytes, query: str = "", exchange: Exchange | None = None
     ) -> tuple[int, str, bytes]:
-        """Status, content type and body."""
-        found = await self._answer(method, path, authorization, body, query, front)
+        """Status, content type and body. `exchange` learns which route it was."""
+        found = await self._answer(method, path, authorization, body, query, exchange or Exchange())
         return found.status, found.kind, found.body
 
-    async def _answer(self, method: str, path: str, authorization: str, body: bytes, query: str, front: str) -> Answer:
+    async def _answer(
+        self, method: str, path: str, authorization: str, body: bytes, query: str, exchange: Exchange
+    ) -> Answer:
+        health = self.health.answer(method, path) if path.startswith("/-/") else None
+        if health is not None:
+            return health
         found = find(self.routes, method, path)
         public = not isinstance(found, int) and found[0].public
         if not public and not self.admits(authorization):
@@ -89,8 +105,9 @@ class Admin:
         if isinstance(found, int):
             return _refusal(found, "there is nothing here" if found == 404 else "not with this method")
         route, arguments = found
+        exchange.operation = f"{route.method} {route.path}"
         try:
-            asked = Asked(arguments, dict(parse_query(query)), read_body(route, body), front)
+            asked = Asked(arguments, dict(parse_query(query)), read_body(route, body))
             return await route.handler(asked)
         except S3Error as error:
             return _refusal(error.code.status, str(error), error.code.wire)
@@ -105,22 +122,22 @@ class Admin:
         return hmac.compare_digest(authorization.encode(), f"Bearer {self._token}".encode())
 
     async def _live(self, _: Asked) -> Answer:
-        return answer({"live": True})
+        return self.health.live()
 
     async def _ready(self, _: Asked) -> Answer:
-        return answer({"ready": self.ready}, 200 if self.ready else 503)
+        return self.health.is_ready()
 
     async def _describe(self, _: Asked) -> Answer:
         return answer(describe(self.routes, "Trove admin API", API_VERSION))
 
     async def _status(self, _: Asked) -> Answer:
-        return answer(self._node.status() | {"ready": self.ready})
+        return answer(self._node.status() | {"ready": self.health.ready})
 
     async def _drives(self, _: Asked) -> Answer:
         return answer({"drives": self._node.status()["drives"]})
 
     async def _metrics(self, _: Asked) -> Answer:
-        return Answer(200, render(self._node), _METRICS)
+        return Answer(200, render(self._node, self._sources), _METRICS)
 
     async def _compact(self, _: Asked) -> Answer:
         return answer({"freed_bytes": await compact_one(self._node.engine, garbage=0.0, least_bytes=0)})
@@ -130,12 +147,13 @@ class Admin:
         if key is not None and bucket is None:
             return _refusal(400, "give bucket and key as text, bucket alone, or nothing")
         if key is not None:
-            return answer(await verify_object(self._node.store, str(bucket), key))
+            return answer(await verify_object(self._node.store, str(bucket), key, asked.body.get("version")))
         if "limit" in asked.body:
             if bucket is None:
                 return _refusal(400, "limit goes with a bucket")
             prefix, after = asked.body.get("prefix", ""), asked.body.get("after", "")
-            query = ListQuery(bucket, prefix=prefix, after=after, limit=asked.body["limit"])
+            version = asked.body.get("after_version")
+            query = VersionsQuery(bucket, prefix, "", after, version, asked.body["limit"])
             return answer(await verify_page(self._node.store, query))
         return answer(await verify_all(self._node.store, bucket))
 
@@ -152,9 +170,8 @@ class AdminApp:
             protocol.response_empty(413, [])
             return
         authorization = scope.headers.get("authorization") or ""
-        front = f"{scope.scheme}://{scope.headers.get('host') or scope.authority or ''}"
         status, kind, content = await self._admin.answer(
-            scope.method, scope.path, authorization, body, scope.query_string, front
+            scope.method, scope.path, authorization, body, scope.query_string, protocol.exchange
         )
         protocol.response_bytes(status, [("content-type", kind), *HEADERS], content)
 

@@ -19,6 +19,7 @@ class UpkeepRoutes:
     def __init__(self, node: Node) -> None:
         self._node = node
 
+    @property
     def routes(self) -> Sequence[Route]:
         return [
             Route("GET", "/scrub", "How far the scrub is, and what it has found in this round", self._scrub),

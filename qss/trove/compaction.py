@@ -18,10 +18,11 @@ from qss.errors import CorruptData
 from qss.formats.volume import SUPERBLOCK_BYTES, Footer, Kind, verify_blocks
 from qss.limits import MIB
 from qss.trove.engine import Engine
-from qss.trove.facts import Fact, grave_key, split_key
+from qss.trove.facts import OBJECTS, VERSION, Fact, split_key, version_key
 from qss.trove.index import Tables
+from qss.trove.keyversions import KeyVersions
 from qss.trove.pace import Pace
-from qss.trove.rows import Place, decode_named, decode_object, decode_part
+from qss.trove.rows import Place, decode_named, decode_part
 from qss.trove.scan import BadFooter, Found, Unfinished, Unreadable, Whole, body_verifies, fact_of, scan
 from qss.trove.slots import PIECE_BYTES, Slot, Volume
 from qss.trove.volumes import SMALL_BODY_BYTES_MAX
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 COMPACT_BYTES_MIN: Final = 16 * MIB
 """Below this a volume is not worth the trouble."""
+_ENDS: Final = (Kind.TOMBSTONE, Kind.VERSION_GONE, Kind.BUCKET_GONE, Kind.UPLOAD_GONE)
 
 
 def candidate(engine: Engine, garbage: float, least_bytes: int = COMPACT_BYTES_MIN) -> Volume | None:
@@ -116,10 +118,22 @@ def quarantine(engine: Engine, volume: Volume, found: Unfinished | BadFooter | U
         place = Place(volume.number, found.position, found.stop - found.position)
         note_damage(engine, place, b"", "no record is legible here", by)
         return True
-    if lives(engine, volume, Whole(found.place, found.header, Footer(found.header.version), b"")):
+    footer = Footer(found.header.version, numbered=found.header.numbered)
+    if _of_some_version(engine, found) or lives(engine, volume, Whole(found.place, found.header, footer, b"")):
         note_damage(engine, found.place, found.header.key, "its end does not verify", by)
         return True
     return False
+
+
+def _of_some_version(engine: Engine, found: BadFooter) -> bool:
+    """Whether a version of its key lies here. Which one, only the footer knows: a long body is begun earlier."""
+    if found.header.kind not in OBJECTS:
+        return False
+    bucket, key = split_key(found.header.key)
+    with engine.index.read() as tables:
+        number = tables.bucket_id(found.header.tenant, bucket)
+        versions = None if number is None else KeyVersions(tables, number, key)
+        return versions is not None and any(row.place == found.place for row in versions.all())
 
 
 def note_damage(engine: Engine, place: Place, key: bytes, what: str, by: str) -> None:
@@ -134,7 +148,7 @@ def note_damage(engine: Engine, place: Place, key: bytes, what: str, by: str) ->
 
 async def _copy(engine: Engine, volume: Volume, found: Whole, fact: Fact) -> tuple[Volume, Fact]:
     """Write a record again, from bytes that are verified as they are read. Raises CorruptData."""
-    header = replace(found.header, version=found.footer.version)
+    header = replace(found.header, version=found.footer.version, numbered=found.footer.numbered)
     if header.body_len <= SMALL_BODY_BYTES_MAX:
         body = engine.volumes.read(found.place, header.body_at, header.body_len)
         if not verify_blocks(body, found.table):
@@ -171,11 +185,11 @@ def _names(tables: Tables, found: Whole) -> bool:
     """Whether the index points to this very record."""
     header = found.header
     match header.kind:
-        case Kind.OBJECT | Kind.COMPOSITE:
+        case Kind.OBJECT | Kind.COMPOSITE | Kind.MARKER:
             bucket, key = split_key(header.key)
             number = tables.bucket_id(header.tenant, bucket)
-            data = None if number is None else tables.tree(number).get(key)
-            return data is not None and decode_object(data).place == found.place
+            one = None if number is None else KeyVersions(tables, number, key).find(found.footer.version)
+            return one is not None and one.place == found.place
         case Kind.PART:
             data = tables.get(tables.dbs.parts, header.key)
             return data is not None and decode_part(data).place == found.place
@@ -186,15 +200,19 @@ def _names(tables: Tables, found: Whole) -> bool:
             row = tables.bucket(header.tenant, header.key)
             return row is not None and row.place == found.place
         case Kind.AMEND:
-            amend = tables.amend(grave_key(header.tenant, b"o", header.key))
+            (of,) = VERSION.unpack_from(header.meta)
+            amend = tables.amend(version_key(header.tenant, header.key, of, numbered=found.footer.numbered))
             return amend is not None and amend.place == found.place
+        case Kind.DOCUMENT:
+            row = tables.document(header.tenant, header.key)
+            return row is not None and row.place == found.place
         case _:
             return False
 
 
 def _needed_tombstone(engine: Engine, volume: Volume, found: Whole) -> bool:
     """A deletion is kept as long as another volume may hold an older record of the same key."""
-    if found.header.kind not in (Kind.TOMBSTONE, Kind.BUCKET_GONE, Kind.UPLOAD_GONE):
+    if found.header.kind not in _ENDS:
         return False
     others = (row for number, row in engine.index.totals.volumes.items() if number != volume.number)
     return any(row.oldest < found.footer.version for row in others)

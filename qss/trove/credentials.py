@@ -11,7 +11,8 @@ from typing import Final
 
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Entropy
-from qss.trove.node import CREDENTIALS, write_private
+from qss.trove.node import CREDENTIALS
+from qss.trove.private import write_private
 
 SECRET_CHARS_MIN: Final = 8
 _ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9_.-]{3,128}")

@@ -39,7 +39,7 @@ _PROBE: Final = "probe.tmp"
 assert ALLOWANCE_BYTES < RESERVE_BYTES  # what is allowed ahead cannot eat the reserve
 
 
-class Health(Enum):
+class DriveHealth(Enum):
     OK = "ok"
     SUSPECT = "suspect"
     READ_ONLY = "read-only"
@@ -57,19 +57,19 @@ class Event(Enum):
     WELL = "it is well again"
 
 
-NEXT: Final[dict[tuple[Health, Event], Health]] = {
-    (Health.OK, Event.READ_ERROR): Health.SUSPECT,
-    (Health.OK, Event.WRITE_ERROR): Health.SUSPECT,
-    (Health.OK, Event.WRITES_FAIL): Health.READ_ONLY,
-    (Health.OK, Event.REFUSED): Health.READ_ONLY,
-    (Health.OK, Event.GONE): Health.FAILED,
-    (Health.SUSPECT, Event.WRITES_FAIL): Health.READ_ONLY,
-    (Health.SUSPECT, Event.REFUSED): Health.READ_ONLY,
-    (Health.SUSPECT, Event.GONE): Health.FAILED,
-    (Health.SUSPECT, Event.WELL): Health.OK,
-    (Health.READ_ONLY, Event.GONE): Health.FAILED,
-    (Health.READ_ONLY, Event.WELL): Health.OK,
-    (Health.FAILED, Event.WELL): Health.SUSPECT,
+NEXT: Final[dict[tuple[DriveHealth, Event], DriveHealth]] = {
+    (DriveHealth.OK, Event.READ_ERROR): DriveHealth.SUSPECT,
+    (DriveHealth.OK, Event.WRITE_ERROR): DriveHealth.SUSPECT,
+    (DriveHealth.OK, Event.WRITES_FAIL): DriveHealth.READ_ONLY,
+    (DriveHealth.OK, Event.REFUSED): DriveHealth.READ_ONLY,
+    (DriveHealth.OK, Event.GONE): DriveHealth.FAILED,
+    (DriveHealth.SUSPECT, Event.WRITES_FAIL): DriveHealth.READ_ONLY,
+    (DriveHealth.SUSPECT, Event.REFUSED): DriveHealth.READ_ONLY,
+    (DriveHealth.SUSPECT, Event.GONE): DriveHealth.FAILED,
+    (DriveHealth.SUSPECT, Event.WELL): DriveHealth.OK,
+    (DriveHealth.READ_ONLY, Event.GONE): DriveHealth.FAILED,
+    (DriveHealth.READ_ONLY, Event.WELL): DriveHealth.OK,
+    (DriveHealth.FAILED, Event.WELL): DriveHealth.SUSPECT,
 }
 """A pair that is missing changes nothing."""
 
@@ -95,7 +95,7 @@ class Drive:
     path: Path
     id: str  # 32 hex digits, in its marker; empty in tests that need none
     clock: Clock
-    health: Health = Health.OK
+    health: DriveHealth = DriveHealth.OK
     why: str = ""
     since_ns: int = 0  # of this health
     errors: int = 0  # since start
@@ -110,11 +110,11 @@ class Drive:
 
     @property
     def writable(self) -> bool:
-        return self.health is Health.OK or self.health is Health.SUSPECT
+        return self.health is DriveHealth.OK or self.health is DriveHealth.SUSPECT
 
     @property
     def readable(self) -> bool:
-        return self.health is not Health.FAILED
+        return self.health is not DriveHealth.FAILED
 
     def note(self, error: OSError, *, writing: bool) -> None:
         """An operation on this drive failed. Moves its health on."""
@@ -151,7 +151,7 @@ class Drive:
         before, self.health = self.health, after
         self.since_ns = self.clock.now_ns()
         self.allowance = 0
-        self.why = "" if after is Health.OK else event.value + (f": {detail}" if detail else "")
+        self.why = "" if after is DriveHealth.OK else event.value + (f": {detail}" if detail else "")
         log.warning("drive %s: %s → %s, %s", self.path, before.value, after.value, self.why or event.value)
 
     def status(self, disk: Disk) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Drive:
             "id": self.id,
             "path": str(self.path),
             "health": self.health.value,
-            "failed": self.health is Health.FAILED,
+            "failed": self.health is DriveHealth.FAILED,
             "why": self.why,
             "since_ns": self.since_ns,
             "errors": self.errors,
@@ -208,8 +208,8 @@ class Space:
 
     def better(self, drive: Drive) -> bool:
         """Whether there is a sound drive for what would go to this one, which is not."""
-        return drive.health is not Health.OK and any(
-            each.health is Health.OK and free_bytes(self._disk, each)[0] > RESERVE_BYTES for each in self._drives
+        return drive.health is not DriveHealth.OK and any(
+            each.health is DriveHealth.OK and free_bytes(self._disk, each)[0] > RESERVE_BYTES for each in self._drives
         )
 
     def choose(self, length: int, *, body: bool) -> Drive:
@@ -218,7 +218,7 @@ class Space:
         Raises NoSpace when those that could be written are full or read-only, Retryable when all have failed.
         """
         free = {drive: free_bytes(self._disk, drive)[0] for drive in self._drives if drive.writable}
-        ranked = sorted(free, key=lambda drive: (drive.health is not Health.OK, -free[drive]))
+        ranked = sorted(free, key=lambda drive: (drive.health is not DriveHealth.OK, -free[drive]))
         for drive in ranked:
             if not body or self.allow(drive, length):
                 return drive
@@ -237,7 +237,7 @@ def probe(disk: Disk, drive: Drive, reads: Callable[[], object]) -> None:
     try:
         disk.listdir(drive.volumes)
         reads()
-        if drive.health is not Health.OK:
+        if drive.health is not DriveHealth.OK:
             writing = True
             _write_probe(disk, drive.path / _PROBE)
     except NoSpace:

@@ -14,7 +14,7 @@ from qss.limits import KIB, MIB
 from qss.s3.backend import BodyDigests, IncomingBody
 from qss.s3.errors import Code, S3Error
 from qss.trove.commit import Committer, SyncMode
-from qss.trove.facts import Fact
+from qss.trove.facts import WITH_BODY, Fact
 from qss.trove.index import Index
 from qss.trove.meta import LATE_ROOM_BYTES, encode_late
 from qss.trove.slots import Slot
@@ -30,13 +30,17 @@ POOL_THREADS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A record about to be written. `decide` runs in the same step as the commit; it raises to refuse."""
+    """A record about to be written. `decide` runs in the same step as the commit; it raises to refuse.
+
+    What it returns says whether the record is a version of its own; where nothing decides, `numbered` does.
+    """
 
     kind: Kind
     key: bytes
     meta: bytes = b""
-    decide: Callable[[], None] | None = None
+    decide: Callable[[], bool | None] | None = None
     exclusive: bool = False  # the decision depends on the key's current state: wait for commits under way
+    numbered: bool = False  # also: what a long body is begun with
 
 
 class Engine:
@@ -95,11 +99,18 @@ class Engine:
         etag, etag_kind, late = etag_of(table)
         if draft.exclusive:
             await self.committer.quiet(draft.key)
-        if draft.decide is not None:
-            draft.decide()
+        numbered = draft.numbered if draft.decide is None else draft.decide() or False
         version = self.tick()
-        header = Header(draft.kind, draft.key, version, meta=draft.meta, body_len=len(body), late_room=len(late))
-        footer = Footer(version, etag=etag, etag_kind=etag_kind, late=late)
+        header = Header(
+            draft.kind,
+            draft.key,
+            version,
+            meta=draft.meta,
+            body_len=len(body),
+            late_room=len(late),
+            numbered=numbered,
+        )
+        footer = Footer(version, etag=etag, etag_kind=etag_kind, late=late, numbered=numbered)
         volume, place = self.volumes.append(header, body, table, footer)
         fact = Fact(
             draft.kind,
@@ -112,23 +123,32 @@ class Engine:
             etag=etag,
             etag_kind=etag_kind,
             late=late,
-            body=body if draft.kind == Kind.COMPOSITE else b"",
+            body=body if draft.kind in WITH_BODY else b"",
+            numbered=numbered,
         )
         await asyncio.shield(self.committer.submit(volume, fact))
         return fact
 
     async def _commit_stream(self, draft: Draft, body: IncomingBody, length: int) -> Fact:
-        header = Header(draft.kind, draft.key, self.tick(), meta=draft.meta, body_len=length, late_room=LATE_ROOM_BYTES)
+        header = Header(
+            draft.kind,
+            draft.key,
+            self.tick(),
+            meta=draft.meta,
+            body_len=length,
+            late_room=LATE_ROOM_BYTES,
+            numbered=draft.numbered,
+        )
         slot = self.volumes.begin(header)
         try:
             await self._fill(slot, body)
             etag, etag_kind, late = _etag(body.digests(), bytes(slot.table))
             if draft.exclusive:
                 await self.committer.quiet(draft.key)
-            if draft.decide is not None:
-                draft.decide()
+            numbered = draft.numbered if draft.decide is None else draft.decide() or False
             version = self.tick()
-            self.volumes.finish(slot, Footer(version, etag=etag, etag_kind=etag_kind, late=late))
+            footer = Footer(version, etag=etag, etag_kind=etag_kind, late=late, numbered=numbered)
+            self.volumes.finish(slot, footer)
         except BaseException:
             self.volumes.void(slot)
             raise
@@ -143,6 +163,7 @@ class Engine:
             etag=etag,
             etag_kind=etag_kind,
             late=late,
+            numbered=numbered,
         )
         await asyncio.shield(self.committer.submit(slot.volume, fact))
         return fact

@@ -16,10 +16,17 @@ from blake3 import blake3
 from qss.errors import CorruptData
 from qss.formats.volume import EtagKind, Kind, decode_parts
 from qss.trove.index import Tables
-from qss.trove.rows import NamedRow, ObjectRow, PartRow, Place, decode_named, decode_object, decode_part
+from qss.trove.keyversions import KeyVersions
+from qss.trove.rows import NamedRow, ObjectRow, PartRow, Place, decode_named, decode_part
 
 PART_KEY: Final = struct.Struct(">16sI")
 UPLOAD_ID_BYTES: Final = 16
+VERSION: Final = struct.Struct("<Q")
+"""What an AMEND's metadata begins with, and all of a VERSION_GONE's."""
+WITH_BODY: Final = frozenset({Kind.COMPOSITE, Kind.DOCUMENT})
+"""Records whose body says something to the index."""
+OBJECTS: Final = frozenset({Kind.OBJECT, Kind.COMPOSITE, Kind.MARKER})
+"""Records that are a version of a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +44,9 @@ class Fact:
     etag: bytes = bytes(16)
     etag_kind: EtagKind = EtagKind.NONE
     late: bytes = b""
-    body: bytes = b""  # of COMPOSITE
+    body: bytes = b""  # of WITH_BODY
     damaged: bool = False
+    numbered: bool = False
 
 
 def split_key(key: bytes) -> tuple[bytes, bytes]:
@@ -54,14 +62,25 @@ def grave_key(tenant: int, space: bytes, key: bytes) -> bytes:
     return blake3(space + struct.pack(">I", tenant) + key).digest(16)
 
 
+def version_key(tenant: int, key: bytes, version: int, *, numbered: bool) -> bytes:
+    """Under which the end of a version, and what amends it, is kept. All null versions of a key share one."""
+    if not numbered:
+        return grave_key(tenant, b"o", key)
+    return grave_key(tenant, b"v", key + VERSION.pack(version))
+
+
 def apply(tables: Tables, fact: Fact) -> None:
     """Make the index say what the record says, unless something newer is known. Raises CorruptData."""
     tables.saw(fact.place.volume, fact.version)
     match fact.kind:
-        case Kind.OBJECT | Kind.COMPOSITE:
+        case Kind.OBJECT | Kind.COMPOSITE | Kind.MARKER:
             _object(tables, fact)
         case Kind.TOMBSTONE:
             _tombstone(tables, fact)
+        case Kind.VERSION_GONE:
+            _version_gone(tables, fact)
+        case Kind.DOCUMENT:
+            _document(tables, fact)
         case Kind.PART:
             _part(tables, fact)
         case Kind.BUCKET | Kind.BUCKET_GONE:
@@ -79,36 +98,48 @@ def apply(tables: Tables, fact: Fact) -> None:
 
 def _object(tables: Tables, fact: Fact) -> None:
     bucket, key = split_key(fact.key)
-    grave = grave_key(fact.tenant, b"o", fact.key)
-    if tables.grave(grave) > fact.version:
+    grave = tables.grave(version_key(fact.tenant, fact.key, fact.version, numbered=fact.numbered))
+    if grave > fact.version:
         return
     number = _bucket_id(tables, fact.tenant, bucket)
-    tree = tables.tree(number)
-    old = tree.get(key)
-    row = ObjectRow(fact.place, fact.body_at, fact.size, fact.version, fact.etag, fact.etag_kind, damaged=fact.damaged)
+    versions = KeyVersions(tables, number, key)
+    old = versions.find(fact.version) if fact.numbered else versions.null()
+    row = ObjectRow(
+        fact.place,
+        fact.body_at,
+        fact.size,
+        fact.version,
+        fact.etag,
+        fact.etag_kind,
+        damaged=fact.damaged,
+        numbered=fact.numbered,
+        marker=fact.kind == Kind.MARKER,
+    )
     if fact.kind == Kind.COMPOSITE and not fact.damaged:
         upload, refs = decode_parts(fact.body)
         row = replace(row, size=sum(ref.size for ref in refs), parts=len(refs))
-        if old is None or decode_object(old).version <= fact.version:
+        if old is None or old.version <= fact.version:
             _complete(tables, upload, fact, [ref.number for ref in refs])
     if old is not None:
-        current = decode_object(old)
-        if current.version > fact.version or current.place == fact.place:
+        if old.version > fact.version or old.place == fact.place:
             return
-        release(tables, fact, number, current, keep=row.parts > 0 and current.version == fact.version)
-    tree.put(key, row.encode())
+        release(tables, fact, number, old, keep=row.parts > 0 and old.version == fact.version)
+    versions.put(row, old)
     tables.live(fact.place, +1)
-    tables.count(number, +1, row.size)
+    if not row.marker:
+        tables.count(number, +1, row.size)
 
 
 def release(tables: Tables, fact: Fact, bucket: int, row: ObjectRow, *, keep: bool = False) -> None:
-    """Take back what an object that is replaced or deleted held; `keep` its parts if it only moved. `bucket`: number"""
+    """Take back what a version that is replaced or deleted held; `keep` its parts if it only moved.
+    `bucket`: its number."""
     tables.live(row.place, -1)
     tables.clear_damage(row.place.volume, row.place.position)
-    tables.count(bucket, -1, -row.size)
-    grave = grave_key(fact.tenant, b"o", fact.key)
-    if tables.amend(grave) is not None and not keep and fact.version != row.version:
-        tables.set_amend(grave, None)
+    if not row.marker:
+        tables.count(bucket, -1, -row.size)
+    amend = version_key(fact.tenant, fact.key, row.version, numbered=row.numbered)
+    if not keep and fact.version != row.version and tables.amend(amend) is not None:
+        tables.set_amend(amend, None)
     if row.parts and not keep:
         owner = tables.owner_of(row.place)
         if owner is not None:
@@ -134,17 +165,45 @@ def _complete(tables: Tables, upload: bytes, fact: Fact, numbers: list[int]) -> 
 
 
 def _tombstone(tables: Tables, fact: Fact) -> None:
-    bucket, key = split_key(fact.key)
+    """The key's null version is gone: where there is no versioning, all there is."""
     tables.set_grave(grave_key(fact.tenant, b"o", fact.key), fact.version)
     tables.live(fact.place, +1)
+    versions = _versions(tables, fact)
+    old = None if versions is None else versions.null()
+    if versions is not None and old is not None and old.version < fact.version:
+        release(tables, fact, versions.bucket, old)
+        versions.remove(old)
+
+
+def _version_gone(tables: Tables, fact: Fact) -> None:
+    (version,) = VERSION.unpack_from(fact.meta)
+    gone = version_key(fact.tenant, fact.key, version, numbered=True)
+    tables.set_grave(gone, fact.version)
+    tables.live(fact.place, +1)
+    tables.set_amend(gone, None)
+    versions = _versions(tables, fact)
+    old = None if versions is None else versions.find(version)
+    if versions is not None and old is not None and old.numbered:
+        release(tables, fact, versions.bucket, old)
+        versions.remove(old)
+
+
+def _versions(tables: Tables, fact: Fact) -> KeyVersions | None:
+    bucket, key = split_key(fact.key)
     number = tables.bucket_id(fact.tenant, bucket)
-    if number is None:
+    return None if number is None else KeyVersions(tables, number, key)
+
+
+def _document(tables: Tables, fact: Fact) -> None:
+    bucket, _ = split_key(fact.key)
+    old = tables.document(fact.tenant, fact.key)
+    known = max(tables.grave(grave_key(fact.tenant, b"b", bucket)), old.version if old else 0)
+    if known > fact.version or (old and old.place == fact.place):
         return
-    tree = tables.tree(number)
-    old = tree.get(key)
-    if old is not None and (row := decode_object(old)).version < fact.version:
-        release(tables, fact, number, row)
-        tree.delete(key)
+    if old:
+        tables.live(old.place, -1)
+    tables.live(fact.place, +1)
+    tables.set_document(fact.tenant, fact.key, NamedRow(fact.place, 0, fact.version, fact.body))
 
 
 def _bucket_id(tables: Tables, tenant: int, name: bytes) -> int:
@@ -170,7 +229,11 @@ def _bucket(tables: Tables, fact: Fact) -> None:
         tables.set_bucket(fact.tenant, fact.key, NamedRow(fact.place, number, fact.version, fact.meta))
         return
     tables.set_grave(grave, fact.version)
-    if row and next(tables.tree(row.number).scan(), None) is None:
+    for name, document in list(tables.documents(fact.tenant, fact.key)):
+        if document.version < fact.version:
+            tables.live(document.place, -1)
+            tables.set_document(fact.tenant, fact.key + b"/" + name, None)
+    if row and tables.is_bare(row.number):
         tables.set_bucket(fact.tenant, fact.key, None)
     elif row:  # objects of another life are still to be seen dead: keep the tree for now
         tables.set_bucket(fact.tenant, fact.key, NamedRow(Place(0, 0, 0), row.number, 0, b""))
@@ -241,12 +304,14 @@ def drop_upload(tables: Tables, upload: bytes, version: int) -> None:
 
 def _amend(tables: Tables, fact: Fact) -> None:
     """The first 8 bytes of the metadata name the version it amends; stale ones go when the object goes."""
-    grave = grave_key(fact.tenant, b"o", fact.key)
-    old = tables.amend(grave)
+    (of,) = VERSION.unpack_from(fact.meta)
+    key = version_key(fact.tenant, fact.key, of, numbered=fact.numbered)
+    if fact.numbered and tables.grave(key):
+        return
+    old = tables.amend(key)
     if old is not None:
         if old.version > fact.version or old.place == fact.place:
             return
         tables.live(old.place, -1)
-    of = struct.unpack_from("<Q", fact.meta)[0]
-    tables.set_amend(grave, NamedRow(fact.place, of, fact.version, fact.meta[8:]))
+    tables.set_amend(key, NamedRow(fact.place, of, fact.version, fact.meta[VERSION.size :]))
     tables.live(fact.place, +1)

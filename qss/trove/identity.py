@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
+from qss.trove.private import write_private
 
 MARKER: Final = "trove.json"
 LOCK: Final = "trove.lock"
@@ -148,14 +149,3 @@ def _write_marker(directory: Path, value: dict[str, Any]) -> None:
         write_private(directory / MARKER, json.dumps({"format": FORMAT} | value).encode())
     except OSError as error:
         raise Refused(f"{directory} cannot be written: {error.strerror}") from error
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file atomically and durably; mode 0600 from its first byte."""
-    fresh = path.with_suffix(".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

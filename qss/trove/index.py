@@ -40,7 +40,10 @@ from qss.trove.rows import (
 MAP_BYTES: Final = 256 * GIB  # address space, not memory and not disk
 FORMAT: Final = 2  # 2: objects and bytes of each bucket are counted
 
-_NAMES: Final = ("state", "buckets", "keys", "uploads", "parts", "owners", "amends", "graves", "volumes", "damage")
+_NAMES: Final = (
+    "state", "buckets", "keys", "uploads", "parts", "owners", "amends", "graves", "volumes", "damage",
+    "versions", "documents",
+)  # fmt: skip
 _STATE: Final = struct.Struct("<QQQQ")
 _BUCKET: Final = struct.Struct(">I")
 _VOLUME_KEY: Final = struct.Struct(">I")
@@ -63,6 +66,8 @@ class Databases:
     graves: Any
     volumes: Any
     damage: Any
+    versions: Any  # what keys have besides their newest version if that is an object (qss.trove.keyversions)
+    documents: Any  # tenant, bucket/name → the bucket's document of that name
 
 
 @dataclass(slots=True)
@@ -86,6 +91,7 @@ class Tables:
         self._txn = txn
         self.dbs = dbs
         self._totals = totals
+        self._versioned: dict[int, bool] = {}  # bucket's number: whether it may have rows in `versions`
 
     # -- rows by key --------------------------------------------------------------------------------------------
 
@@ -117,6 +123,50 @@ class Tables:
 
     def tree(self, root: int) -> KeyTree:
         return KeyTree(self._txn, self.dbs.keys, root, self.new_node)
+
+    def older_tree(self, root: int) -> KeyTree:
+        """The tree of a bucket's other versions."""
+        return KeyTree(self._txn, self.dbs.versions, root, self.new_node)
+
+    def has_older(self, root: int) -> bool:
+        """Whether a bucket has rows in `older_tree`: looked up once in a transaction, for those that never had any."""
+        found = self._versioned.get(root)
+        if found is None:
+            found = not self.is_empty(self.dbs.versions) and next(self.older_tree(root).scan(), None) is not None
+            self._versioned[root] = found
+        return found
+
+    def will_have_older(self, root: int) -> None:
+        """Call before the first row is put into `older_tree`."""
+        self._versioned[root] = True
+
+    def is_bare(self, root: int) -> bool:
+        """Whether a bucket has no object, no version and no delete marker."""
+        return next(self.tree(root).scan(), None) is None and next(self.older_tree(root).scan(), None) is None
+
+    def bucket_row(self, tenant: int, name: bytes) -> bytes | None:
+        """As `bucket`, undecoded."""
+        value: bytes | None = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)
+        return value
+
+    def document(self, tenant: int, key: bytes) -> NamedRow | None:
+        """The document `bucket/name`; `meta` is its content."""
+        data = self._txn.get(_BUCKET.pack(tenant) + key, db=self.dbs.documents)
+        return None if data is None else decode_named(data)
+
+    def set_document(self, tenant: int, key: bytes, row: NamedRow | None) -> None:
+        if row is None:
+            self._txn.delete(_BUCKET.pack(tenant) + key, db=self.dbs.documents)
+        else:
+            self._txn.put(_BUCKET.pack(tenant) + key, row.encode(), db=self.dbs.documents)
+
+    def documents(self, tenant: int, bucket: bytes) -> Iterator[tuple[bytes, NamedRow]]:
+        """Names and rows of a bucket's documents."""
+        prefix = _BUCKET.pack(tenant) + bucket + b"/"
+        for key, value in self.scan(self.dbs.documents, prefix):
+            if not key.startswith(prefix):
+                return
+            yield key[len(prefix) :], decode_named(value)
 
     def bucket(self, tenant: int, name: bytes) -> NamedRow | None:
         data = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)

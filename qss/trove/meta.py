@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, Final
 
 from qss.errors import CorruptData
-from qss.s3.backend import Attributes, Checksum, EtagMode
+from qss.s3.backend import Attributes, Bucket, Checksum, EtagMode, Versioning
+from qss.s3.lock import UNLOCKED, DefaultRetention, Mode, ObjectLock, Retention
 
 LATE_ROOM_BYTES: Final = 128
 """Kept behind the footer of a streamed record: the longest checksum (SHA256, composite) takes 90."""
+
+
+_VERSIONING: Final = {each.value[0]: each for each in Versioning}
 
 
 def _dump(value: dict[str, Any]) -> bytes:
@@ -39,7 +44,28 @@ def _attributes_dict(attributes: Attributes) -> dict[str, Any]:
         value["t"] = [list(tag) for tag in attributes.tags]
     if attributes.storage_class != "STANDARD":
         value["s"] = attributes.storage_class
+    if attributes.lock is not UNLOCKED:
+        value |= _lock_dict(attributes.lock)
     return value
+
+
+def _lock_dict(lock: ObjectLock) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    if lock.retention is not None:
+        value["r"] = [lock.retention.mode.value, lock.retention.until_ns]
+    if lock.legal_hold is not None:
+        value["g"] = lock.legal_hold
+    return value
+
+
+def _lock_of(value: dict[str, Any]) -> ObjectLock:
+    if "r" not in value and "g" not in value:
+        return UNLOCKED
+    retention, hold = value.get("r"), value.get("g")
+    return ObjectLock(
+        None if retention is None else Retention(Mode(retention[0]), int(retention[1])),
+        None if hold is None else bool(hold),
+    )
 
 
 def _checksum_list(checksum: Checksum | None) -> dict[str, Any]:
@@ -62,8 +88,9 @@ def attributes_of(value: dict[str, Any]) -> Attributes:
             metadata=dict(value.get("m", {})),
             tags=tuple((str(name), str(tag)) for name, tag in value.get("t", [])),
             storage_class=str(value.get("s", "STANDARD")),
+            lock=_lock_of(value),
         )
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, LookupError):
         raise CorruptData("metadata has a wrong shape") from None
 
 
@@ -78,25 +105,52 @@ def checksum_of(value: dict[str, Any]) -> Checksum | None:
     return Checksum(str(algorithm), str(text), bool(composite))
 
 
-def encode_tags(tags: tuple[tuple[str, str], ...]) -> bytes:
-    return _dump({"t": [list(tag) for tag in tags]})
+def amended(attributes: Attributes, amend: bytes) -> Attributes:
+    """The attributes with what an AMEND says in their place. Raises CorruptData."""
+    value = load(amend)
+    found = attributes_of(value)
+    lock = replace(
+        attributes.lock,
+        retention=found.lock.retention if "r" in value else attributes.lock.retention,
+        legal_hold=found.lock.legal_hold if "g" in value else attributes.lock.legal_hold,
+    )
+    return replace(attributes, tags=found.tags if "t" in value else attributes.tags, lock=lock)
 
 
-def tags_of(data: bytes) -> tuple[tuple[str, str], ...]:
-    return attributes_of(load(data)).tags
+def amend_tags(amend: bytes, tags: tuple[tuple[str, str], ...]) -> bytes:
+    """What an AMEND says (b"": nothing yet), with other tags."""
+    return _dump(load(amend) | {"t": [list(tag) for tag in tags]})
 
 
-def encode_bucket(created_ns: int, region: str) -> bytes:
-    return _dump({"n": created_ns, "r": region})
+def amend_lock(amend: bytes, lock: ObjectLock) -> bytes:
+    """What an AMEND says, with another lock."""
+    return _dump(load(amend) | {"r": None} | _lock_dict(lock))
 
 
-def bucket_of(data: bytes) -> tuple[int, str]:
-    """(created_ns, region); zero and the default for a bucket whose own record was lost."""
+def encode_bucket(bucket: Bucket) -> bytes:
+    value: dict[str, Any] = {"n": bucket.created_ns, "r": bucket.region}
+    if bucket.versioning is not None:
+        value["v"] = bucket.versioning.value[0]
+    if bucket.lock:
+        value["l"] = True
+    default = bucket.default_retention
+    if default is not None:
+        value["d"] = [default.mode.value, default.days, default.years]
+    return _dump(value)
+
+
+def bucket_of(name: str, data: bytes) -> Bucket:
+    """Raises CorruptData. Time zero and the default region for a bucket whose own record was lost."""
     value = load(data)
-    created, region = value.get("n", 0), value.get("r", "us-east-1")
+    created, region, default = value.get("n", 0), value.get("r", "us-east-1"), value.get("d")
     if not isinstance(created, int) or not isinstance(region, str):
         raise CorruptData("bucket metadata has a wrong shape")
-    return created, region
+    try:
+        versioning = _VERSIONING[value["v"]] if "v" in value else None
+        retention = None if default is None else DefaultRetention(Mode(default[0]), int(default[1]), int(default[2]))
+    except (TypeError, ValueError, LookupError):
+        raise CorruptData("bucket metadata has a wrong shape") from None
+    return Bucket(name, created, region, versioning, bool(value.get("l")), retention)
 
 
 def encode_upload(attributes: Attributes, algorithm: str | None, composite: bool, mode: EtagMode) -> bytes:

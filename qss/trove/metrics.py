@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from qss.trove.drives import Health
+from qss.trove.drives import DriveHealth
 from qss.trove.node import Node
+
+Source = Callable[[], Iterator[Metric]]
+"""Gives metrics when asked for them."""
 
 
 class _NodeCollector(Collector):
@@ -52,13 +55,23 @@ class _NodeCollector(Collector):
         for drive in status["drives"]:
             free.add_metric([drive["path"]], drive["free"])
             errors.add_metric([drive["path"]], drive["errors"])
-            for each in Health:
+            for each in DriveHealth:
                 health.add_metric([drive["path"], each.value], int(drive["health"] == each.value))
         yield from (free, health, errors)
 
 
-def render(node: Node) -> bytes:
+class _Source(Collector):
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        return self._source()
+
+
+def render(node: Node, sources: Sequence[Source] = ()) -> bytes:
     """The text of /metrics."""
     registry = CollectorRegistry()
     registry.register(_NodeCollector(node))
+    for source in sources:
+        registry.register(_Source(source))
     return generate_latest(registry)

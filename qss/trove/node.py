@@ -22,14 +22,18 @@ from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.drives import Drive, probe
 from qss.trove.engine import Engine
-from qss.trove.identity import LOCK, MARKER, Identity, require_all, settle, survey, write_private
+from qss.trove.identity import LOCK, MARKER, Identity, require_all, settle, survey
 from qss.trove.index import Index
 from qss.trove.ledger import LEDGER, Ledger
+from qss.trove.lifecycle import Lifecycle
 from qss.trove.pace import Pace
+from qss.trove.private import write_private
 from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
 from qss.trove.scrub import Mark, Scrubber
+from qss.trove.shares import KEY_FILE, Shares, share_key
 from qss.trove.store import TroveStore
+from qss.trove.tokens import Tokens
 from qss.trove.usage import bytes_in_uploads, usage_of
 from qss.trove.volumes import VolumeSet
 
@@ -53,6 +57,7 @@ class NodeOptions:
     data: tuple[Path, ...]
     sync: SyncMode = SyncMode.GROUP
     upload_age_s_max: float = 7 * 86_400
+    lifecycle_day_s: float = 86_400  # what a day is to lifecycle rules; another one only to try them out
     compact_garbage: float = 0.3  # share of a sealed volume that is dead before it is compacted; 1 switches it off
     compact_bytes_per_s: float | None = 64 * MIB  # read and written
     scrub_period_s: float | None = 30 * 86_400  # from one round's begin to the next; None: only when asked
@@ -101,7 +106,7 @@ def clean_slate(directory: Path) -> None:
     try:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in (CREDENTIALS, LEDGER, f"{LEDGER}-journal", MARKER):
+        for name in (CREDENTIALS, KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -144,6 +149,7 @@ class Node:
                     "mount them, or give them up with trove repair --forget-missing"
                 )
             self.report: Report = recover(volumes, index)
+            key = share_key(options.data[0], host.entropy)
             ledger = Ledger(options.data[0])
             kept = ledger.load(_SCRUB).get(_SCRUB, {})
         except BaseException:
@@ -153,7 +159,10 @@ class Node:
         self.engine.start_after(max(self.report.newest, index.totals.newest))
         self.ledger = ledger
         self.quotas = Quotas(ledger, partial(usage_of, index), partial(bytes_in_uploads, index))
+        self.shares = Shares(ledger, key, host.clock, host.entropy.token)
+        self.tokens = Tokens(ledger, host.clock, host.entropy.token)
         self.store = TroveStore(self.engine, self.quotas)
+        self.lifecycle = Lifecycle(self.store, host.clock, int(options.lifecycle_day_s * 1e9))
         self._compact_pace = Pace(options.compact_bytes_per_s)
         self.scrubber = Scrubber(
             self.engine,
@@ -173,9 +182,10 @@ class Node:
             )
 
     async def maintain(self) -> None:
-        """Run until cancelled: what is due every few seconds or hours, and the scrub."""
+        """Run until cancelled: what is due every few seconds or hours, the lifecycle rules, and the scrub."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._upkeep(), name="trove-upkeep")
+            group.create_task(self.lifecycle.run(), name="trove-lifecycle")
             group.create_task(self.scrubber.run(), name="trove-scrub")
 
     async def _keep_mark(self, mark: Mark) -> None:
@@ -189,6 +199,7 @@ class Node:
             await asyncio.sleep(CHECKPOINT_S)
             try:
                 self.store.records.flush_damage()
+                await self.shares.flush()
                 if self.engine.committer.commits != committed:
                     committed = self.engine.committer.commits
                     self._prune_graves()
@@ -248,6 +259,7 @@ class Node:
             "damaged_records": damaged_records,
             "damaged_reads": self.store.records.counters.damaged_reads,
             "unreadable_volumes": [str(path) for path in engine.volumes.unreadable],
+            "lifecycle": asdict(self.lifecycle.tally),
             "commits": engine.committer.commits,
             "syncs": engine.committer.syncs,
             "scrub": self.scrubber.status(),
@@ -258,6 +270,7 @@ class Node:
         """Finish what is under way and let go of the directories. The next start is a quick one."""
         with contextlib.suppress(QssError):
             self.store.records.flush_damage()
+            await self.shares.flush()
         await self.engine.aclose()
         self.ledger.close()
         self._lock.release()

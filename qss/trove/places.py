@@ -1,4 +1,4 @@
-"""Walks over all of the index, a slice at a time: what objects and parts there are, and which lie where."""
+"""Walks over all of the index, a slice at a time: what versions, documents and parts there are, and which lie where."""
 
 from __future__ import annotations
 
@@ -9,26 +9,42 @@ from typing import Final
 
 from qss.trove.facts import PART_KEY
 from qss.trove.index import Index
-from qss.trove.rows import ObjectRow, Place, decode_object, decode_part
+from qss.trove.keyversions import scan_versions
+from qss.trove.rows import NamedRow, ObjectRow, Place, decode_part
 
 TENANT: Final = 0
 SLICE_ROWS: Final = 500
 """Looked at before requests have their turn again."""
 
 
-async def walk_objects(index: Index) -> AsyncIterator[tuple[str, str, ObjectRow]]:
-    """(bucket, key, row) of every object. Changes made meanwhile may be seen or not."""
+async def walk_versions(index: Index) -> AsyncIterator[tuple[bytes, bytes, ObjectRow]]:
+    """(bucket, key, row) of every version of every object, delete markers included. Changes made meanwhile may be seen
+    or not."""
     with index.read() as tables:
-        buckets = [(name.decode("utf-8", "replace"), row.number) for name, row in tables.buckets(TENANT)]
+        buckets = [(name, row.number) for name, row in tables.buckets(TENANT)]
     for bucket, number in buckets:
-        after: bytes | None = b""
-        while after is not None:
+        lower, below = b"", None
+        more = True
+        while more:
             with index.read() as tables:
-                rows = list(islice(tables.tree(number).scan(after), SLICE_ROWS))
-            for key, value in rows:
-                yield bucket, key.decode("utf-8", "replace"), decode_object(value)
-            after = rows[-1][0] + b"\0" if len(rows) == SLICE_ROWS else None
+                rows = list(islice(scan_versions(tables, number, lower, below), SLICE_ROWS))
+            for key, row in rows:
+                yield bucket, key, row
+                lower, below = key, row.version
+            more = len(rows) == SLICE_ROWS
             await asyncio.sleep(0)
+
+
+async def walk_documents(index: Index) -> AsyncIterator[tuple[bytes, bytes, NamedRow]]:
+    """(bucket, name, row) of every document of a bucket."""
+    with index.read() as tables:
+        buckets = [name for name, _ in tables.buckets(TENANT)]
+    for bucket in buckets:
+        with index.read() as tables:
+            found = list(tables.documents(TENANT, bucket))
+        for name, row in found:
+            yield bucket, name, row
+        await asyncio.sleep(0)
 
 
 async def walk_parts(index: Index) -> AsyncIterator[tuple[bytes, int, Place]]:
@@ -45,7 +61,7 @@ async def walk_parts(index: Index) -> AsyncIterator[tuple[bytes, int, Place]]:
 
 
 async def keys_within(index: Index, stretches: Sequence[Place]) -> AsyncIterator[tuple[Place, str]]:
-    """(place, `bucket/key` or words for a part) of all that lies in these stretches of the volumes."""
+    """(place, `bucket/key` or words for what has no key) of all that lies in these stretches of the volumes."""
 
     def hit(place: Place) -> bool:
         return any(
@@ -53,9 +69,12 @@ async def keys_within(index: Index, stretches: Sequence[Place]) -> AsyncIterator
             for each in stretches
         )
 
-    async for bucket, name, row in walk_objects(index):
+    async for bucket, name, row in walk_versions(index):
         if hit(row.place):
-            yield row.place, f"{bucket}/{name}"
+            yield row.place, (bucket + b"/" + name).decode("utf-8", "replace")
+    async for bucket, name, document in walk_documents(index):
+        if hit(document.place):
+            yield document.place, f"{name.decode()} of bucket {bucket.decode()}"
     async for upload, number, place in walk_parts(index):
         if hit(place):
             yield place, f"part {number} of upload {upload.hex()}"

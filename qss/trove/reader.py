@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+from blake3 import blake3
 
 from qss.errors import CorruptData
 from qss.formats.volume import (
@@ -17,14 +20,14 @@ from qss.formats.volume import (
     decode_header,
     decode_parts,
     parts_len,
-    verify_blocks,
 )
 from qss.limits import BLOCK_BYTES, KIB
 from qss.ranges import round_up
 from qss.s3.backend import Chunk, StoredObject
+from qss.s3.versions import NULL, version_text
 from qss.trove.engine import INLINE_BYTES_MAX, Engine
 from qss.trove.facts import PART_KEY
-from qss.trove.meta import attributes_of, checksum_of, load
+from qss.trove.meta import amended, attributes_of, checksum_of, load
 from qss.trove.rows import ObjectRow, Place, decode_part
 
 log = logging.getLogger(__name__)
@@ -38,8 +41,10 @@ streams at a standstill keep 250 MiB; pieces of 1 MiB would keep 850, and cost n
 DAMAGE_NOTED_MAX: Final = 10_000
 """Places between two writes to the index; further ones are noted when they are read again."""
 DAMAGE_LOGGED_MAX: Final = 5
+DIGEST_PIECE_BYTES: Final = 512 * KIB
+"""What is read at a time only to be hashed: small enough to be in the processor's cache still."""
 
-assert PIECE_BYTES % BLOCK_BYTES == 0
+assert PIECE_BYTES % BLOCK_BYTES == DIGEST_PIECE_BYTES % BLOCK_BYTES == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +118,40 @@ class Records:
     def _verified(self, record: Opened, start: int, stop: int) -> Chunk:
         first = start // BLOCK_BYTES * BLOCK_BYTES
         last = min(round_up(stop, BLOCK_BYTES), record.header.body_len)
-        if record.body is not None:
-            data: Chunk = record.body[first:last]
-        else:
-            data = self._engine.volumes.read(record.place, record.header.body_at + first, last - first)
+        head, data, tail = self._around(record, (first, start, stop, last))
         entry = first // BLOCK_BYTES * HASH_BYTES
-        entries = record.table[entry : entry + -(-len(data) // BLOCK_BYTES) * HASH_BYTES]
-        if not verify_blocks(data, entries):
+        entries = record.table[entry : entry + -(-(last - first) // BLOCK_BYTES) * HASH_BYTES]
+        if not _is_whole(head, data, tail, entries):
             raise CorruptData("bytes do not match their hash")
         self.counters.bytes_read += last - first
-        if (first, last) == (start, stop):
-            return data
-        return memoryview(data)[start - first : stop - first]
+        return data
+
+    def _around(self, record: Opened, marks: tuple[int, int, int, int]) -> tuple[Chunk, Chunk, Chunk]:
+        """The bytes between four places of a body. The middle is what the server sends as it is: cut out of one read
+        it would have to be copied."""
+        first, start, stop, last = marks
+        if record.body is not None:
+            body = record.body
+            return body[first:start], body[start:stop], body[stop:last]
+        read, place, body_at = self._engine.volumes.read, record.place, record.header.body_at
+        head = read(place, body_at + first, start - first) if start > first else b""
+        tail = read(place, body_at + stop, last - stop) if last > stop else b""
+        return head, read(place, body_at + start, stop - start), tail
+
+    async def digest(self, cuts: Iterable[tuple[Opened, int, int]]) -> bytes:
+        """BLAKE3 of these pieces of records' bodies, end to end, read and verified now. Raises CorruptData."""
+        hashing = asyncio.ensure_future(self._engine.in_pool(self._digest_now, cuts))
+        try:
+            return await asyncio.shield(hashing)
+        except asyncio.CancelledError:  # its volumes must stay open until the thread is through
+            await asyncio.wait([hashing])
+            raise
+
+    def _digest_now(self, cuts: Iterable[tuple[Opened, int, int]]) -> bytes:
+        digest = blake3()
+        for record, start, stop in cuts:
+            digest.update(self.read_now(record, start, stop))
+        return digest.digest()
 
     def note_damage(self, place: Place, key: bytes, what: str) -> None:
         """Count it and remember where; written to the index by `flush_damage`, off the reading path."""
@@ -183,9 +210,13 @@ class TroveReader:
     def info(self) -> StoredObject:
         return self._info
 
-    def amend(self, tags: tuple[tuple[str, str], ...]) -> None:
-        """The object's tags have been replaced since its record was written."""
-        self._info = replace(self._info, attributes=replace(self._info.attributes, tags=tags))
+    def name_version(self, row: ObjectRow) -> None:
+        """The bucket has versioning: `info` says the version's id."""
+        self._info = named(self._info, row)
+
+    def amend(self, said: bytes) -> None:
+        """Tags or lock have been replaced since the record was written. Raises CorruptData."""
+        self._info = replace(self._info, attributes=amended(self._info.attributes, said))
 
     async def read(self, start: int, stop: int) -> Chunk:
         pieces = [piece async for piece in self._pieces(start, stop, None)]
@@ -195,7 +226,17 @@ class TroveReader:
         async for piece in self._pieces(start, stop, PIECE_BYTES):
             yield piece
 
+    async def digest(self, start: int, stop: int) -> bytes:
+        """BLAKE3 of bytes [start, stop), read and verified now, in one go. Raises CorruptData."""
+        return await self._records.digest(self._cuts(start, stop, DIGEST_PIECE_BYTES))
+
     async def _pieces(self, start: int, stop: int, piece: int | None) -> AsyncIterator[Chunk]:
+        for record, inner, to in self._cuts(start, stop, piece):
+            yield await self._records.read(record, inner, to)
+
+    def _cuts(self, start: int, stop: int, piece: int | None) -> Iterator[tuple[Opened, int, int]]:
+        """Records, each with the bytes [start, stop) of its body that belong here; at most `piece` at a time. Raises
+        CorruptData when it comes to one that cannot be opened."""
         for number, segment in enumerate(self._segments):
             at = max(start, segment.start)
             end = min(stop, segment.start + segment.size)
@@ -206,7 +247,7 @@ class TroveReader:
                 to = end - segment.start
                 if piece is not None:
                     to = min(to, inner // BLOCK_BYTES * BLOCK_BYTES + piece)
-                yield await self._records.read(record, inner, to)
+                yield record, inner, to
                 at = segment.start + to
 
     def _record(self, number: int, segment: Segment) -> Opened:
@@ -220,17 +261,40 @@ class TroveReader:
         self._unpin.clear()
 
 
+def _is_whole(head: Chunk, data: Chunk, tail: Chunk, table: bytes) -> bool:
+    """Whether these three, end to end, are the blocks the table names. The outer two are less than a block."""
+    view = memoryview(data)
+    start, stop = 0, BLOCK_BYTES - len(head)
+    for entry in range(0, len(table), HASH_BYTES):
+        digest = blake3(head if entry == 0 else b"").update(view[start:stop])
+        if entry == len(table) - HASH_BYTES:
+            digest.update(tail)
+        if digest.digest() != table[entry : entry + HASH_BYTES]:
+            return False
+        start, stop = stop, stop + BLOCK_BYTES
+    return True
+
+
 def stored(key: str, row: ObjectRow, meta: dict[str, Any] | None = None, late: bytes = b"") -> StoredObject:
-    """What is said about an object; without metadata, what a listing says."""
+    """What is said about an object; without metadata, what a listing says. Without `version_id`: see `named`."""
     if meta is None:
         return StoredObject(key=key, size=row.size, etag=row.etag_text, modified_ns=row.version)
     attributes, checksum = attributes_of(meta), checksum_of(load(late) or meta)
     return StoredObject(key, row.size, row.etag_text, row.version, attributes, checksum)
 
 
-def open_object(records: Records, engine: Engine, name: tuple[bytes, str], row: ObjectRow) -> TroveReader:
-    """A reader of what `row` says is under record key `name[0]`. Raises CorruptData."""
-    full, key = name
+def named(found: StoredObject, row: ObjectRow) -> StoredObject:
+    """With its version's id, for buckets that have versioning."""
+    return replace(found, version_id=version_of(row))
+
+
+def version_of(row: ObjectRow) -> str:
+    """The id of a version."""
+    return version_text(row.version) if row.numbered else NULL
+
+
+def _opened(records: Records, full: bytes, row: ObjectRow) -> Opened:
+    """The record that `row` names, under record key `full`. Raises CorruptData."""
     if row.damaged:
         raise CorruptData("this object is known to be damaged")
     # A composite's row counts the bytes of its parts; its own body is its list, as long as the record says.
@@ -238,6 +302,19 @@ def open_object(records: Records, engine: Engine, name: tuple[bytes, str], row: 
     record = records.open(row.place, row.body_at, size, full)
     if record.header.key != full or record.footer.version != row.version:
         raise CorruptData("record is not the one the index names")
+    return record
+
+
+def describe(records: Records, name: tuple[bytes, str], row: ObjectRow) -> StoredObject:
+    """What the record under record key `name[0]` says of its object, but for its parts. Raises CorruptData."""
+    record = _opened(records, name[0], row)
+    return stored(name[1], row, load(record.header.meta), record.footer.late)
+
+
+def open_object(records: Records, engine: Engine, name: tuple[bytes, str], row: ObjectRow) -> TroveReader:
+    """A reader of what `row` says is under record key `name[0]`. Raises CorruptData."""
+    full, key = name
+    record = _opened(records, full, row)
     info = stored(key, row, load(record.header.meta), record.footer.late)
     if record.header.kind == Kind.COMPOSITE:
         reader = _open_composite(records, engine, record, info)

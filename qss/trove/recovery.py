@@ -15,8 +15,8 @@ from itertools import islice
 from typing import Any, Final
 
 from qss.errors import CorruptData
-from qss.formats.volume import SUPERBLOCK_BYTES, Footer, Kind, encode_footer
-from qss.trove.facts import PART_KEY, apply
+from qss.formats.volume import SUPERBLOCK_BYTES, Footer, encode_footer
+from qss.trove.facts import OBJECTS, PART_KEY, apply
 from qss.trove.index import Index, Tables
 from qss.trove.rows import decode_part
 from qss.trove.scan import (
@@ -158,7 +158,7 @@ class _Replay:
             if not below:  # whole to look at, but its body never reached the disk before the power went
                 self._report.voided += 1
                 return
-            if suspect.header.kind in (Kind.OBJECT, Kind.COMPOSITE):
+            if suspect.header.kind in OBJECTS:
                 with contextlib.suppress(CorruptData):
                     apply(tables, damaged_fact(suspect))
         self._damage(tables, position, stop - position, "does not verify", key)
@@ -193,5 +193,5 @@ def _sweep(tables: Tables) -> None:
     for key in dead:
         tables.delete(dbs.parts, key)
     for name, row in list(tables.buckets(0)):
-        if not row.place.length and next(tables.tree(row.number).scan(), None) is None:
+        if not row.place.length and tables.is_bare(row.number):
             tables.set_bucket(0, name, None)

@@ -4,7 +4,9 @@
   2. each volume with damage: what lives and verifies is   crash: both are there, the same version
      written to another volume and synced
   3. the volume's file is set aside, DIR/set-aside/        crash before: done again
-  4. objects whose bytes are in no volume get a            crash before: found again, by 4
+  4. what the index still knows of lost records without    crash: done again, the same version
+     bytes is written again (qss/trove/restate.py)
+  5. versions whose bytes are in no volume get a           crash before: found again, by 5
      tombstone and are listed; so are parts of uploads
 What is set aside is never looked at again by the node, and never deleted by it.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,14 +31,15 @@ from qss.formats.volume import (
     decode_superblock,
 )
 from qss.host import Disk
-from qss.s3.backend import DeleteRequest
+from qss.s3.versions import version_text
 from qss.trove.compaction import move_out
 from qss.trove.engine import Draft, Engine
-from qss.trove.facts import parts_of
+from qss.trove.facts import VERSION, parts_of
 from qss.trove.index import Tables
 from qss.trove.node import Node
 from qss.trove.pace import Pace
-from qss.trove.places import TENANT, walk_objects, walk_parts
+from qss.trove.places import walk_parts, walk_versions
+from qss.trove.restate import lost_statements, restate
 from qss.trove.rows import ObjectRow, Place
 
 SET_ASIDE: Final = "set-aside"
@@ -50,13 +54,13 @@ class Outcome:
     lost_objects: int = 0
     lost_bytes: int = 0
     lost_uploads: int = 0
-    rewritten_buckets: int = 0
+    rewritten: int = 0  # records that say something and hold nothing
     set_aside: list[str] = field(default_factory=list)
     moved_bytes: int = 0
 
     @property
     def sound(self) -> bool:
-        return not (self.lost_objects or self.lost_uploads or self.set_aside or self.rewritten_buckets)
+        return not (self.lost_objects or self.lost_uploads or self.set_aside or self.rewritten)
 
 
 async def repair(node: Node, say: Callable[[dict[str, Any]], None], *, dry_run: bool) -> Outcome:
@@ -105,16 +109,20 @@ def _aside(disk: Disk, path: Path) -> Path:
 
 
 async def _give_up(node: Node, say: Callable[[dict[str, Any]], None], outcome: Outcome, *, dry_run: bool) -> None:
-    """Step 4, and buckets whose record is gone: the index still knows what it said."""
-    engine, store = node.engine, node.store
+    """Steps 4 and 5: first what need not be given up, since the index still knows what the record said."""
+    engine = node.engine
+    statements = [each async for each in lost_statements(engine, partial(_is_lost, engine))]
+    outcome.rewritten = len(statements)
+    for statement in statements if not dry_run else ():
+        await restate(engine, statement)
     async for bucket, key, row in _lost(engine):
         outcome.lost_objects += 1
         outcome.lost_bytes += row.size
-        say({"lost": "object", "bucket": bucket, "key": key, "bytes": row.size})
+        name = {"bucket": bucket.decode("utf-8", "replace"), "key": key.decode("utf-8", "replace")}
+        version = {"version": version_text(row.version)} if row.numbered else {}
+        say({"lost": "object"} | name | version | {"bytes": row.size})
         if not dry_run:
-            (outcome_of,) = await store.delete(bucket, [DeleteRequest(key)])
-            if outcome_of.error is not None:
-                raise outcome_of.error
+            await engine.note(_end_of(bucket + b"/" + key, row))
     gone: set[bytes] = set()
     async for upload, number, place in walk_parts(engine.index):
         with engine.index.read() as tables:
@@ -125,16 +133,20 @@ async def _give_up(node: Node, say: Callable[[dict[str, Any]], None], outcome: O
     outcome.lost_uploads = len(gone)
     for upload in gone if not dry_run else ():
         await engine.note(Draft(Kind.UPLOAD_GONE, upload))
-    with engine.index.read() as tables:
-        buckets = [(n, r) for n, r in tables.buckets(TENANT) if r.place.length and _is_lost(engine, tables, r.place)]
-    outcome.rewritten_buckets = len(buckets)
-    for name, bucket_row in buckets if not dry_run else ():
-        await engine.note(Draft(Kind.BUCKET, name, bucket_row.meta))
 
 
-async def _lost(engine: Engine) -> AsyncIterator[tuple[str, str, ObjectRow]]:
-    """Objects of which a record does not verify or is in no volume."""
-    async for bucket, key, row in walk_objects(engine.index):
+def _end_of(full: bytes, row: ObjectRow) -> Draft:
+    """The deletion of one version, whatever holds it: its bytes are gone. The one before it is the newest then."""
+    if row.numbered:
+        return Draft(Kind.VERSION_GONE, full, VERSION.pack(row.version))
+    return Draft(Kind.TOMBSTONE, full)
+
+
+async def _lost(engine: Engine) -> AsyncIterator[tuple[bytes, bytes, ObjectRow]]:
+    """Versions of which a record does not verify or is in no volume; not delete markers."""
+    async for bucket, key, row in walk_versions(engine.index):
+        if row.marker:
+            continue
         with engine.index.read() as tables:
             places = [row.place]
             if row.parts:

@@ -27,7 +27,6 @@ class Asked:
     args: Mapping[str, str] = field(default_factory=dict)  # from the path
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] = field(default_factory=dict)
-    front: str = ""  # scheme://host as the client wrote it; "" when nobody knows
 
 
 @dataclass(frozen=True, slots=True)

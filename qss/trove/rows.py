@@ -6,7 +6,7 @@ A row that does not decode raises CorruptData; the answer to that is to rebuild 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from qss.errors import CorruptData
@@ -18,6 +18,9 @@ _PART: Final = struct.Struct("<QQI16s")
 _VOLUME: Final = struct.Struct("<QQQ")
 _U64: Final = struct.Struct("<Q")
 _AMEND: Final = struct.Struct("<QQ")
+_DAMAGED: Final = 1
+_NUMBERED: Final = 2
+_MARKER: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
-    """The current version under a key."""
+    """One version under a key."""
 
     place: Place
     body_at: int  # body's offset in the record
@@ -41,12 +44,13 @@ class ObjectRow:
     etag_kind: EtagKind
     parts: int = 0  # > 0: composite
     damaged: bool = False  # its footer does not verify; known, and not to be served
+    numbered: bool = False  # a version of its own; not: the key's null version
+    marker: bool = False  # a delete marker
 
     def encode(self) -> bytes:
         place = _PLACE.pack(self.place.volume, self.place.position, self.place.length)
-        return place + _OBJECT.pack(
-            self.etag_kind, self.damaged, self.parts, self.body_at, self.size, self.version, self.etag
-        )
+        flags = self.damaged * _DAMAGED | self.numbered * _NUMBERED | self.marker * _MARKER
+        return place + _OBJECT.pack(self.etag_kind, flags, self.parts, self.body_at, self.size, self.version, self.etag)
 
     @property
     def etag_text(self) -> str:
@@ -60,8 +64,13 @@ def _place(data: bytes) -> Place:
 def decode_object(data: bytes) -> ObjectRow:
     if len(data) != _PLACE.size + _OBJECT.size:
         raise CorruptData("object row has a wrong length")
-    kind, damaged, parts, body_at, size, version, etag = _OBJECT.unpack_from(data, _PLACE.size)
-    return ObjectRow(_place(data), body_at, size, version, etag, EtagKind(kind), parts, bool(damaged))
+    kind, flags, parts, body_at, size, version, etag = _OBJECT.unpack_from(data, _PLACE.size)
+    row = ObjectRow(_place(data), body_at, size, version, etag, EtagKind(kind), parts)
+    if not flags:
+        return row
+    if flags > _DAMAGED | _NUMBERED | _MARKER:
+        raise CorruptData("object row is of a kind this program does not know")
+    return replace(row, damaged=bool(flags & _DAMAGED), numbered=bool(flags & _NUMBERED), marker=bool(flags & _MARKER))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from qss.formats.volume import (
     SUPERBLOCK_BYTES,
     Footer,
     Header,
-    Kind,
     decode_footer,
     decode_header,
     head_len,
@@ -28,7 +27,7 @@ from qss.formats.volume import (
 )
 from qss.host import Disk
 from qss.limits import BLOCK_BYTES, MIB
-from qss.trove.facts import Fact
+from qss.trove.facts import WITH_BODY, Fact
 from qss.trove.rows import Place
 from qss.trove.slots import Volume
 
@@ -183,12 +182,12 @@ def end_of(found: Found) -> int:
 
 
 def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
-    """What a record says to the index. Raises CorruptData when the list of a composite does not verify."""
+    """What a record says to the index. Raises CorruptData when a body that says something does not verify."""
     header, footer = whole.header, whole.footer
     body = b""
-    if header.kind == Kind.COMPOSITE:
+    if header.kind in WITH_BODY:
         if not body_verifies(disk, volume, whole):
-            raise CorruptData("list of parts does not verify")
+            raise CorruptData("list of parts or document does not verify")
         body = _pread(disk, volume, header.body_len, whole.place.position + header.body_at)
     return Fact(
         kind=header.kind,
@@ -203,6 +202,7 @@ def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
         etag_kind=footer.etag_kind,
         late=footer.late,
         body=body,
+        numbered=footer.numbered,
     )
 
 
@@ -219,6 +219,7 @@ def damaged_fact(found: BadFooter | Whole) -> Fact:
         body_at=header.body_at,
         size=header.body_len,
         damaged=True,
+        numbered=header.numbered,
     )
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
-from typing import Final
 
 from qss.formats.volume import Kind
 from qss.s3.backend import (
@@ -26,22 +25,29 @@ from qss.s3.backend import (
     UploadRef,
     UploadsPage,
     UploadsQuery,
+    VersionEntry,
+    Versioning,
+    VersionsPage,
+    VersionsQuery,
     WantedPart,
     WriteCondition,
+    marker_headers,
 )
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.listing import page
+from qss.s3.lock import DefaultRetention, LockChange
+from qss.s3.versions import NULL, parse_version, version_text, versions_page
+from qss.trove.buckets import TENANT, Buckets, BucketState, with_lock
 from qss.trove.engine import Draft, Engine, room_for
-from qss.trove.facts import grave_key
+from qss.trove.facts import VERSION, version_key
 from qss.trove.index import Tables
-from qss.trove.meta import bucket_of, encode_bucket, encode_object, encode_tags, tags_of
+from qss.trove.keyversions import KeyVersions, scan_versions
+from qss.trove.meta import amend_lock, amend_tags, amended, encode_object
 from qss.trove.quotas import Quotas, Usage
-from qss.trove.reader import Records, TroveReader, open_object, stored
+from qss.trove.reader import Records, TroveReader, describe, named, open_object, stored, version_of
+from qss.trove.room import free_bytes
 from qss.trove.rows import ObjectRow, decode_object
 from qss.trove.uploads import Uploads
-
-TENANT: Final = 0
-"""The one there is, until tenants come."""
 
 
 class TroveStore:
@@ -51,95 +57,80 @@ class TroveStore:
         self.engine = engine
         self._quotas = quotas
         self.records = Records(engine)
-        self._uploads = Uploads(engine, self._require_bucket, self.row, self._room)
-        self._closing: set[bytes] = set()
+        self.buckets = Buckets(engine, self._drop_uploads)
+        self._uploads = Uploads(engine, self.buckets, self._room)
 
     # -- buckets ----------------------------------------------------------------------------------------------------
 
     async def list_buckets(self) -> Sequence[Bucket]:
-        with self.engine.index.read() as tables:
-            return [_bucket(name, row.meta) for name, row in tables.buckets(TENANT)]
+        return self.buckets.all()
 
-    async def create_bucket(self, name: str, region: str) -> None:
-        key = name.encode()
-
-        def decide() -> None:
-            with self.engine.index.read() as tables:
-                if tables.bucket(TENANT, key) is not None:
-                    raise S3Error(Code.BUCKET_ALREADY_OWNED)
-
-        decide()
-        meta = encode_bucket(self.engine.clock.now_ns(), region)
-        await self.engine.note(Draft(Kind.BUCKET, key, meta, decide, exclusive=True))
+    async def create_bucket(self, name: str, region: str, *, lock: bool = False) -> None:
+        await self.buckets.create(name, region, lock=lock)
 
     async def head_bucket(self, name: str) -> Bucket:
-        with self.engine.index.read() as tables:
-            row = tables.bucket(TENANT, name.encode())
-            if row is None or name.encode() in self._closing:
-                raise S3Error(Code.NO_SUCH_BUCKET)
-            return _bucket(name.encode(), row.meta)
+        return self.buckets.now(name).info
+
+    def free_bytes(self, bucket: str) -> int:
+        return free_bytes(self.engine.volumes)
 
     async def delete_bucket(self, name: str) -> None:
-        await self.head_bucket(name)
-        key = name.encode()
-        self._closing.add(key)  # from here no new record of this bucket is begun
-        try:
-            await self.engine.committer.idle()
-            with self.engine.index.read() as tables:
-                number = tables.bucket_id(TENANT, key)
-                if number is None:
-                    raise S3Error(Code.NO_SUCH_BUCKET)
-                if next(tables.tree(number).scan(), None) is not None:
-                    raise S3Error(Code.BUCKET_NOT_EMPTY)
-            await self._uploads.drop_all(name)
-            await self.engine.note(Draft(Kind.BUCKET_GONE, key))
-        finally:
-            self._closing.discard(key)
+        await self.buckets.delete(name)
 
-    def _require_bucket(self, tables: Tables, name: str) -> int:
-        key = name.encode()
-        number = tables.bucket_id(TENANT, key)
-        if number is None or key in self._closing:
-            raise S3Error(Code.NO_SUCH_BUCKET)
-        return number
+    async def set_versioning(self, bucket: str, versioning: Versioning) -> None:
+        await self.buckets.set_versioning(bucket, versioning)
+
+    async def set_lock(self, bucket: str, default: DefaultRetention | None) -> None:
+        await self.buckets.set_lock(bucket, default)
+
+    async def get_document(self, bucket: str, name: str) -> bytes | None:
+        return self.buckets.document(bucket, name)
+
+    async def put_document(self, bucket: str, name: str, content: bytes | None) -> None:
+        await self.buckets.put_document(bucket, name, content)
 
     # -- objects ----------------------------------------------------------------------------------------------------
 
     def row(self, bucket: str, key: str) -> ObjectRow | None:
-        """The index's row of an object. Raises NO_SUCH_BUCKET."""
+        """The index's row of the object that is there. Raises NO_SUCH_BUCKET."""
         with self.engine.index.read() as tables:
-            data = tables.tree(self._require_bucket(tables, bucket)).get(_key(key))
+            data = tables.tree(self.buckets.state(tables, bucket).number).get(_key(key))
             return None if data is None else decode_object(data)
 
-    def _check(self, bucket: str, key: str, condition: WriteCondition) -> None:
+    def _check(self, bucket: str, key: str, condition: WriteCondition) -> bool:
         row = self.row(bucket, key)
         condition.check(None if row is None else stored(key, row))
+        return self._stand(bucket)
 
-    def _require(self, bucket: str) -> None:
+    def _stand(self, bucket: str) -> bool:
+        """Whether what is written now is a version of its own. Raises NO_SUCH_BUCKET."""
         with self.engine.index.read() as tables:
-            self._require_bucket(tables, bucket)
+            return self.buckets.state(tables, bucket).numbered
 
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:
         condition = request.condition
         exclusive = condition.if_match is not None or condition.if_none_match is not None
-        decide = partial(self._require, request.bucket)
+        decide = partial(self._stand, request.bucket)
         if exclusive:
             decide = partial(self._check, request.bucket, request.key, condition)
-        decide()
-        meta = encode_object(request.attributes)
-        draft = Draft(Kind.OBJECT, _full(request.bucket, request.key), meta, decide, exclusive)
-        if self._quotas is None or self._quotas.of(request.bucket) is None:
+            decide()
+        state = self.buckets.now(request.bucket)
+        meta = encode_object(with_lock(state.info, request.attributes, self.engine.clock))
+        full = _full(request.bucket, request.key)
+        draft = Draft(Kind.OBJECT, full, meta, decide, exclusive, state.numbered)
+        with self._room(request.bucket, partial(self.buckets.adds, request.bucket, _key(request.key), room_for(body))):
             fact = await self.engine.take(draft, body)
-        else:
-            old = self.row(request.bucket, request.key)
-            size = room_for(body)
-            with self._room(request.bucket, Usage(1, size) if old is None else Usage(0, size - old.size)):
-                fact = await self.engine.take(draft, body)
         row = ObjectRow(fact.place, fact.body_at, fact.size, fact.version, fact.etag, fact.etag_kind)
-        return stored(request.key, row, {}, fact.late)
+        found = stored(request.key, row, {}, fact.late)
+        if not fact.numbered and state.info.versioning is None:
+            return found
+        return named(found, replace(row, numbered=fact.numbered))
 
-    def _room(self, bucket: str, adds: Usage, completes: bool = False) -> AbstractContextManager[None]:
-        return nullcontext() if self._quotas is None else self._quotas.room(bucket, adds, completes=completes)
+    def _room(self, bucket: str, adds: Callable[[], Usage], *, completes: bool = False) -> AbstractContextManager[None]:
+        """Hold room in the bucket's quota; `completes`: for what has it as parts."""
+        if self._quotas is None or self._quotas.of(bucket) is None:
+            return nullcontext()
+        return self._quotas.room(bucket, adds(), completes=completes)
 
     async def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader:
         return self._open(bucket, key, version_id)
@@ -150,41 +141,71 @@ class TroveStore:
         return reader.info
 
     def _open(self, bucket: str, key: str, version_id: str | None) -> TroveReader:
-        row = self.row(bucket, key)
-        if row is None:
-            raise S3Error(Code.NO_SUCH_KEY)
-        if version_id not in (None, "null"):
-            raise S3Error(Code.NO_SUCH_VERSION)
-        reader = open_object(self.records, self.engine, (_full(bucket, key), key), row)
+        full = _full(bucket, key)
         with self.engine.index.read() as tables:
-            if not tables.is_empty(tables.dbs.amends):
-                amend = tables.amend(grave_key(TENANT, b"o", _full(bucket, key)))
-                if amend is not None and amend.number == row.version:
-                    reader.amend(tags_of(amend.meta))
+            state = self.buckets.state(tables, bucket)
+            row = find(tables, state, key, version_id)
+            amend = _amendment(tables, full, row)
+        reader = open_object(self.records, self.engine, (full, key), row)
+        if state.info.versioning is not None:
+            reader.name_version(row)
+        if amend:
+            reader.amend(amend)
         return reader
 
     async def delete(self, bucket: str, requests: Sequence[DeleteRequest]) -> Sequence[DeleteOutcome]:
-        with self.engine.index.read() as tables:
-            self._require_bucket(tables, bucket)
+        self.buckets.now(bucket)
         return await asyncio.gather(*(self._delete(bucket, request) for request in requests))
 
     async def _delete(self, bucket: str, request: DeleteRequest) -> DeleteOutcome:
         full = _full(bucket, request.key)
         try:
             await self.engine.committer.quiet(full)
+            # From here to the append in `note` nothing else runs: what is looked at is what is deleted.
+            state = self.buckets.now(bucket)
+            if request.version_id is not None:
+                return await self._delete_version(state, request)
             row = self.row(bucket, request.key)
             request.condition.check(None if row is None else stored(request.key, row))
-            if row is not None:
-                await self.engine.note(Draft(Kind.TOMBSTONE, full))
+            if state.info.versioning is None:
+                if row is not None:
+                    await self.engine.note(Draft(Kind.TOMBSTONE, full))
+                return DeleteOutcome(request.key)
+            fact = await self.engine.note(Draft(Kind.MARKER, full, numbered=state.numbered))
         except S3Error as error:
             return DeleteOutcome(request.key, error)
         except Exception as error:
             return DeleteOutcome(request.key, to_s3(error))
-        return DeleteOutcome(request.key)
+        marker = version_text(fact.version) if fact.numbered else NULL
+        return DeleteOutcome(request.key, version_id=marker, delete_marker=True)
+
+    async def _delete_version(self, state: BucketState, request: DeleteRequest) -> DeleteOutcome:
+        """Begun in the same step as the look at what is there."""
+        assert request.version_id is not None
+        bucket, full = state.info.name, _full(state.info.name, request.key)
+        with self.engine.index.read() as tables:
+            row = version_row(tables, state, request.key, request.version_id)
+        request.condition.check(None if row is None else stored(request.key, row))
+        if row is None:
+            return DeleteOutcome(request.key, version_id=request.version_id)
+        if state.info.lock and not row.marker:
+            lock = self._open_now(bucket, request.key, row).attributes.lock
+            lock.check_delete(self.engine.clock.now_ns(), bypass=request.bypass)
+        kind, meta = (Kind.VERSION_GONE, VERSION.pack(row.version)) if row.numbered else (Kind.TOMBSTONE, b"")
+        await self.engine.note(Draft(kind, full, meta))
+        return DeleteOutcome(request.key, version_id=request.version_id, delete_marker=row.marker)
+
+    def _open_now(self, bucket: str, key: str, row: ObjectRow) -> StoredObject:
+        """What one version says of itself, without a wait."""
+        full = _full(bucket, key)
+        info = describe(self.records, (full, key), row)
+        with self.engine.index.read() as tables:
+            amend = _amendment(tables, full, row)
+        return replace(info, attributes=amended(info.attributes, amend)) if amend else info
 
     async def list_objects(self, query: ListQuery) -> ListPage:
         with self.engine.index.read() as tables:
-            tree = tables.tree(self._require_bucket(tables, query.bucket))
+            tree = tables.tree(self.buckets.state(tables, query.bucket).number)
 
             def scan(lower: bytes) -> Iterator[StoredObject]:
                 for key, value in tree.scan(lower):
@@ -192,20 +213,40 @@ class TroveStore:
 
             return page(scan, query)
 
-    async def put_tags(self, bucket: str, key: str, tags: tuple[tuple[str, str], ...]) -> None:
+    async def list_versions(self, query: VersionsQuery) -> VersionsPage:
+        with self.engine.index.read() as tables:
+            state = self.buckets.state(tables, query.bucket)
+            return versions_page(partial(_entries, tables, state), query)
+
+    async def put_tags(
+        self, bucket: str, key: str, tags: tuple[tuple[str, str], ...], version_id: str | None = None
+    ) -> str | None:
+        return await self._amend(bucket, key, version_id, lambda _, amend: amend_tags(amend, tags))
+
+    async def put_lock(self, bucket: str, key: str, change: LockChange, version_id: str | None = None) -> str | None:
+        if not self.buckets.now(bucket).info.lock:
+            raise S3Error(Code.INVALID_REQUEST, "Bucket is missing Object Lock Configuration")
+
+        def changed(row: ObjectRow, amend: bytes) -> bytes:
+            lock = self._open_now(bucket, key, row).attributes.lock
+            return amend_lock(amend, change.apply(lock, self.engine.clock.now_ns()))
+
+        return await self._amend(bucket, key, version_id, changed)
+
+    async def _amend(
+        self, bucket: str, key: str, version_id: str | None, change: Callable[[ObjectRow, bytes], bytes]
+    ) -> str | None:
+        """Write what `change` makes of what amended the version so far. Returns the version's id."""
         full = _full(bucket, key)
         await self.engine.committer.quiet(full)
-        row = self.row(bucket, key)
-        if row is None:
-            raise S3Error(Code.NO_SUCH_KEY)
-
-        def decide() -> None:
-            now = self.row(bucket, key)
-            if now is None or now.version != row.version:
-                raise S3Error(Code.CONDITIONAL_CONFLICT)
-
-        meta = struct.pack("<Q", row.version) + encode_tags(tags)
-        await self.engine.note(Draft(Kind.AMEND, full, meta, decide, exclusive=True))
+        # From here to the append in `note` nothing else runs: what is changed is what was looked at.
+        with self.engine.index.read() as tables:
+            state = self.buckets.state(tables, bucket)
+            row = find(tables, state, key, version_id)
+            before = _amendment(tables, full, row)
+        meta = VERSION.pack(row.version) + change(row, before)
+        await self.engine.note(Draft(Kind.AMEND, full, meta, numbered=row.numbered))
+        return None if state.info.versioning is None else version_of(row)
 
     # -- uploads ----------------------------------------------------------------------------------------------------
 
@@ -236,6 +277,9 @@ class TroveStore:
         """Abort uploads begun before this time. Returns how many."""
         return await self._uploads.expire(older_than_ns)
 
+    async def _drop_uploads(self, bucket: str) -> None:
+        await self._uploads.drop_all(bucket)
+
 
 def _key(key: str) -> bytes:
     try:
@@ -249,6 +293,53 @@ def _full(bucket: str, key: str) -> bytes:
     return bucket.encode() + b"/" + _key(key)
 
 
-def _bucket(name: bytes, meta: bytes) -> Bucket:
-    created_ns, region = bucket_of(meta)
-    return Bucket(name.decode(), created_ns, region)
+def find(tables: Tables, state: BucketState, key: str, version_id: str | None) -> ObjectRow:
+    """The version asked for, or what is there. Raises S3Error; a delete marker is said in the error's headers."""
+    name = _key(key)
+    if version_id is not None:
+        row = version_row(tables, state, key, version_id)
+        if row is None:
+            raise S3Error(Code.NO_SUCH_VERSION)
+        if row.marker:
+            headers = (*marker_headers(version_of(row)), ("allow", "DELETE"))
+            raise S3Error(Code.METHOD_NOT_ALLOWED, headers=headers)
+        return row
+    data = tables.tree(state.number).get(name)
+    if data is not None:
+        return decode_object(data)
+    newest = KeyVersions(tables, state.number, name).newest()
+    raise S3Error(Code.NO_SUCH_KEY, headers=() if newest is None else marker_headers(version_of(newest)))
+
+
+def version_row(tables: Tables, state: BucketState, key: str, version_id: str) -> ObjectRow | None:
+    """The version with an id, also a delete marker. Raises INVALID_ARGUMENT for what is no id."""
+    wanted = parse_version(version_id)
+    versions = KeyVersions(tables, state.number, _key(key))
+    if wanted is None:
+        return versions.null()
+    row = versions.find(wanted)
+    return row if row is not None and row.numbered else None
+
+
+def _amendment(tables: Tables, full: bytes, row: ObjectRow) -> bytes:
+    """What has amended a version since its record was written; b"": nothing."""
+    if tables.is_empty(tables.dbs.amends):
+        return b""
+    amend = tables.amend(version_key(TENANT, full, row.version, numbered=row.numbered))
+    return amend.meta if amend is not None and amend.number == row.version else b""
+
+
+def _entries(tables: Tables, state: BucketState, lower: bytes, after: str | None) -> Iterator[VersionEntry]:
+    below = None
+    if after is not None:
+        row = version_row(tables, state, lower.decode(), after)
+        # A marker that is gone keeps its place by its id; the null version's place is known only while it is there.
+        below = row.version if row is not None else parse_version(after)
+    last: bytes | None = None
+    if below is not None:
+        newest = KeyVersions(tables, state.number, lower).newest()
+        last = lower if newest is not None and newest.version >= below else None
+    for key, row in scan_versions(tables, state.number, lower, below):
+        found = replace(stored(key.decode(), row), version_id=version_of(row))
+        yield VersionEntry(found, latest=key != last, marker=row.marker)
+        last = key

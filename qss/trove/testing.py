@@ -38,7 +38,10 @@ class TroveServer:
         secret_key: str | None = None,
         sync: str = "group",
         extra: tuple[str, ...] = (),
+        fronts: tuple[str, ...] = ("s3", "admin"),
+        tls: tuple[Path, Path] | None = None,
     ) -> None:
+        """`fronts`: those to open, of s3, files, admin and console. `tls`: certificate and key, for all of them."""
         self._own: Path | None = Path(tempfile.mkdtemp(prefix="trove-")) if data is None else None
         self.data = data if data is not None else Path(str(self._own))
         self.access_key = access_key
@@ -47,17 +50,24 @@ class TroveServer:
         self._sync = sync
         self._extra = extra
         self._process: subprocess.Popen[bytes] | None = None
-        self._addresses = {"--s3": "127.0.0.1:0", "--admin": "127.0.0.1:0"}
+        self._addresses = dict.fromkeys(fronts, "127.0.0.1:0")
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._extra += ("--tls-cert", str(tls[0]), "--tls-key", str(tls[1]))
 
     @property
     def endpoint(self) -> str:
         """http://host:port of the S3 API."""
-        return f"http://{self._addresses['--s3']}"
+        return self.url("s3")
 
     @property
     def admin(self) -> str:
         """http://host:port of the admin API."""
-        return f"http://{self._addresses['--admin']}"
+        return self.url("admin")
+
+    def url(self, front: str) -> str:
+        """http://host:port of one of the fronts, or https."""
+        return f"{self._scheme}://{self._addresses[front]}"
 
     @property
     def pid(self) -> int:
@@ -68,7 +78,9 @@ class TroveServer:
         """Returns when it listens. Keeps its ports over restarts. Raises Retryable when it does not come up."""
         assert self._process is None, "already running"
         self.data.mkdir(parents=True, exist_ok=True)
-        addresses = [part for pair in self._addresses.items() for part in pair]
+        addresses = [part for name, address in self._addresses.items() for part in (f"--{name}", address)]
+        if "s3" not in self._addresses:
+            addresses += ["--s3", "off"]
         command = [sys.executable, "-m", "qss.cli.trove", "serve", "--data", str(self.data), *addresses]
         command += ["--sync", self._sync, "--json", *self._extra]
         environ = os.environ | {
@@ -78,7 +90,7 @@ class TroveServer:
         }
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, start_new_session=True)
         ready = self._ready_line()
-        self._addresses = {"--s3": ready["s3"], "--admin": ready["admin"]}
+        self._addresses = {name: ready[name] for name in self._addresses}
 
     def _ready_line(self) -> dict[str, Any]:
         assert self._process is not None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from qss.formats.volume import Kind, PartRef, encode_parts
@@ -23,13 +25,13 @@ from qss.s3.backend import (
 )
 from qss.s3.errors import Code, S3Error
 from qss.s3.multipart import assemble
+from qss.trove.buckets import Buckets, with_lock
 from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import PART_KEY, UPLOAD_ID_BYTES, parts_of
-from qss.trove.index import Tables
 from qss.trove.meta import attributes_of, checksum_of, encode_object, encode_upload, load, upload_of
 from qss.trove.quotas import Usage
-from qss.trove.reader import stored
-from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_part
+from qss.trove.reader import named, stored
+from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_object, decode_part
 
 _KEY_LEN: Final = struct.Struct(">H")
 
@@ -40,22 +42,19 @@ class Uploads:
     def __init__(
         self,
         engine: Engine,
-        require_bucket: Callable[[Tables, str], int],
-        row_of: Callable[[str, str], ObjectRow | None],
-        room: Callable[[str, Usage, bool], AbstractContextManager[None]],
+        buckets: Buckets,
+        room: Callable[..., AbstractContextManager[None]],
     ) -> None:
-        """`room` holds room in a bucket's quota; True: for the completion of what has it as parts."""
+        """`room` holds room in a bucket's quota, see `TroveStore`."""
         self._engine = engine
-        self._require_bucket = require_bucket
-        self._row_of = row_of
+        self._buckets = buckets
         self._room = room
 
     async def create(self, request: CreateUpload) -> Upload:
         upload = self._engine.entropy.token(UPLOAD_ID_BYTES)
 
         def decide() -> None:
-            with self._engine.index.read() as tables:
-                self._require_bucket(tables, request.bucket)
+            with_lock(self._buckets.now(request.bucket).info, request.attributes, self._engine.clock)
 
         decide()
         meta = encode_upload(
@@ -68,7 +67,7 @@ class Uploads:
     def get(self, ref: UploadRef) -> Upload:
         """Raises NO_SUCH_BUCKET, NO_SUCH_UPLOAD."""
         with self._engine.index.read() as tables:
-            self._require_bucket(tables, ref.bucket)
+            self._buckets.state(tables, ref.bucket)
             data = tables.get(tables.dbs.uploads, _upload_id(ref))
         if data is None:
             raise S3Error(Code.NO_SUCH_UPLOAD)
@@ -86,7 +85,7 @@ class Uploads:
             self.get(ref)
 
         key = PART_KEY.pack(_upload_id(ref), number)
-        with self._room(ref.bucket, Usage(0, room_for(body)), False):
+        with self._room(ref.bucket, lambda: Usage(0, room_for(body))):
             fact = await self._engine.take(Draft(Kind.PART, key, decide=decide), body)
         return _part(number, PartRow(fact.place, fact.size, fact.version, fact.body_at, fact.etag, fact.late))
 
@@ -104,7 +103,7 @@ class Uploads:
         """Uploads in progress are few: collect, sort, cut."""
         found: list[Upload] = []
         with self._engine.index.read() as tables:
-            self._require_bucket(tables, query.bucket)
+            self._buckets.state(tables, query.bucket)
             for key, value in tables.scan(tables.dbs.uploads):
                 bucket, upload = bucket_and_upload(key, decode_named(value))
                 if bucket == query.bucket and upload.key.startswith(query.prefix):
@@ -118,28 +117,33 @@ class Uploads:
             rows = dict(parts_of(tables, _upload_id(ref)))
         result = assemble(upload, [_part(number, row) for number, row in rows.items()], wanted)
 
-        def decide() -> None:
+        def decide() -> bool:
             self.get(ref)
             with self._engine.index.read() as tables:
+                state = self._buckets.state(tables, ref.bucket)
                 for part in wanted:
                     data = tables.get(tables.dbs.parts, PART_KEY.pack(_upload_id(ref), part.number))
                     if data is None or decode_part(data).version != rows[part.number].version:
                         raise S3Error(Code.INVALID_PART)
-            row = self._row_of(ref.bucket, ref.key)
-            condition.check(None if row is None else stored(ref.key, row))
+                data = tables.tree(state.number).get(ref.key.encode())
+            condition.check(None if data is None else stored(ref.key, decode_object(data)))
+            return state.numbered
 
         refs = [PartRef(part.number, rows[part.number].size, rows[part.number].etag) for part in wanted]
         key = ref.bucket.encode() + b"/" + ref.key.encode()
-        meta = encode_object(upload.attributes, result.checksum)
+        bucket = self._buckets.now(ref.bucket).info
+        meta = encode_object(with_lock(bucket, upload.attributes, self._engine.clock), result.checksum)
         draft = Draft(Kind.COMPOSITE, key, meta, decide, exclusive=True)
         etag = bytes.fromhex(result.etag.partition("-")[0])
         size = sum(part.size for part in refs)
-        replaced = self._row_of(ref.bucket, ref.key)
-        adds = Usage(1, size) if replaced is None else Usage(0, size - replaced.size)
-        with self._room(ref.bucket, adds, True):
+        adds = partial(self._buckets.adds, ref.bucket, ref.key.encode(), size)
+        with self._room(ref.bucket, adds, completes=True):
             fact = await self._engine.note(draft, encode_parts(_upload_id(ref), refs), etag)
         row = ObjectRow(fact.place, fact.body_at, size, fact.version, etag, fact.etag_kind, len(refs))
-        return stored(ref.key, row, load(meta))
+        found = stored(ref.key, row, load(meta))
+        if not fact.numbered and bucket.versioning is None:
+            return found
+        return named(found, replace(row, numbered=fact.numbered))
 
     async def abort(self, ref: UploadRef) -> None:
         self.get(ref)

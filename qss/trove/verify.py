@@ -8,6 +8,7 @@ its record carries (docs/formats/volume.md). So whoever keeps either can compare
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 from blake3 import blake3
@@ -15,7 +16,8 @@ from blake3 import blake3
 from qss.errors import Damaged, Retryable
 from qss.formats.volume import root_of
 from qss.limits import BLOCK_BYTES
-from qss.s3.backend import ListQuery
+from qss.s3.backend import VersionsQuery
+from qss.s3.errors import S3Error
 from qss.trove.store import TroveStore
 
 DAMAGED_LISTED_MAX: Final = 1000
@@ -49,11 +51,13 @@ class _Hashes:
         return {"bytes": self.size, "blake3": self._whole.hexdigest(), "root": root}
 
 
-async def verify_object(store: TroveStore, bucket: str, key: str) -> dict[str, Any]:
-    """Read one object whole. Its hashes if it verifies, what is wrong if not. Raises S3Error when it is not there."""
+async def verify_object(store: TroveStore, bucket: str, key: str, version: str | None = None) -> dict[str, Any]:
+    """Read one object, or one version, whole. Its hashes if it verifies, what is wrong if not. Raises S3Error when it
+    is not there."""
+    name = {"bucket": bucket, "key": key} | ({} if version is None else {"version": version})
     hashes = _Hashes()
     try:
-        reader = await store.open(bucket, key)
+        reader = await store.open(bucket, key, version)
         try:
             etag = reader.info.etag
             async for chunk in reader.chunks(0, reader.info.size):
@@ -63,26 +67,38 @@ async def verify_object(store: TroveStore, bucket: str, key: str) -> dict[str, A
             await reader.aclose()
     except (Damaged, Retryable) as error:
         store.records.flush_damage()
-        return {"bucket": bucket, "key": key, "sound": False, "error": str(error)}
-    return {"bucket": bucket, "key": key, "sound": True, "etag": etag} | hashes.result()
+        return name | {"sound": False, "error": str(error)}
+    return name | {"sound": True, "etag": etag} | hashes.result()
 
 
-async def verify_page(store: TroveStore, query: ListQuery) -> dict[str, Any]:
-    """The objects of one page of a listing, each as `verify_object` gives it; `next` is `after` of the next page."""
-    page = await store.list_objects(query)
-    objects = [await verify_object(store, query.bucket, each.key) for each in page.objects]
-    return {"objects": objects, "next": page.next_after}
+async def verify_page(store: TroveStore, query: VersionsQuery) -> dict[str, Any]:
+    """The objects of one page of a listing, each as `verify_object` gives it: where there is versioning, all versions.
+
+    `next` and `next_version` are the query's `key_after` and `version_after` for the next page.
+    """
+    named = (await store.head_bucket(query.bucket)).versioning is not None
+    page = await store.list_versions(query)
+    objects = []
+    for entry in page.entries:
+        if not entry.marker:
+            with suppress(S3Error):  # deleted since
+                version = entry.object.version_id if named else None
+                objects.append(await verify_object(store, query.bucket, entry.object.key, version))
+    key, version = page.next_after or (None, None)
+    return {"objects": objects, "next": key} | ({"next_version": version} if named else {})
 
 
 async def verify_all(store: TroveStore, only: str | None) -> dict[str, Any]:
-    """Read every object whole, or those of one bucket. Lists the first DAMAGED_LISTED_MAX that are not sound."""
+    """Read every version of every object whole, or those of one bucket. Lists the first DAMAGED_LISTED_MAX that are not
+    sound."""
     sound, damaged = 0, []
     for bucket in await store.list_buckets():
-        after: str | None = "" if only in (None, bucket.name) else None
-        while after is not None:
-            found = await verify_page(store, ListQuery(bucket.name, after=after))
+        key: str | None = "" if only in (None, bucket.name) else None
+        version: str | None = None
+        while key is not None:
+            found = await verify_page(store, VersionsQuery(bucket.name, key_after=key, version_after=version))
             sound += sum(each["sound"] for each in found["objects"])
             damaged += [each for each in found["objects"] if not each["sound"]]
-            after = found["next"]
+            key, version = found["next"], found.get("next_version")
     more = {"damaged_objects": len(damaged)} if len(damaged) > DAMAGED_LISTED_MAX else {}
     return {"sound": sound, "damaged": damaged[:DAMAGED_LISTED_MAX]} | more

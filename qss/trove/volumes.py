@@ -33,7 +33,7 @@ from qss.formats.volume import (
 from qss.host import Clock, Disk, Entropy
 from qss.host.disk import Handle
 from qss.limits import GIB, MIB
-from qss.trove.drives import Drive, Health, Space
+from qss.trove.drives import Drive, DriveHealth, Space
 from qss.trove.rows import Place
 from qss.trove.slots import DIRECT_BODY_BYTES_MIN, Slot, Volume
 
@@ -165,7 +165,7 @@ class VolumeSet:
         volume = self._active.get(large)
         if volume is not None and volume.writable and volume.end + length <= VOLUME_BYTES_MAX:
             drive = volume.drive
-            sound = drive.health is Health.OK or not self._space.better(drive)
+            sound = drive.health is DriveHealth.OK or not self._space.better(drive)
             if sound and (not body or self._space.allow(drive, length)):
                 return volume
         fresh = self._create(length, body=body)

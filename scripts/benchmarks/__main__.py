@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import (
     cache,
+    codec,
     filesystem,
     latency,
     locations,
@@ -116,6 +117,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         "qss.cache by itself: CPU of the append path, bytes a second, group commit; on the disk and on a tmpfs",
         lambda rig, options: cache.scenario(rig),
     ),
+    "codec": alone(
+        "what offload computes, one core, no network: compress, seal, code, hash; and back",
+        lambda rig, options: codec.codec(rig),
+    ),
+    "placement": alone("256 of 1,000 locations chosen for a segment", lambda rig, options: codec.placement(rig)),
     "offload": alone("plaintext written until all is safe at the nodes", lambda rig, options: locations.offload(rig)),
     "fetch": alone("evicted data read back: throughput, first bytes", lambda rig, options: locations.fetch(rig)),
     "repair": alone(

@@ -6,6 +6,7 @@ import gc
 import random
 import shutil
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,11 @@ import trio
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
 from qss.formats.tables import ExtentRow, SegmentRow, SegmentState, Table, pair_key, u64_key
-from qss.host import Host, SystemEntropy
 from qss.ids import Ino, LocationId
 from qss.limits import KIB, MIB
 from qss.segments import Receipt
-from tests.harness.crash_disk import CrashDisk, Fate, FixedClock, PowerCut
+from tests.harness.crash_disk import CrashDisk, Fate, PowerCut
+from tests.harness.cuts import Moment, after_cuts, forget_index, host_on, lived, moments
 from tests.harness.soundness import assert_files_sound, assert_logs_sound
 
 OPTIONS = CacheOptions(
@@ -36,9 +37,11 @@ class Model:
     content: dict[bytes, bytes] = field(default_factory=dict)  # extent row → bytes
     covered: int = 0
 
+    def copy(self) -> Model:
+        return Model(list(self.states), dict(self.content), self.covered)
 
-def host_on(disk: CrashDisk, boot: str) -> Host:
-    return Host(disk, FixedClock(boot), SystemEntropy())
+    def key(self) -> int:
+        return self.covered
 
 
 async def scenario(root: Path, disk: CrashDisk, model: Model) -> None:
@@ -129,32 +132,23 @@ async def check(root: Path, disk: CrashDisk, model: Model, boot: str) -> int:
 def run_to_cut(root: Path, cut_at: int) -> tuple[CrashDisk, Model]:
     disk, model = CrashDisk(), Model()
     disk.cut_at = cut_at
-    try:
-        trio.run(scenario, root, disk, model)
-    except PowerCut:
-        pass
-    except BaseExceptionGroup as group:  # the cut may come in a thread
-        if group.split(PowerCut)[1] is not None:
-            raise
+    lived(scenario, root, disk, model)
     return disk, model
 
 
-def forget_index(root: Path) -> None:
-    shutil.rmtree(root / "index", ignore_errors=True)
+def moments_of(root: Path) -> list[Moment[Model]]:
+    disk, model = CrashDisk(), Model()
+    found = moments(disk, model, partial(scenario, root, disk, model))
+    assert len(found) > 100
+    return found
 
 
 @pytest.mark.parametrize("fate", Fate)
 def test_every_power_cut_leaves_a_consistent_prefix_with_all_that_was_synced(tmp_path: Path, fate: Fate) -> None:
-    total = count_changes(tmp_path / "count")
-    assert total > 100
+    root = tmp_path / "life"
     evicted = 0
-    for cut_at in range(1, total + 1):
-        root = tmp_path / str(cut_at)
-        disk, model = run_to_cut(root, cut_at)
-        forget_index(root)
-        after = disk.after_cut(fate, random.Random(cut_at))
+    for after, model in after_cuts(moments_of(root), root, fate):
         evicted += trio.run(check, root, after, model, "boot-2")
-        shutil.rmtree(root)
     assert evicted
 
 
@@ -182,19 +176,15 @@ def test_a_synced_index_is_used_after_a_power_cut_and_any_other_is_rebuilt(tmp_p
 
 
 def test_a_power_cut_during_recovery_is_recovered_from(tmp_path: Path) -> None:
-    total = count_changes(tmp_path / "count")
-    for cut_at in range(5, total + 1, 19):
+    root = tmp_path / "life"
+    for moment in moments_of(root)[5::19]:
         for second in range(8):
-            root = tmp_path / f"{cut_at}-{second}"
-            disk, model = run_to_cut(root, cut_at)
-            forget_index(root)
-            disk = disk.after_cut(Fate.TORN, random.Random(cut_at))
+            [(disk, model)] = after_cuts([moment], root, Fate.TORN)
             disk.cut_at = second
             try:
-                trio.run(check, root, disk, Model(states=model.states, content=model.content), "boot-2")
+                trio.run(check, root, disk, model, "boot-2")
             except (PowerCut, BaseExceptionGroup):
                 assert disk.dead
             forget_index(root)
             disk = disk.after_cut(Fate.TORN, random.Random(second))
-            trio.run(check, root, disk, model, "boot-3")
-            shutil.rmtree(root)
+            trio.run(check, root, disk, moment.known, "boot-3")

@@ -5,21 +5,21 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
-from qss.cache.index import Index
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
 from qss.formats.tables import SegmentRow, SegmentState, Table, name_key, u64_of_key
-from qss.host import Host, SystemEntropy
-from qss.ids import SegmentId, StripeNo
+from qss.host import Host
 from qss.limits import KIB, MIB
 from qss.segments import SegmentKind
-from tests.harness.crash_disk import CrashDisk, Fate, FixedClock, PowerCut
-from tests.harness.locations import Locations
+from tests.harness.crash_disk import CrashDisk, Fate
+from tests.harness.cuts import Known, Reached, after_cuts, host_on, lived, moments, round_of_life
 from tests.harness.soundness import assert_files_sound, assert_logs_sound
 
 OPTIONS = CacheOptions(
@@ -29,36 +29,17 @@ Rows = dict[bytes, bytes]
 SMALL, LARGE = 100, 40_000
 
 
-@pytest.fixture(autouse=True)
-def lmdb_is_not_synced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its file is on the real disk, whose power is not cut, and goes with every cut."""
-    monkeypatch.setattr(Index, "sync", lambda _self: None)
-
-
-class Reached(Locations):
-    """Locations, and the crash disk they read from."""
-
-    def __init__(self, disk: CrashDisk) -> None:
-        super().__init__()
-        self.disk = disk
-
-    def read_file(self, path: Path) -> bytes:
-        handle = self.disk.open(path)
-        return self.disk.pread(handle, self.disk.size(handle), 0)
-
-    async def fetch(self, segment: SegmentId, stripe: StripeNo, into: Path) -> None:
-        raise AssertionError("nothing is evicted here")
-
-
+@dataclass
 class Model:
-    def __init__(self, states: list[Rows] | None = None) -> None:
-        self.states: list[Rows] = states or [{}]
-        self.covered = 0
-        self.checkpoint_at = 0  # changes of the disk when the checkpoint was begun
+    states: list[Rows] = field(default_factory=lambda: [{}])
+    covered: int = 0
+    checkpoint_at: int = 0  # changes of the disk when the checkpoint was begun
 
+    def copy(self) -> Model:
+        return Model(list(self.states), self.covered, self.checkpoint_at)
 
-def host_on(disk: CrashDisk, boot: str) -> Host:
-    return Host(disk, FixedClock(boot), SystemEntropy())
+    def key(self) -> int:
+        return self.covered
 
 
 def put(cache: SegmentCache, model: Model, number: int, value: bytes) -> None:
@@ -71,16 +52,6 @@ def put(cache: SegmentCache, model: Model, number: int, value: bytes) -> None:
 
 def contents(cache: SegmentCache) -> Rows:
     return dict(cache.scan(Table.XATTRS, b""))
-
-
-async def round_of_life(cache: SegmentCache, locations: Reached, model: Model) -> None:
-    """Cut, store, publish, delete: as mount and courier would."""
-    await cache.cut()
-    model.covered = len(model.states) - 1
-    await cache.reclaim()
-    await locations.carry(cache)
-    await locations.publish(cache)
-    await locations.dispose(cache)
 
 
 async def scenario(root: Path, disk: CrashDisk, model: Model, locations: Reached) -> None:
@@ -146,27 +117,18 @@ def run_to_cut(root: Path, cut_at: int) -> tuple[CrashDisk, Model, Reached]:
     disk, model = CrashDisk(), Model()
     locations = Reached(disk)
     disk.cut_at = cut_at
-    try:
-        trio.run(scenario, root, disk, model, locations)
-    except PowerCut:
-        pass
-    except BaseExceptionGroup as group:
-        if group.split(PowerCut)[1] is not None:
-            raise
+    lived(scenario, root, disk, model, locations)
     return disk, model, locations
 
 
+@pytest.mark.usefixtures("without_threads")
 @pytest.mark.parametrize("fate", Fate)
 def test_every_power_cut_around_a_checkpoint(tmp_path: Path, fate: Fate) -> None:
-    disk, model = CrashDisk(), Model()
-    trio.run(scenario, tmp_path / "count", disk, model, Reached(disk))
-    for cut_at in range(model.checkpoint_at, disk.changes + 1):
-        root = tmp_path / str(cut_at)
-        disk, found, locations = run_to_cut(root, cut_at)
-        shutil.rmtree(root / "index", ignore_errors=True)
-        after = disk.after_cut(fate, random.Random(cut_at))
-        trio.run(check, root, after, found, locations, "boot-2")
-        shutil.rmtree(root, ignore_errors=True)
+    disk, model, root = CrashDisk(), Model(), tmp_path / "life"
+    life = Known(model, Reached(disk))
+    found = moments(disk, life, partial(scenario, root, disk, model, life.locations))
+    for after, known in after_cuts(found[model.checkpoint_at :], root, fate):
+        trio.run(check, root, after, known.model, known.locations, "boot-2")
 
 
 def test_a_kill_at_any_moment_around_a_checkpoint(tmp_path: Path) -> None:

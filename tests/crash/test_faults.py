@@ -133,8 +133,7 @@ class Life:
         self.index.after_cut(IndexFate.NOW if fate is None else IndexFate.MIXED, random.Random(seed), self.index_now)
         again = Life(self.root, None)
         again.disk = disk
-        again.locations = DiskLocations(disk)
-        again.locations.segments, again.locations.roots = dict(self.locations.segments), list(self.locations.roots)
+        again.locations = self.locations.seen_from(disk)
         with again.index.watched(disk):
             trio.run(again._check, self.model, "boot-1" if fate is None else "boot-2")
         if fate is None:  # what was said to be synced was
@@ -155,11 +154,12 @@ class Life:
         assert_sound(world)
 
 
-def changes_of(root: Path) -> int:
+def verbs_of(root: Path) -> list[str]:
+    """Of every change of a life without a fault, in order."""
     life = Life(root, None)
     life.live()
     assert not life.refusals
-    return life.changes
+    return [line.partition(" ")[0] for line in life.disk.log[: life.changes]]
 
 
 WRITES = {"pwrite", "create", "rename", "makedirs", "commit"}
@@ -173,12 +173,16 @@ CASES = {
 }
 
 
+@pytest.mark.usefixtures("without_threads")
 @pytest.mark.parametrize("case", CASES)
 def test_a_disk_that_fails_at_every_change(tmp_path: Path, case: str) -> None:
     verbs, count, error = CASES[case]
-    total = changes_of(tmp_path / "whole")
+    done = verbs_of(tmp_path / "whole")
+    total = len(done)
     refusals: Counter[str] = Counter()
     for at in range(1, total + 1, 1 if count == 1 else 4):
+        if verbs.isdisjoint(done[at - 1 : at - 1 + count]):
+            continue  # a life without a fault
         root = tmp_path / str(at)
         life = Life(root, at_change(verbs, at, count, error))
         try:
@@ -253,8 +257,7 @@ class Reader(Life):
         """The same state, to be read with another fault."""
         again = Reader(self.root, None)
         again.disk = self.disk.after_cut(Fate.KEPT, random.Random(0))
-        again.locations = DiskLocations(again.disk)
-        again.locations.segments, again.locations.roots = dict(self.locations.segments), list(self.locations.roots)
+        again.locations = self.locations.seen_from(again.disk)
         again.model.states, again.model.covered = list(self.model.states), self.model.covered
         fate = IndexFate.NOW if boot == "boot-1" else IndexFate.GONE
         self.index.after_cut(fate, random.Random(0), self.index_now)

@@ -25,6 +25,7 @@ from qss.fsck.offline import look
 from tests.harness.crash_disk import CrashDisk, Fate, PowerCut
 from tests.harness.crash_index import IndexFate, IndexFile
 from tests.harness.crash_world import OPTIONS, STEPS, DiskLocations, Model, Picture, World
+from tests.harness.cuts import lived
 
 LIFE = (
     "write small", "write large", "fsync", "overwrite", "seal", "set retention", "store", "publish", "write large",
@@ -50,13 +51,6 @@ FATES = (
 SOUND_AFTER_A_CUT = {Kind.STRIPE_DAMAGED}  # a fetch is not synced; what it left is dropped by the first read
 
 
-def is_cut(error: BaseException) -> bool:
-    """Nothing but the power cut, however trio has wrapped it."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(is_cut(each) for each in error.exceptions)
-    return isinstance(error, PowerCut)
-
-
 class Cut:
     """A life that ended before operation `at`; `at` None: it went to its end."""
 
@@ -69,11 +63,7 @@ class Cut:
         self.index = IndexFile(root)
         self.steps: Counter[str] = Counter()  # operations of each
         with self.index.watched(self.disk):
-            try:
-                trio.run(self._live, life)
-            except BaseException as error:
-                if not is_cut(error):
-                    raise
+            lived(self._live, life)
         self.index_now = self.index.now()
 
     async def _live(self, life: tuple[str, ...]) -> None:
@@ -107,9 +97,7 @@ class Cut:
         return reached
 
     async def _recovered(self, disk: CrashDisk, boot: str, seed: int) -> None:
-        locations = DiskLocations(disk)
-        locations.segments = dict(self.locations.segments)
-        locations.roots = list(self.locations.roots)
+        locations = self.locations.seen_from(disk)
         model = Model()
         world = World(self.root, disk, model, locations, boot)
         world.serial = 1000
@@ -152,6 +140,7 @@ def test_the_life_goes_through_every_step(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("without_threads")
 def test_every_power_cut(tmp_path: Path) -> None:
     total = Cut(tmp_path / "whole", LIFE, None).disk.changes
     states = 0

@@ -7,8 +7,9 @@ is gone, and what only it held goes too.
 from __future__ import annotations
 
 import random
-import shutil
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,26 +20,35 @@ from qss.cache.store import SegmentCache
 from qss.formats.tables import SegmentState
 from qss.host import Host
 from qss.segments import SegmentKind
-from tests.crash.test_space_crash import OPTIONS, Model, Reached, contents, host_on, put, round_of_life
-from tests.harness.crash_disk import CrashDisk, Fate, PowerCut
+from tests.crash.test_space_crash import OPTIONS, Model, contents, put
+from tests.harness.crash_disk import CrashDisk, Fate
+from tests.harness.cuts import Known, Reached, after_cuts, host_on, moments, round_of_life
 from tests.harness.locations import Contents
 
 
 @dataclass
-class Names:
-    """Snapshots asked for: what each has to hold, and how far the asking has come."""
+class Names(Model):
+    """Also the snapshots asked for: what each has to hold, and how far the asking has come."""
 
     holds: dict[str, Contents] = field(default_factory=dict)
     there: set[str] = field(default_factory=set)  # answered
     gone: set[str] = field(default_factory=set)  # answered
     leaving: set[str] = field(default_factory=set)  # asked for, may have gone
 
+    def copy(self) -> Names:
+        return Names(
+            list(self.states), self.covered, dict(self.holds), set(self.there), set(self.gone), set(self.leaving)
+        )
 
-async def create(cache: SegmentCache, model: Model, names: Names, name: str) -> None:
-    names.holds[name] = model.states[-1]
+    def key(self) -> Hashable:  # type: ignore[override]
+        return self.covered, *map(frozenset, (self.holds, self.there, self.gone, self.leaving))
+
+
+async def create(cache: SegmentCache, names: Names, name: str) -> None:
+    names.holds[name] = names.states[-1]
     await cache.snapshots.create(name)
     names.there.add(name)
-    model.covered = len(model.states) - 1
+    names.covered = len(names.states) - 1
 
 
 async def forget(cache: SegmentCache, names: Names, name: str) -> None:
@@ -49,33 +59,33 @@ async def forget(cache: SegmentCache, names: Names, name: str) -> None:
     names.gone.add(name)
 
 
-async def scenario(root: Path, disk: CrashDisk, model: Model, locations: Reached, names: Names) -> None:
+async def scenario(root: Path, disk: CrashDisk, names: Names, locations: Reached) -> None:
     cache = await SegmentCache.open(root, host_on(disk, "boot-1"), OPTIONS, locations)
     rng = random.Random(5)
     for ino in range(10, 14):
-        put(cache, model, ino, rng.randbytes(30_000))
-    await create(cache, model, names, "one")
-    put(cache, model, 10, None)
-    put(cache, model, 11, None)  # dead, and "one" needs them
-    await round_of_life(cache, locations, model)
-    await create(cache, model, names, "two")
-    put(cache, model, 14, rng.randbytes(30_000))
-    put(cache, model, 12, None)
-    put(cache, model, 13, None)
+        put(cache, names, ino, rng.randbytes(30_000))
+    await create(cache, names, "one")
+    put(cache, names, 10, None)
+    put(cache, names, 11, None)  # dead, and "one" needs them
+    await round_of_life(cache, locations, names)
+    await create(cache, names, "two")
+    put(cache, names, 14, rng.randbytes(30_000))
+    put(cache, names, 12, None)
+    put(cache, names, 13, None)
     await forget(cache, names, "one")
-    await round_of_life(cache, locations, model)
-    await round_of_life(cache, locations, model)
-    await create(cache, model, names, "three")
+    await round_of_life(cache, locations, names)
+    await round_of_life(cache, locations, names)
+    await create(cache, names, "three")
     await forget(cache, names, "two")
-    await round_of_life(cache, locations, model)
+    await round_of_life(cache, locations, names)
     await cache.close()
-    model.covered = len(model.states) - 1
+    names.covered = len(names.states) - 1
 
 
-async def check(root: Path, disk: CrashDisk, model: Model, locations: Reached, names: Names) -> None:
+async def check(root: Path, disk: CrashDisk, names: Names, locations: Reached) -> None:
     locations.disk = disk
     cache = await SegmentCache.open(root, host_on(disk, "boot-2"), OPTIONS, locations)
-    assert contents(cache) in model.states[model.covered :]
+    assert contents(cache) in names.states[names.covered :]
     found = set(cache.snapshots.rows)
     assert names.there <= found <= names.holds.keys() - names.gone
     assert missing(cache.snapshots.rows.values(), cache._shelf.rows, cache.snapshots.deaths) == []
@@ -97,28 +107,13 @@ async def check(root: Path, disk: CrashDisk, model: Model, locations: Reached, n
     await cache.close()
 
 
-def run_to_cut(root: Path, cut_at: int | None) -> tuple[CrashDisk, Model, Reached, Names]:
-    disk, model, names = CrashDisk(), Model(), Names()
-    locations = Reached(disk)
-    disk.cut_at = cut_at
-    try:
-        trio.run(scenario, root, disk, model, locations, names)
-    except PowerCut:
-        pass
-    except BaseExceptionGroup as group:
-        if group.split(PowerCut)[1] is not None:
-            raise
-    return disk, model, locations, names
-
-
+@pytest.mark.usefixtures("without_threads")
 @pytest.mark.parametrize("fate", Fate)
 def test_every_power_cut_around_snapshots(tmp_path: Path, fate: Fate) -> None:
-    disk, _, whole, names = run_to_cut(tmp_path / "count", None)
-    assert whole.deleted
+    disk, names, root = CrashDisk(), Names(), tmp_path / "life"
+    life = Known(names, Reached(disk))
+    found = moments(disk, life, partial(scenario, root, disk, names, life.locations))
+    assert life.locations.deleted
     assert names.gone == {"one", "two"}
-    for cut_at in range(1, disk.changes + 1):
-        root = tmp_path / str(cut_at)
-        disk, model, locations, names = run_to_cut(root, cut_at)
-        shutil.rmtree(root / "index", ignore_errors=True)
-        trio.run(check, root, disk.after_cut(fate, random.Random(cut_at)), model, locations, names)
-        shutil.rmtree(root, ignore_errors=True)
+    for after, known in after_cuts(found, root, fate):
+        trio.run(check, root, after, known.model, known.locations)

@@ -6,8 +6,8 @@ What files hold is compared, not where: a move is no new state. The locations su
 from __future__ import annotations
 
 import random
-import shutil
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,13 @@ import trio
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
 from qss.formats.tables import ExtentRow, SegmentState, Table, pair_key
-from qss.host import Host, SystemEntropy
+from qss.host import Host
 from qss.ids import Ino
 from qss.limits import KIB, MIB
 from qss.segments import SegmentKind
-from tests.harness.crash_disk import CrashDisk, Fate, FixedClock, PowerCut
-from tests.harness.locations import Contents, Locations, joined
+from tests.harness.crash_disk import CrashDisk, Fate
+from tests.harness.cuts import Known, Reached, after_cuts, host_on, moments, round_of_life
+from tests.harness.locations import Contents, joined
 
 OPTIONS = CacheOptions(
     segment_bytes=64 * KIB, journal_bytes=64 * KIB, index_map_bytes=64 * MIB, free_bytes_hard=0, free_bytes_soft=1,
@@ -29,32 +30,16 @@ OPTIONS = CacheOptions(
 )  # fmt: skip
 
 
-class Reached(Locations):
-    """Locations and the disk they read from: segment files are on the crash disk, not in a directory."""
-
-    def __init__(self, disk: CrashDisk) -> None:
-        super().__init__()
-        self.disk = disk
-
-    def read_file(self, path: Path) -> bytes:
-        handle = self.disk.open(path)
-        try:
-            return self.disk.pread(handle, self.disk.size(handle), 0)
-        finally:
-            self.disk.close(handle)
-
-    async def fetch(self, segment, stripe, into) -> None:
-        raise AssertionError("nothing is evicted here")
-
-
 @dataclass
 class Model:
     states: list[Contents] = field(default_factory=lambda: [{}])
     covered: int = 0
 
+    def copy(self) -> Model:
+        return Model(list(self.states), self.covered)
 
-def host_on(disk: CrashDisk, boot: str) -> Host:
-    return Host(disk, FixedClock(boot), SystemEntropy())
+    def key(self) -> int:
+        return self.covered
 
 
 def read(cache: SegmentCache, extent: ExtentRow) -> bytes:
@@ -77,16 +62,6 @@ def put(cache: SegmentCache, model: Model, ino: int, data: bytes | None) -> None
     state = {key: value for key, value in model.states[-1].items() if key[0] != ino}
     model.states.append(state | ({(ino, 0): data} if data else {}))
     cache.commit(change)
-
-
-async def round_of_life(cache: SegmentCache, locations: Reached, model: Model) -> None:
-    """Cut, store, publish, delete: as mount and courier would."""
-    await cache.cut()
-    model.covered = len(model.states) - 1
-    await cache.reclaim()
-    await locations.carry(cache)
-    await locations.publish(cache)
-    await locations.dispose(cache)
 
 
 async def scenario(root: Path, disk: CrashDisk, model: Model, locations: Reached) -> None:
@@ -139,30 +114,12 @@ async def check(root: Path, disk: CrashDisk, model: Model, locations: Reached, b
         await locations.restored(point, root / f"restored-{back}", Host(), OPTIONS)
 
 
-def run_to_cut(root: Path, cut_at: int) -> tuple[CrashDisk, Model, Reached]:
-    disk, model = CrashDisk(), Model()
-    locations = Reached(disk)
-    disk.cut_at = cut_at
-    try:
-        trio.run(scenario, root, disk, model, locations)
-    except PowerCut:
-        pass
-    except BaseExceptionGroup as group:
-        if group.split(PowerCut)[1] is not None:
-            raise
-    return disk, model, locations
-
-
+@pytest.mark.usefixtures("without_threads")
 @pytest.mark.parametrize("fate", Fate)
 def test_every_power_cut_while_space_is_given_back(tmp_path: Path, fate: Fate) -> None:
-    disk = CrashDisk()
-    whole = Reached(disk)
-    trio.run(scenario, tmp_path / "count", disk, Model(), whole)
-    assert len(whole.deleted) > 3
-    for cut_at in range(1, disk.changes + 1):
-        root = tmp_path / str(cut_at)
-        disk, model, locations = run_to_cut(root, cut_at)
-        shutil.rmtree(root / "index", ignore_errors=True)
-        after = disk.after_cut(fate, random.Random(cut_at))
-        trio.run(check, root, after, model, locations, "boot-2")
-        shutil.rmtree(root, ignore_errors=True)
+    disk, model, root = CrashDisk(), Model(), tmp_path / "life"
+    life = Known(model, Reached(disk))
+    found = moments(disk, life, partial(scenario, root, disk, model, life.locations))
+    assert len(life.locations.deleted) > 3
+    for after, known in after_cuts(found, root, fate):
+        trio.run(check, root, after, known.model, known.locations, "boot-2")

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from blake3 import blake3
+
 from qss.errors import NoSpace
 from qss.host import PosixDisk
 from qss.host.disk import Handle
@@ -62,13 +64,27 @@ class _File:
     durable: bytearray = field(default_factory=bytearray)
     pending: list[Write] = field(default_factory=list)
 
+    _frozen: _File | None = None  # a copy of this as it is, that nobody changes
+
+    def frozen(self) -> _File:
+        if self._frozen is None:
+            self._frozen = _File(bytearray(self.now), bytearray(self.durable), list(self.pending))
+        return self._frozen
+
     def change(self, write: Write) -> None:
+        self._frozen = None
         write.apply(self.now)
         self.pending.append(write)
 
     def sync(self) -> None:
+        self._frozen = None
         for write in self.pending:
             write.apply(self.durable)
+        self.pending.clear()
+
+    def forget(self) -> None:
+        """A sync has failed: clean in the page cache, and never written."""
+        self._frozen = None
         self.pending.clear()
 
 
@@ -99,6 +115,7 @@ class CrashDisk:
         self.changes = 0
         self.reads = 0
         self.cut_at: int | None = None
+        self.watch: Callable[[], None] | None = None  # called before every change
         self.log: list[str] = []
         self.free = 1 << 40
         self.fail: Callable[[str, Path, int], Exception | None] | None = None  # (verb, file, number of this kind)
@@ -110,6 +127,8 @@ class CrashDisk:
         """A change is about to be made. Raises PowerCut, or what `fail` says."""
         if self.cut_at is not None and self.changes >= self.cut_at:
             raise PowerCut
+        if self.watch is not None:
+            self.watch()
         self.changes += 1
         self.log.append(f"{verb} {path.parent.name}/{path.name}")
         if self.fail is not None:
@@ -120,6 +139,28 @@ class CrashDisk:
     @property
     def dead(self) -> bool:
         return self.cut_at is not None and self.changes >= self.cut_at
+
+    def copy(self) -> CrashDisk:
+        """As it is now, for `after_cut`; not to be changed."""
+        disk = CrashDisk()
+        disk._names = {path: file.frozen() for path, file in self._names.items()}
+        disk._durable_names = {path: file.frozen() for path, file in self._durable_names.items()}
+        disk._folders = dict(self._folders)
+        disk.changes = self.changes
+        return disk
+
+    @property
+    def folders(self) -> frozenset[Path]:
+        """Directories made here."""
+        return frozenset(self._folders)
+
+    def digest(self) -> bytes:
+        """Of the names and contents of all files."""
+        found = blake3()
+        for path, file in sorted(self._names.items()):
+            found.update(f"{path} {len(file.now)} ".encode())
+            found.update(file.now)
+        return found.digest()
 
     def after_cut(self, fate: Fate, rng: random.Random) -> CrashDisk:
         """The disk at the next boot. This one stays as it is."""
@@ -159,6 +200,7 @@ class CrashDisk:
 
     def flip(self, path: Path, position: int) -> None:
         """A test damages one byte."""
+        self._names[path]._frozen = None
         self._names[path].now[position] ^= 0x40
         self._names[path].durable = bytearray(self._names[path].now)
 
@@ -234,7 +276,7 @@ class CrashDisk:
         try:
             self.changing("sync_data", path)
         except OSError:
-            file.pending.clear()  # clean in the page cache, and never written
+            file.forget()
             raise
         file.sync()
 

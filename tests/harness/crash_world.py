@@ -21,11 +21,10 @@ from qss.cache.store import SegmentCache
 from qss.errors import FsError, TooFewShards
 from qss.fs.attrs import SetAttributes, User
 from qss.fs.filesystem import FileSystem, FsOptions
-from qss.host import Host, SystemEntropy
 from qss.ids import ROOT_INO
 from qss.limits import KIB, MIB, STRIPE_BYTES
-from tests.harness.crash_disk import CrashDisk, FixedClock
-from tests.harness.locations import Locations
+from tests.harness.crash_disk import CrashDisk
+from tests.harness.cuts import Reached, host_on
 
 OPTIONS: Final = CacheOptions(
     segment_bytes=64 * KIB, journal_bytes=4 * KIB, index_map_bytes=16 * MIB, free_bytes_hard=0, free_bytes_soft=1,
@@ -36,18 +35,14 @@ Picture = dict[str, bytes | None]
 """Path → content; None: a directory. What users see, and nothing about where it is."""
 
 
-class DiskLocations(Locations):
+class DiskLocations(Reached):
     """Locations that read segments from a crash disk, and bring stripes back to it as offload does: beside, renamed,
     not synced."""
 
     def __init__(self, disk: CrashDisk) -> None:
-        super().__init__()
-        self.disk = disk
+        super().__init__(disk)
         self.open = True
         self._fetched = 0
-
-    def read_file(self, path: Path) -> bytes:
-        return self.disk.files()[path]
 
     async def fetch(self, segment, stripe, into) -> None:
         await trio.lowlevel.checkpoint()
@@ -88,7 +83,7 @@ class World:
         self.disk = disk
         self.model = model
         self.locations = locations
-        self.host = Host(disk, FixedClock(boot), SystemEntropy())
+        self.host = host_on(disk, boot)
         self.rng = random.Random(5)
         self.serial = 0
         self.options = OPTIONS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import trio
@@ -22,11 +22,16 @@ from qss.fs.filesystem import FileSystem, FsOptions
 from qss.host import Host
 from qss.ids import LocationId, SegmentId, StripeNo
 from qss.offload.courier import Courier
+from qss.offload.fence import Fence
+from qss.offload.history import Known
+from qss.offload.hold import BEAT_S, Hold, HoldBook, Holder
 from qss.offload.keys import FsKeys
 from qss.offload.nodes import Node, Nodes, jitter_from
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.offload.roots import RootBook, Roots
+from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
+from qss.segments import SegmentShelf
 from tests.harness.crash_disk import CrashDisk, Fate, PowerCut
 from tests.harness.crash_index import IndexFate, IndexFile
 from tests.harness.crash_world import DiskLocations, Model, World
@@ -45,23 +50,43 @@ def only_power_cuts(error: BaseException) -> bool:
 class Offload:
     """One life of the offload process."""
 
-    def __init__(self, stores: Stores, keys: FsKeys, options: OffloadOptions, host: Host, state: Path) -> None:
+    def __init__(
+        self, stores: Stores, keys: FsKeys, options: OffloadOptions, host: Host, state: Path, name: str = "",
+        cut_off: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """`cut_off`: locations this machine has no way to, as it is when it is asked."""
         self.dead = False
+        self._host = host
         jitter = jitter_from(host.entropy)
         self.nodes = Nodes(
             [
-                Node(LocationOptions(name, "http://127.0.0.1:1", "b"), store.link(self.alive), options, jitter)
+                Node(
+                    LocationOptions(name, "http://127.0.0.1:1", "b"),
+                    store.link(self.alive, name, lambda each: each not in cut_off),
+                    options,
+                    jitter,
+                )
                 for name, store in stores.items()
             ]
         )
         self.vault = Vault(self.nodes, keys, options, host, state)
         self.book = RootBook(self.nodes, keys, host)
-        self.roots = Roots(self.book, keys, host, state, (options.k, options.m))
+        self.roots = Roots(self.book, keys, host, state, (options.k, options.m), created_by=name)
         self.jitter = jitter
+        self.tenure = Tenure(Fence(state))
         self.courier: Courier | None = None
 
     def alive(self) -> bool:
         return not self.dead
+
+    async def run(self, shelf: SegmentShelf, hold: Hold) -> None:
+        """As qss.app.offload puts it together."""
+        holds = HoldBook(self.nodes, self.vault.keys, self._host)
+        holder = Holder(holds, self.tenure, self._host, hold, lambda: self.roots.known.generation)
+        self.courier = Courier(shelf, self.vault, self.roots, self.tenure, self.jitter)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(holder.run)
+            await self.courier.run()
 
 
 class SimWorld(World):
@@ -108,6 +133,7 @@ class Machine:
         self.offload_scope = trio.CancelScope()
         self.world: SimWorld | None = None
         self.ends = 0  # of the offload process
+        self.cut_off: set[str] = set()  # names of locations
         self._fetched = 0
 
     # -- lives
@@ -147,10 +173,12 @@ class Machine:
         while True:
             self.offload_scope = trio.CancelScope()
             with self.offload_scope:
-                offload = Offload(self.stores, self.keys, self.options, self.host, self.state)
-                offload.courier = Courier(Shelf(self, world), offload.vault, offload.roots, offload.jitter)
+                offload = Offload(self.stores, self.keys, self.options, self.host, self.state, self.name, self.cut_off)
+                offload.tenure.fence.tell(lambda _reason: world.fs.turn_read_only())
+                if offload.tenure.fenced:
+                    world.fs.turn_read_only()
                 self.offload = offload
-                await offload.courier.run()
+                await offload.run(Shelf(self, world), self.hold(offload.roots.known))
             self.offload = None
             self.ends += 1
             await trio.sleep(0.2)
@@ -198,6 +226,15 @@ class Machine:
                 path.unlink()
             elif luck < 0.4:
                 path.write_bytes(b"")
+
+    def hold(self, known: Known) -> Hold:
+        """As qss.app.seat."""
+        host = self.host
+        now_ns, life = host.clock.now_ns(), host.entropy.token(8).hex()
+        return Hold(
+            self.name, known.next_epoch, known.writer.hex(), self.name, str(self.state), now_ns, now_ns, BEAT_S, life,
+            known.generation,
+        )  # fmt: skip
 
     # -- between the two processes
 

@@ -160,7 +160,8 @@ class Quiet:
     def _root_names(self) -> set[str]:
         newest = self._offload.roots.known.generation
         numbers = range(max(1, newest - HISTORY_KEPT), newest + 1)
-        return {self._machine.keys.root_name(number) for number in (None, *numbers)}
+        keys = self._machine.keys
+        return {keys.hold_name()} | {keys.root_name(number) for number in (None, *numbers)}
 
     def _check_roots(self) -> None:
         """One chain: each root names the one before it, wherever a majority holds that."""

@@ -35,6 +35,16 @@ class Temper:
     old: float = 0.0  # unfaithful: answers with the version before
 
 
+@dataclass(frozen=True, slots=True)
+class Overwritten:
+    """One machine has replaced or deleted what another had written."""
+
+    at_s: float
+    key: str
+    of: str
+    by: str
+
+
 class SimStore:
     """An ObjectStore. `alive` of the machine that asks: what it was about to do when it died does not happen."""
 
@@ -42,6 +52,8 @@ class SimStore:
         self.name = name
         self.kept = MemoryStore(page_objects=1000)
         self.before: dict[str, bytes] = {}  # the version before
+        self.author: dict[str, str] = {}  # which machine has written an object
+        self.overwritten: list[Overwritten] = []
         self.temper = Temper()
         self._rng = rng
         self._trace = trace
@@ -50,8 +62,18 @@ class SimStore:
     def objects(self) -> dict[str, bytes]:
         return self.kept.objects
 
-    def link(self, alive: Callable[[], bool]) -> Link:
-        return Link(self, alive)
+    def link(
+        self, alive: Callable[[], bool], machine: str = "", reaches: Callable[[str], bool] = lambda _name: True
+    ) -> Link:
+        """`reaches`: whether the machine has a way to the location of this name now."""
+        return Link(self, alive, machine, lambda: reaches(self.name))
+
+    def note_change(self, key: str, data: bytes | None, machine: str) -> None:
+        """It is about to be replaced, or deleted (None)."""
+        old = self.objects.get(key)
+        if old is not None and old != data and self.author.get(key, machine) != machine:
+            self.overwritten.append(Overwritten(trio.current_time(), key, self.author[key], machine))
+        self.author[key] = machine
 
     def lose_everything(self) -> None:
         self.objects.clear()
@@ -80,36 +102,38 @@ class SimStore:
             return bytes(flipped)
         return data
 
-    async def begin(self, verb: str, key: str, alive: Callable[[], bool]) -> None:
+    async def begin(self, verb: str, key: str, alive: Callable[[], bool], reaches: Callable[[], bool]) -> None:
         temper = self.temper
-        if temper.down:
+        if temper.down or not reaches():
             await trio.lowlevel.checkpoint()
             raise Unreachable("simulated: connection refused")
         await trio.sleep(temper.latency_s * (0.5 + self._rng.random()))
         if not alive():
             raise Unreachable("simulated: whoever asked is dead")
         self._trace.add(f"{self.name} {verb} {key[-12:]}")
-        if self.temper.down or self.happens(temper.reset):
+        if self.temper.down or not reaches() or self.happens(temper.reset):
             raise Unreachable("simulated: connection reset")
         if self.happens(temper.refused):
             raise Busy("simulated: SlowDown", retry_after_s=self._rng.choice((None, 1.0)))
 
-    async def end(self) -> None:
+    async def end(self, reaches: Callable[[], bool]) -> None:
         await trio.sleep(self.temper.latency_s * self._rng.random())
-        if self.temper.down or self.happens(self.temper.lost_answer):
+        if self.temper.down or not reaches() or self.happens(self.temper.lost_answer):
             raise Unreachable("simulated: the answer was lost")
 
 
 class Link:
     """One machine's way to one location."""
 
-    def __init__(self, store: SimStore, alive: Callable[[], bool]) -> None:
+    def __init__(self, store: SimStore, alive: Callable[[], bool], machine: str, reaches: Callable[[], bool]) -> None:
         self._store = store
         self._alive = alive
+        self._machine = machine
+        self._reaches = reaches
 
     async def put(self, key: str, body: Body, *, if_absent: bool = False) -> None:
         store = self._store
-        await store.begin("put", key, self._alive)
+        await store.begin("put", key, self._alive, self._reaches)
         if store.temper.full:
             raise Refused("simulated: the storage is full")
         data = bytearray()
@@ -121,33 +145,38 @@ class Link:
         await trio.sleep(store.temper.latency_s)
         if not self._alive():
             raise Unreachable("simulated: whoever sent it is dead")
+        if not self._reaches():
+            raise Unreachable("simulated: the network broke in the middle of the body")
         old = store.objects.get(key)
         if not store.happens(store.temper.drops):
+            if old is None or not if_absent:
+                store.note_change(key, bytes(data), self._machine)
             await store.kept.put(key, body_of(bytes(data)), if_absent=if_absent)
         if old is not None:
             store.before[key] = old
-        await store.end()
+        await store.end(self._reaches)
 
     async def get(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        await self._store.begin("get", key, self._alive)
+        await self._store.begin("get", key, self._alive, self._reaches)
         data = await self._store.kept.get(key, start, stop)
-        await self._store.end()
+        await self._store.end(self._reaches)
         return self._store.spoiled(key, data)
 
     async def head(self, key: str) -> ObjectInfo:
-        await self._store.begin("head", key, self._alive)
+        await self._store.begin("head", key, self._alive, self._reaches)
         info = await self._store.kept.head(key)
-        await self._store.end()
+        await self._store.end(self._reaches)
         return info
 
     async def delete(self, key: str) -> None:
-        await self._store.begin("delete", key, self._alive)
+        await self._store.begin("delete", key, self._alive, self._reaches)
+        self._store.note_change(key, None, self._machine)
         await self._store.kept.delete(key)
         self._store.before.pop(key, None)
-        await self._store.end()
+        await self._store.end(self._reaches)
 
     async def list(self, prefix: str = "", after: str = "") -> AsyncIterator[ObjectInfo]:
-        await self._store.begin("list", prefix, self._alive)
+        await self._store.begin("list", prefix, self._alive, self._reaches)
         async for info in self._store.kept.list(prefix, after):
             if self._store.happens(self._store.temper.cut):
                 raise Unreachable("simulated: the listing broke off")

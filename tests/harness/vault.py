@@ -9,10 +9,12 @@ from pathlib import Path
 from qss.errors import ObjectMissing
 from qss.host import Host
 from qss.ids import LocationId, SegmentId
+from qss.offload.fence import Fence
 from qss.offload.keys import FsKeys, MasterKey
 from qss.offload.nodes import Node, Nodes
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.offload.roots import RootBook, Roots
+from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
 from qss.segments import Receipt, RestorePoint, SealedSegment, SegmentKind, StoredSegment
 from tests.harness.faulty_store import FaultyStore
@@ -64,6 +66,7 @@ class Machine:
         self.vault = Vault(self.nodes, self.keys, world.options, self.host, state / "offload")
         self.book = RootBook(self.nodes, self.keys, self.host)
         self.roots = Roots(self.book, self.keys, self.host, state / "offload", (world.options.k, world.options.m))
+        self.tenure = Tenure(Fence(state / "offload"))  # nobody else is reckoned with until a holder needs the lease
 
 
 @dataclass

@@ -77,8 +77,12 @@ def census(demo: Demo, scratch: Path) -> dict[LocationId, int]:
     return counts
 
 
+def rows(demo: Demo) -> list[dict]:
+    return json.loads(demo.qssctl("location", "list", "--json").stdout)
+
+
 def states(demo: Demo) -> dict[str, str]:
-    return {each["name"]: each["state"] for each in json.loads(demo.qssctl("location", "list", "--json").stdout)}
+    return {each["name"]: each["state"] for each in rows(demo)}
 
 
 def test_a_life_of_locations(demo: Demo, tmp_path: Path) -> None:
@@ -88,6 +92,7 @@ def test_a_life_of_locations(demo: Demo, tmp_path: Path) -> None:
     for name, content in contents.items():
         (demo.mnt / name).write_bytes(content)
     demo.sync()
+    wait_until("each says how much it can take yet", lambda: all(each["free_bytes"] for each in rows(demo)))
 
     # -- a wrong change is refused, and nothing has happened
     text = demo.config.read_text()

@@ -9,6 +9,7 @@ from qss.app.priority import step_back
 from qss.app.running import is_alive, is_locked, pid_file, pid_in, state_lock, write_whole
 from qss.app.supervise import PAUSE_FIRST_S, PAUSE_MAX_S, STEADY_S, Supervisor, next_pause
 from qss.errors import Refused
+from tests.harness.waiting import until
 
 
 def test_one_process_holds_a_state_directory(tmp_path):
@@ -79,11 +80,12 @@ async def test_a_child_that_dies_is_started_again_and_stops_when_told(tmp_path, 
     nursery.start_soon(run)
     with trio.fail_after(20):
         assert await trio.to_thread.run_sync(trace.read_text) == "x"
+        await until(lambda: pid_in(tmp_path / "child.pid"))  # it may have spoken before its start is noted
         first = supervisor.pid
         assert pid_in(tmp_path / "child.pid") == first
         os.kill(first, 9)
         assert await trio.to_thread.run_sync(trace.read_text) == "x"
-        assert supervisor.pid not in (first, None)
+        await until(lambda: pid_in(tmp_path / "child.pid") not in (first, None))
         assert pid_in(tmp_path / "child.pid") == supervisor.pid
         assert supervisor.starts == 2
         second = supervisor.pid
@@ -103,8 +105,11 @@ async def test_every_child_is_told_the_first_words_and_its_standard_input_stays_
     nursery.start_soon(supervisor.run)
     with trio.fail_after(20):
         assert await trio.to_thread.run_sync(trace.read_bytes) == b"words"
-        os.kill(supervisor.pid, 9)
+        await until(lambda: supervisor.pid)
+        first = supervisor.pid
+        os.kill(first, 9)
         assert await trio.to_thread.run_sync(trace.read_bytes) == b"words", "the next one as well"
+        await until(lambda: supervisor.pid not in (first, None))
         assert is_alive(supervisor.pid)
         await supervisor.stop()
 
@@ -118,6 +123,24 @@ async def test_a_child_that_is_gone_before_it_was_told_is_started_again(tmp_path
     await supervisor.stop()
 
 
+async def test_it_is_said_why_a_child_does_not_last(tmp_path, nursery):
+    words = tmp_path / "child.trouble"
+    code = f"import pathlib, sys; pathlib.Path({str(words)!r}).write_text('the key is gone\\n'); sys.exit(3)"
+    supervisor = Supervisor("child", [sys.executable, "-c", code], tmp_path / "child.pid")
+    assert supervisor.trouble == ""
+    nursery.start_soon(supervisor.run)
+    with trio.fail_after(20):
+        while not supervisor.trouble:  # noqa: ASYNC110 - there is no event for an end
+            await trio.sleep(0.01)
+        assert "the child process ended with status 3" in supervisor.trouble
+        assert supervisor.trouble.endswith(": the key is gone")
+        while "times in a row" not in supervisor.trouble:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        await supervisor.stop()
+    words.unlink()
+    assert "its log says why" in supervisor.trouble
+
+
 async def test_a_child_can_run_at_a_lower_priority_in_a_session_of_its_own(tmp_path, nursery):
     trace = tmp_path / "trace"
     os.mkfifo(trace)
@@ -126,6 +149,7 @@ async def test_a_child_can_run_at_a_lower_priority_in_a_session_of_its_own(tmp_p
     nursery.start_soon(supervisor.run)
     with trio.fail_after(20):
         assert await trio.to_thread.run_sync(trace.read_text) == "x"
+        await until(lambda: pid_in(tmp_path / "child.pid"))
         pid = supervisor.pid
         assert os.getpriority(os.PRIO_PROCESS, pid) == min(os.getpriority(os.PRIO_PROCESS, 0) + 7, 19)
         assert os.getsid(pid) == pid
@@ -134,3 +158,25 @@ async def test_a_child_can_run_at_a_lower_priority_in_a_session_of_its_own(tmp_p
 
 def test_a_process_that_is_gone_cannot_step_back_and_nobody_minds():
     step_back(2**22 + 1, 5)  # above the highest process id there can be
+
+
+def test_what_answers_programs_comes_before_them_where_it_may_and_what_it_starts_does_not():
+    code = """
+import os, subprocess, sys, threading
+from qss.app.priority import LIFT, answer_soon
+before = os.getpriority(os.PRIO_PROCESS, 0)
+answer_soon()
+now = os.getpriority(os.PRIO_PROCESS, 0)
+assert now in (LIFT, before), now
+seen = []
+thread = threading.Thread(target=lambda: seen.append(os.getpriority(os.PRIO_PROCESS, 0)))
+thread.start(); thread.join()
+child = subprocess.run([sys.executable, "-c", "import os; print(os.nice(0))"], capture_output=True, text=True)
+print(before, now, seen[0], child.stdout.strip(), os.sched_getscheduler(0))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, now, thread, child, policy = map(int, done.stdout.split())
+    assert thread == child == max(before, 0)
+    assert policy & ~os.SCHED_RESET_ON_FORK == os.sched_getscheduler(0)
+    if os.geteuid() == 0 and now != before:
+        assert now < 0

@@ -123,7 +123,7 @@ async def offloading(root: Path, cache: SegmentCache, process: MountProcess) -> 
     """The offload side on real sockets: a watcher, a courier, locations in memory."""
     machine = World.of(2, 1).machine(root / "machine")
     mount = ControlClient(root / "mount.sock")
-    courier = Courier(RemoteShelf(mount), machine.vault, machine.roots, lambda: 0.0)
+    courier = Courier(RemoteShelf(mount), machine.vault, machine.roots, machine.tenure, lambda: 0.0)
     watch = SealWatch(ControlClient(root / "mount.sock"), SystemClock(), courier.hint)
     async with trio.open_nursery() as nursery:
         await nursery.start(serve, root / "mount.sock", methods(process))

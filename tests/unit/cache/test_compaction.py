@@ -86,7 +86,7 @@ def test_others_go_first_unless_dead_bytes_pile_up() -> None:
 @given(st.lists(st.integers(1, 200_000), max_size=30), st.integers(0, 1 << 20))
 def test_heads_are_found_as_by_a_full_scan_and_damage_is_seen(sizes: list[int], at: int) -> None:
     stripe = _stripe(sizes)
-    full = [(position, head.offset, head.length) for position, head in scan_stripe(stripe, SEGMENT_HEADER_BYTES)]
+    full = [(position, head.offset, head.length) for position, _, head in scan_stripe(stripe, SEGMENT_HEADER_BYTES)]
     found = [(each.position, each.offset, each.length) for each in records(stripe, 0, SEGMENT_HEADER_BYTES)]
     assert found == full
     assert payload_bytes(stripe, SEGMENT_HEADER_BYTES) == sum(length for _, _, length in full)

@@ -8,26 +8,15 @@ from pathlib import Path
 from qss.cache.options import CacheOptions
 from qss.cache.store import SegmentCache
 from qss.formats.tables import Table, u64_key
-from qss.host import Host
 from qss.limits import MIB
-from tests.harness.crash_disk import CrashDisk, FixedClock
-from tests.harness.locations import Locations
+from tests.harness.crash_disk import CrashDisk
+from tests.harness.cuts import Reached, host_on
 
 OPTIONS = CacheOptions(index_map_bytes=64 * MIB, free_bytes_hard=0, free_bytes_soft=1)
 
 
 async def opened(root: Path, disk: CrashDisk) -> SegmentCache:
-    return await SegmentCache.open(root, Host(disk, FixedClock("boot-1")), OPTIONS, None)
-
-
-class OnDisk(Locations):
-    def __init__(self, disk: CrashDisk) -> None:
-        super().__init__()
-        self.disk = disk
-
-    def read_file(self, path: Path) -> bytes:
-        handle = self.disk.open(path)
-        return self.disk.pread(handle, self.disk.size(handle), 0)
+    return await SegmentCache.open(root, host_on(disk, "boot-1"), OPTIONS, None)
 
 
 async def test_a_cut_after_a_kill_covers_what_was_written_before_it(tmp_path: Path) -> None:
@@ -42,7 +31,7 @@ async def test_a_cut_after_a_kill_covers_what_was_written_before_it(tmp_path: Pa
 
     again = await opened(tmp_path, disk)
     assert again._replayed == 0
-    locations = OnDisk(disk)
+    locations = Reached(disk)
     journal = await again.cut()
     assert journal != 0
     await locations.carry(again)
@@ -58,7 +47,7 @@ async def test_receipts_alone_are_not_worth_a_seal(tmp_path: Path) -> None:
     change.put(Table.XATTRS, u64_key(1) + b"user.x", b"written")
     cache.commit(change)
     journal = await cache.cut()
-    locations = OnDisk(disk)
+    locations = Reached(disk)
     await locations.carry(cache)
     await locations.publish(cache)
     await cache.checkpoint()

@@ -162,10 +162,10 @@ async def test_a_file_that_dies_while_its_segment_is_being_sealed_is_kept(tmp_pa
     locations = Locations()
     cache = await opened(tmp_path / "a", locations)
     write(cache, 10, A)
-    cache._close_logs()
+    cache._cuts.try_to_end()
     cache.snapshots._note_cut("held", "", False)
     delete(cache, 10)
-    cache._close_logs()  # before `settle` has come to the first
+    cache._cuts.try_to_end()  # before `settle` has come to the first
     await locations.settle(cache)
     assert await restored(cache, locations, "held", tmp_path / "r") == {(10, 0): A}
     await cache.snapshots.delete("held")

@@ -179,6 +179,41 @@ async def test_many_readers_share_one_fetch(tmp_path: Path) -> None:
     await cache.close()
 
 
+class Turns(trio.abc.Instrument):
+    """Counts the turns of the loop."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+async def test_of_many_who_waited_for_one_stripe_one_is_served_in_each_turn_of_the_loop(tmp_path: Path) -> None:
+    vault = KeptVault()
+    cache = await opened(tmp_path, vault)
+    payload = pattern(MIB)[:MIB]
+    extents = write(cache, 2, 0, payload)
+    await cache.cut()
+    await offload(cache, vault)
+    await cache.evict(all_=True)
+    turns = Turns()
+    served: list[int] = []
+
+    async def read() -> None:
+        assert await read_all(cache, extents) == payload
+        served.append(turns.count)
+
+    trio.lowlevel.add_instrument(turns)
+    async with trio.open_nursery() as nursery:
+        for _ in range(12):
+            nursery.start_soon(read)
+    trio.lowlevel.remove_instrument(turns)
+    assert len(vault.fetched) == 1
+    assert len(set(served)) == 12
+    await cache.close()
+
+
 async def test_a_sequential_reader_is_fetched_ahead_of(tmp_path: Path) -> None:
     vault = KeptVault()
     cache = await opened(tmp_path, vault, CacheOptions(segment_bytes=32 * MIB, index_map_bytes=64 * MIB))

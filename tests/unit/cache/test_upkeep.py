@@ -90,7 +90,7 @@ async def test_a_seal_that_finds_no_room_holds_up_nothing(
     write(cache, 2, b"x" * MIB)
     await cache.cut()
     delete(cache, 2)
-    cache._condemn()
+    cache._cuts.condemn()
     write(cache, 3, b"y" * 1000)
     disk.free = 10
     async with trio.open_nursery() as nursery:

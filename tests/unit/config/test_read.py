@@ -62,6 +62,12 @@ def test_location_urls():
     assert (location.region, location.access_key, location.secret_key) == ("eu", "id", "hush")
     assert (location.labels, location.weight) == ({"rack": "r1"}, 2.0)
     assert "hush" not in repr(location)
+    assert not location.metered
+    (location,) = parse(text + "\nmetered = true", SOURCE, {"A": "id", "S": "hush"}).locations
+    assert location.metered
+    (location,) = parse(text.replace("?region=eu", "?metered=true"), SOURCE, {"A": "id", "S": "hush"}).locations
+    assert location.metered
+    assert "metered must be true or false" in refusal(text.replace("?region=eu", "?metered=1"))
 
 
 def test_credentials_default_to_the_environment():
@@ -149,7 +155,7 @@ def test_any_value_of_any_key_is_read_or_refused(section, data):
 
 def test_every_option_can_be_set():
     assert uncovered() == {
-        "CacheOptions": {"retention", "safe_missing_max"},
+        "CacheOptions": {"retention", "safe_missing_max", "history_s"},  # the last two follow from [offload]
         "RetentionOptions": set(),
         "OffloadOptions": set(),
         "MountSettings": set(),

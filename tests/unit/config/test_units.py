@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qss.config.units import format_duration, format_size, human_duration, human_size, parse_duration, parse_size
+from qss.config.units import (
+    format_duration,
+    format_size,
+    human_duration,
+    human_size,
+    parse_duration,
+    parse_moment,
+    parse_size,
+)  # fmt: skip
 
 
 @given(st.integers(0, 2**62))
@@ -55,3 +63,20 @@ def test_for_people():
     shown = [human_size(n) for n in (0, 999, 1024, 10 * 1024**2, 3 << 29)]
     assert shown == ["0 B", "999 B", "1 KiB", "10 MiB", "1.5 GiB"]
     assert [human_duration(s) for s in (0, 59, 61, 3600, 90_061)] == ["0s", "59s", "1m 1s", "1h", "1d 1h"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-02", 86_400), ("1970-01-01 01:00", 3600), ("1970-01-01T01:00:00.5Z", 3600.5),
+        ("1970-01-01T02:00:00+01:00", 3600), ("2h", 10**6 - 7200), ("0s", 10**6),
+    ],
+)  # fmt: skip
+def test_moments(text, seconds):
+    assert parse_moment(text, 10**15) == seconds * 10**9
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "12:00", "7", "2026-13-01"])
+def test_what_is_no_moment(text):
+    with pytest.raises(ValueError, match="write"):
+        parse_moment(text, 0)

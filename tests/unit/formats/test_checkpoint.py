@@ -43,7 +43,7 @@ def frames() -> list[bytes]:
 def test_frozen_vector_is_read() -> None:
     """Packed by zlib, whose output may differ from version to version: what is frozen is what is read."""
     stored = bytes.fromhex((VECTORS / "frames-v1.hex").read_text())
-    found = [frame for _, frame in scan_frames(stored)]
+    found = [frame for _, _, frame in scan_frames(stored)]
     assert [frame[:4] for frame in found] == [
         (FrameKind.BEGIN, 0, Table.META, 0),
         (FrameKind.ROWS, 1, Table.EXTENTS, 3),
@@ -57,7 +57,7 @@ def test_frozen_vector_is_read() -> None:
 
 def test_frozen_vector_is_written_but_for_the_packing() -> None:
     stored = bytes.fromhex((VECTORS / "frames-v1.hex").read_text())
-    assert [f for _, f in scan_frames(b"".join(frames()))] == [f for _, f in scan_frames(stored)]
+    assert [f for _, _, f in scan_frames(b"".join(frames()))] == [f for _, _, f in scan_frames(stored)]
     assert stored.startswith(frames()[0])  # too small to be packed: equal to the last byte
 
 
@@ -80,7 +80,7 @@ def test_only_corrupt_data_is_raised_for_anything(noise: bytes, place: int) -> N
     whole = b"".join(frames())
     for untrusted in (noise, whole[:place] + noise + whole[place + len(noise) :]):
         try:
-            for _, frame in scan_frames(untrusted):
+            for _, _, frame in scan_frames(untrusted):
                 if frame.kind is FrameKind.ROWS:
                     rows_of(frame)
         except CorruptData:

@@ -95,9 +95,9 @@ def test_decoders_raise_only_corrupt_data(untrusted: bytes) -> None:
 
 def test_a_stripe_is_scanned_to_its_padding_or_its_first_torn_record() -> None:
     records = b"".join(encode_head(1, n, n, bytes([n]) * 50) + bytes([n]) * 50 for n in range(3))
-    assert [head.offset for _, head in scan_stripe(records + bytes(100))] == [0, 1, 2]
-    assert [position for position, _ in scan_stripe(b"x" * 9 + records, 9)] == [9, 115, 221]
+    assert [head.offset for _, _, head in scan_stripe(records + bytes(100))] == [0, 1, 2]
+    assert [position for position, _, _ in scan_stripe(b"x" * 9 + records, 9)] == [9, 115, 221]
     found = scan_stripe(records[:-1])
-    assert [next(found)[1].offset, next(found)[1].offset] == [0, 1]
+    assert [next(found)[2].offset, next(found)[2].offset] == [0, 1]
     with pytest.raises(CorruptData):
         next(found)

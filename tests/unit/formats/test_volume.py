@@ -41,6 +41,7 @@ headers = st.builds(
     meta=st.binary(max_size=300),
     late_room=st.integers(0, 200),
     floor=st.integers(0, 2**63),
+    numbered=st.booleans(),
 )
 
 
@@ -54,12 +55,13 @@ def _record(header: Header, body: bytes, late: bytes = b"", **more: object) -> b
 def test_a_record_reads_back_as_it_was(header: Header, body: bytes, late: bytes, void: bool) -> None:
     header = replace(header, body_len=len(body))
     late = late[: header.late_room]
-    data = _record(header, body, late, etag=b"e" * 16, etag_kind=EtagKind.MD5, void=void)
+    data = _record(header, body, late, etag=b"e" * 16, etag_kind=EtagKind.MD5, void=void, numbered=header.numbered)
     assert len(data) == header.record_len
     assert len(data) % ALIGN_BYTES == 0
     assert decode_header(data, *PLACE) == header
     footer, table = decode_footer(header, data[header.table_at :], PLACE)
     assert (footer.late, footer.void, footer.etag, footer.version) == (late, void, b"e" * 16, header.version)
+    assert footer.numbered == header.numbered
     if not void:
         assert table == hash_blocks(body)
         assert footer.root == root_of(table)
@@ -125,6 +127,10 @@ def _vectors() -> dict[str, bytes]:
         "object-1": _record(small, b"hello", b"late", etag=bytes(16), etag_kind=EtagKind.MD5),
         "two-blocks-1-tail": _record(replace(small, body_len=len(body)), body)[-256:],
         "tombstone-1": _record(Header(Kind.TOMBSTONE, b"bucket/key", 6), b""),
+        "version-1": _record(replace(small, numbered=True), b"hello", etag_kind=EtagKind.MD5, numbered=True),
+        "marker-1": _record(Header(Kind.MARKER, b"bucket/key", 7, numbered=True), b"", numbered=True),
+        "version-gone-1": _record(Header(Kind.VERSION_GONE, b"bucket/key", 8, meta=(5).to_bytes(8, "little")), b""),
+        "document-1": _record(Header(Kind.DOCUMENT, b"bucket/lifecycle", 9), b"<x/>"),
     }
 
 

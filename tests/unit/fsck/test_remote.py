@@ -127,21 +127,65 @@ async def test_no_root_and_a_root_that_names_what_is_not_safe(place) -> None:
     assert [f.subject for f in report.findings if f.kind is Kind.ROOT_UNPUBLISHED] == ["the root"]
 
 
-async def test_what_changes_meanwhile_is_no_damage(place) -> None:
-    """A segment that is deleted, with its shards, while the locations are asked."""
-    before, calls = dict(place.rows), 0
-    place.delete(1, *[f"trove-{n}" for n in range(1, 7)])
-    del place.rows[SegmentId(1)]
+async def look_while(place, change) -> Report:
+    """`change(number)` happens just before the rows are asked for the number-th time."""
+    calls = 0
 
     async def rows_now():
         nonlocal calls
         calls += 1
-        return before if calls == 1 else place.rows
+        change(calls)
+        return dict(place.rows)
 
     machine = place.machine
     remote = Remote(machine.nodes, machine.keys, machine.vault.manifests, machine.book)
-    assert (await check_remote(remote, rows_now, Report())).findings == []
-    assert calls == 2
+    return await check_remote(remote, rows_now, Report())
+
+
+EVERYWHERE = [f"trove-{n}" for n in range(1, 7)]
+
+
+@pytest.mark.parametrize("look", [1, 2])
+@pytest.mark.parametrize("finished", [False, True])
+async def test_what_is_deleted_meanwhile_is_no_damage(place, look, finished) -> None:
+    """A segment is condemned, and its shards go, between the rows and the look at it that follows them: the first, or
+    the second at a segment that missed a shard before."""
+    row = place.rows[SegmentId(1)]
+
+    def change(number: int) -> None:
+        if number == look:
+            place.delete(1, *EVERYWHERE[1:] if look == 2 else EVERYWHERE)
+        elif number == 1:
+            place.delete(1, "trove-1")
+        elif number == look + 1 and finished:
+            del place.rows[SegmentId(1)]
+        elif number == look + 1:
+            place.rows[SegmentId(1)] = row._replace(state=SegmentState.CONDEMNED, needs_upto=SegmentId(3))
+
+    assert (await look_while(place, change)).findings == []
+
+
+async def test_a_row_that_changes_is_looked_at_until_it_stays(place) -> None:
+    """A shard that is missing is said even of a segment that is stored anew at every look."""
+    place.delete(1, "trove-1")
+
+    def change(number: int) -> None:
+        row = place.rows[SegmentId(1)]
+        place.rows[SegmentId(1)] = row._replace(stored_bytes=row.stored_bytes + 1)
+
+    report = await look_while(place, change)
+    assert report.counts == {Kind.SHARDS_MISSING: 1}
+
+
+async def test_a_root_that_is_published_meanwhile_names_what_is_safe_by_then(place) -> None:
+    safe = place.rows[SegmentId(3)]
+    place.rows[SegmentId(3)] = safe._replace(state=SegmentState.SEALED)  # when the rows were taken first
+
+    def change(number: int) -> None:
+        if number == 2:
+            place.rows[SegmentId(3)] = safe
+
+    assert (await look_while(place, change)).findings == []
 
 
 async def test_shards_are_put_again_and_journals_brought_back(place, tmp_path) -> None:

@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 
 def courier_of(machine: Machine, shelf: PlainShelf, **options) -> Courier:
-    return Courier(shelf, machine.vault, machine.roots, random.Random(3).random, **options)
+    return Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(3).random, **options)
 
 
 @asynccontextmanager
@@ -97,9 +97,13 @@ async def test_killed_at_every_step_and_started_again(tmp_path: Path, step: str,
     for nth in (1, 2):
         machine = world.machine(tmp_path / "a")
         courier = courier_of(machine, Dying(nth))
-        with pytest.raises(BaseExceptionGroup) as caught, trio.fail_after(5):
-            await courier.run()
-        assert caught.group_contains(Killed) or caught.group_contains(trio.TooSlowError)
+        died = False
+        try:
+            with trio.move_on_after(60 if nth == 1 else 5):
+                await courier.run()
+        except* Killed:
+            died = True
+        assert died or nth == 2, "the first life may have done all there was to do"
     machine = world.machine(tmp_path / "a")
     async with running(courier_of(machine, shelf)):
         await until(lambda: shelf.published and shelf.published[-1].journals == (SegmentId(2), SegmentId(4)))
@@ -112,7 +116,7 @@ async def test_killed_at_every_step_and_started_again(tmp_path: Path, step: str,
     assert newest.point == shelf.published[-1]
 
 
-async def test_killed_during_the_upload_and_started_again(tmp_path: Path) -> None:
+async def test_killed_during_the_upload_and_started_again(tmp_path: Path, autojump_clock) -> None:
     world = World.of(2, 1)
     shelf = PlainShelf(tmp_path / "shelf")
     shelf.add(1, b"data" * 500)
@@ -124,6 +128,28 @@ async def test_killed_during_the_upload_and_started_again(tmp_path: Path) -> Non
     world.stores[LocationId("trove-2")].hung = False
     async with running(courier_of(world.machine(tmp_path / "a"), shelf)):
         await until(lambda: shelf.published)
+    assert await whole(world, tmp_path, shelf)
+
+
+async def test_after_a_restart_only_the_shards_that_are_missing_are_put(tmp_path: Path, autojump_clock) -> None:
+    world = World.of(2, 2)
+    shelf = PlainShelf(tmp_path / "shelf")
+    shelf.add(1, b"data" * 5000)
+    shelf.add(2, b"journal", JOURNAL)
+    slow = LocationId("trove-3")
+    world.stores[slow].hung = True
+    others = [name for name in world.stores if name != slow]
+    machine = world.machine(tmp_path / "a")
+    names = {name: {machine.keys.shard_name(SegmentId(each), 0, name) for each in (1, 2)} for name in world.stores}
+    async with running(courier_of(machine, shelf)):
+        await until(lambda: all(names[name] <= world.objects(name).keys() for name in others))
+    assert not shelf.receipts
+    before = {name: {key: world.objects(name)[key] for key in names[name]} for name in others}
+    world.stores[slow].hung = False
+    async with running(courier_of(world.machine(tmp_path / "a"), shelf)):
+        await until(lambda: shelf.published and all(receipt.complete for receipt in shelf.receipts.values()))
+    assert {name: {key: world.objects(name)[key] for key in names[name]} for name in others} == before, "the same seal"
+    assert names[slow] <= world.objects(slow).keys()
     assert await whole(world, tmp_path, shelf)
 
 

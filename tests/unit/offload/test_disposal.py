@@ -110,7 +110,7 @@ async def test_the_courier_deletes_unless_another_machine_has_taken_over(
         assert newest is not None
         other.roots.take_over(newest)
         await other.roots.publish(newest.point)
-    courier = Courier(shelf, machine.vault, machine.roots, random.Random(3).random)
+    courier = Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(3).random)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(courier.run)
         with trio.fail_after(10):

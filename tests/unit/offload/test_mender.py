@@ -24,7 +24,7 @@ S1 = SegmentId(1)
 
 
 def courier_of(machine: Machine, shelf: PlainShelf) -> Courier:
-    return Courier(shelf, machine.vault, machine.roots, random.Random(3).random)
+    return Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(3).random)
 
 
 @asynccontextmanager
@@ -250,6 +250,21 @@ async def test_a_slow_location_slows_no_read_and_stops_no_write(tmp_path: Path, 
         started = trio.current_time()
         await machine.vault.fetch(S1, 0, tmp_path / f"out-{number}")
         assert trio.current_time() - started < 1.0  # hedged, and then not asked first any more
+
+
+async def test_a_metered_location_is_read_only_when_the_others_do_not_suffice(tmp_path: Path, autojump_clock) -> None:
+    world = World.of(4, 2)
+    machine, shelf = world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf")
+    await stored(machine, shelf)
+    metered, *others = machine.nodes.values()
+    metered.metered = True
+    for number in range(5):
+        await machine.vault.fetch(S1, 0, tmp_path / f"out-{number}")
+    assert metered.facts.bytes_down == 0
+    for node in others[:2]:
+        world.stores[node.location].down = True
+    await machine.vault.fetch(S1, 0, tmp_path / "out")
+    assert metered.facts.bytes_down > 0
 
 
 # -- the book

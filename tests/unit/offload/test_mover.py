@@ -14,7 +14,7 @@ import trio
 from qss.ids import LocationId, SegmentId
 from qss.offload.census import take_census
 from qss.offload.courier import Courier
-from qss.offload.mover import Mover
+from qss.offload.mover import AGAIN_S, Mover
 from qss.offload.nodes import Node
 from qss.offload.options import LocationOptions
 from tests.harness.faulty_store import FaultyStore
@@ -34,7 +34,7 @@ async def stored(tmp_path: Path, count: int = 7, segments: int = 4, **options) -
 
 
 def mover_of(machine: Machine, shelf: PlainShelf) -> Mover:
-    return Mover(shelf, machine.vault, lambda _segment: nullcontext(True))
+    return Mover(shelf, machine.vault, machine.tenure, lambda _segment: nullcontext(True))
 
 
 def busiest(shelf: PlainShelf) -> LocationId:
@@ -162,9 +162,31 @@ async def test_shards_at_a_location_that_is_gone_are_made_up_for(tmp_path: Path)
     loss = await mover.holdings(gone)
     assert (loss.shards, loss.thinner, loss.lost) == (held, held, ())
     machine.nodes.replace([node for name, node in machine.nodes.items() if name != gone])
-    await settle(mover)
-    assert mover.facts.moved_shards == held
+    courier = Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(3).random)  # never saw it
+    mover.rebuild = courier.mender.give_up
+    await mover.round()
+    assert mover.facts.left[gone].shards == held
+    assert courier.mender.facts.given_up == ()
+    await courier.mender.round()
+    assert await mover.round() == float("inf")
+    assert gone not in mover.facts.left
+    assert mover.facts.moved_shards == 0
+    assert courier.mender.facts.repaired_segments == held
     await check_whole(machine, shelf, tmp_path)
+
+
+async def test_what_cannot_be_rebuilt_is_said_and_the_dead_are_not(tmp_path: Path) -> None:
+    machine, shelf = await stored(tmp_path, count=4, segments=2)
+    first, *_ = shelf.receipts[SegmentId(1)].placed
+    mover, said = mover_of(machine, shelf), []
+    mover.rebuild = lambda gone: said.append(set(gone)) or "there is no place for them"
+    machine.nodes.replace([node for name, node in machine.nodes.items() if name != first])
+    assert await mover.round() == AGAIN_S
+    assert said == [{first}]
+    assert (mover.facts.left[first].shards, mover.facts.left[first].stuck) == (2, "there is no place for them")
+    shelf.dead = set(shelf.segments)
+    assert await mover.round() == float("inf")
+    assert first not in mover.facts.left
 
 
 async def test_holdings_count_what_would_be_lost(tmp_path: Path) -> None:
@@ -207,8 +229,8 @@ async def running(*parts):
 async def test_it_runs_beside_the_courier(tmp_path: Path) -> None:
     machine, shelf = await stored(tmp_path)
     leaving = busiest(shelf)
-    courier = Courier(shelf, machine.vault, machine.roots, random.Random(3).random)
-    mover = Mover(shelf, machine.vault, courier.claim, bytes_per_s=1 << 30)
+    courier = Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(3).random)
+    mover = Mover(shelf, machine.vault, machine.tenure, courier.claim, bytes_per_s=1 << 30)
     with trio.fail_after(20):
         async with running(courier, mover):
             machine.nodes[leaving].draining = True
@@ -224,7 +246,9 @@ async def test_it_runs_beside_the_courier(tmp_path: Path) -> None:
 
 def test_claims_exclude_each_other(tmp_path: Path) -> None:
     machine = World.of().machine(tmp_path / "a")
-    courier = Courier(PlainShelf(tmp_path / "shelf"), machine.vault, machine.roots, random.Random(3).random)
+    courier = Courier(
+        PlainShelf(tmp_path / "shelf"), machine.vault, machine.roots, machine.tenure, random.Random(3).random
+    )
     with courier.claim(SegmentId(1)) as first, courier.claim(SegmentId(1)) as second, courier.claim(SegmentId(2)) as x:
         assert (first, second, x) == (True, False, True)
     with courier.claim(SegmentId(1)) as again:

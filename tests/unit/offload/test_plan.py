@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from qss.errors import TooFewShards
 from qss.ids import LocationId, SegmentId, ShardNo
 from qss.offload.placement import LocationFacts, PlacementPolicy, room_for
-from qss.offload.plan import FetchPlan, GiveUp, PutShard, Source, UploadPlan, choose_homes, rank_sources
+from qss.offload.plan import METERED_WAITS, FetchPlan, GiveUp, PutShard, Source, UploadPlan, choose_homes, rank_sources
 
 A, B, C, D = map(LocationId, "abcd")
 
@@ -108,3 +108,22 @@ def test_a_spare_takes_a_shard_only_where_the_policy_allows() -> None:
     assert plan.on_failed(ShardNo(0)) == PutShard(ShardNo(0), D), "C shares a rack with B"
     assert plan.on_failed(ShardNo(0)) == GiveUp(ShardNo(0))
     assert plan.on_failed(ShardNo(1)) == PutShard(ShardNo(1), C)
+
+
+def test_what_costs_money_is_asked_last_and_for_dawdling_only_after_long() -> None:
+    up = dict.fromkeys((A, B, C, D), True)
+    ranked = rank_sources((A, B, C, D), 2, up, {A: 0.01, B: 0.01, C: 0.5, D: 0.01}, metered={A})
+    assert [source.location for source in ranked] == [B, D, C, A], "a slow one is asked before one that costs"
+    plan = FetchPlan(3, ranked)
+    assert A not in {source.location for source in plan.start()}
+    assert [plan.on_slow() for _ in range(METERED_WAITS - 1)] == [None] * (METERED_WAITS - 1)
+    plan.on_good(ShardNo(1))
+    assert [plan.on_slow() for _ in range(METERED_WAITS)] == [None] * (METERED_WAITS - 1) + [ranked[-1]]
+    plan = FetchPlan(3, ranked)
+    plan.start()
+    assert plan.on_bad(ShardNo(1)) == ranked[-1], "who fails is replaced at once"
+
+
+def test_one_that_is_down_is_asked_after_one_that_costs() -> None:
+    ranked = rank_sources((A, B, C), 2, {A: False, B: True, C: True}, {}, metered={B})
+    assert [source.location for source in ranked] == [C, B, A]

@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 import trio
 
-from qss.errors import TooFewShards, Unreachable, WrongKey
+from qss.errors import Refused, TooFewShards, Unreachable, WrongKey
 from qss.ids import LocationId, SegmentId
 from qss.offload.courier import Courier
 from qss.offload.keys import MasterKey
+from qss.offload.presence import every_root
 from qss.offload.recovery import Recovery
+from qss.offload.roots import HISTORY_KEPT
 from qss.segments import RestorePoint, SegmentKind
 from tests.harness.vault import Machine, PlainShelf, World
 
 
 async def filled(world: World, tmp_path: Path, rounds: int = 2) -> tuple[Machine, PlainShelf]:
     machine, shelf = world.machine(tmp_path / "burnt"), PlainShelf(tmp_path / "shelf")
-    courier = Courier(shelf, machine.vault, machine.roots, random.Random(5).random)
+    courier = Courier(shelf, machine.vault, machine.roots, machine.tenure, random.Random(5).random)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(courier.run)
         for number in range(rounds):
@@ -153,3 +155,60 @@ async def test_census_and_whole_segments_by_themselves(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == b"journal 0" * 100
     with pytest.raises(TooFewShards):
         await recovery.census(SegmentId(99))
+
+
+async def test_the_newest_root_that_is_not_younger(tmp_path: Path) -> None:
+    world = World.of(2, 1)
+    machine, shelf = await filled(world, tmp_path, rounds=4)
+    fresh, cache = world.machine(tmp_path / "new"), FakeCache(tmp_path / "journal")
+    recovery = Recovery(fresh.vault, fresh.book)
+    assert [root.generation for root in await every_root(fresh.nodes, fresh.keys, fresh.book)] == [4, 3, 2, 1]
+    cuts = [point.cut_ns for point in shelf.published]
+    for at_ns, generation in ((cuts[1], 2), (cuts[2] - 1, 2), (cuts[3] + 10**18, 4)):
+        chosen = await recovery.choose(cache.path_of, at_ns)
+        assert (chosen.root.generation, chosen.newest.generation) == (generation, 4)
+        assert [path.name for path in chosen.paths] == [f"{n:016x}.log" for n in chosen.root.point.journals]
+    with pytest.raises(Refused, match="no root is that old"):
+        await recovery.choose(cache.path_of, cuts[0] - 1)
+    for name in list(world.stores)[:2]:  # the journal that roots 3 and 4 need
+        del world.objects(name)[machine.keys.shard_name(SegmentId(6), 0, name)]
+    chosen = await recovery.choose(cache.path_of, cuts[3])
+    assert (chosen.root.generation, chosen.newest.generation) == (2, 4)
+    assert [each.generation for each in chosen.skipped] == [4, 3]
+
+
+async def test_every_root_there_is(tmp_path: Path) -> None:
+    world = World.of(2, 1)
+    machine = world.machine(tmp_path)
+    assert await every_root(machine.nodes, machine.keys, machine.book) == []
+    await machine.roots.catch_up()
+    for number in range(1, 41):
+        await machine.roots.publish(RestorePoint((), (SegmentId(number),), number, SegmentId(number + 1)))
+    for store in world.stores.values():
+        store.down = True
+    with pytest.raises(Unreachable):
+        await every_root(machine.nodes, machine.keys, machine.book)
+    world.stores[LocationId("trove-2")].down = False
+    fresh = world.machine(tmp_path / "new")
+    found = await every_root(fresh.nodes, fresh.keys, fresh.book)
+    assert [root.generation for root in found] == list(range(40, 40 - HISTORY_KEPT, -1))
+
+
+async def test_what_is_missing_is_found_by_listing(tmp_path: Path) -> None:
+    world = World.of(2, 1)
+    machine, _ = await filled(world, tmp_path, rounds=3)
+    names = list(world.stores)
+    for segment, gone in ((1, 1), (3, 2), (5, 3)):
+        for name in names[:gone]:
+            del world.objects(name)[machine.keys.shard_name(SegmentId(segment), 0, name)]
+    fresh = world.machine(tmp_path / "new")
+    recovery = Recovery(fresh.vault, fresh.book)
+    wanted = {SegmentId(number): 2 for number in range(1, 7)}
+    lost = await recovery.missing(wanted)
+    assert [segment for segment, _ in lost] == [3, 5]
+    assert "1 shards found" in lost[0][1]
+    world.stores[names[2]].down = True  # one shard of 1 is gone, one is silent
+    silent = await Recovery(world.machine(tmp_path / "other").vault, fresh.book).missing(wanted)
+    assert [segment for segment, _ in silent] == [1, 3, 5]
+    assert f"no answer: {names[2]}" in silent[0][1]
+    assert await recovery.missing({}) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from qss.errors import CorruptData, PreconditionFailed, Refused, Unreachable
 from qss.ids import LocationId, SegmentId
 from qss.offload.keys import MasterKey
+from qss.offload.root_memory import RootMemory
 from qss.offload.roots import HISTORY_KEPT
 from qss.segments import RestorePoint
 from tests.harness.vault import Machine, World
@@ -29,6 +31,12 @@ async def published(machine: Machine, *uptos: int) -> None:
 def down(world: World, *numbers: int) -> None:
     for index, each in enumerate(world.stores.values(), 1):
         each.down = index in numbers
+
+
+async def all_up_but(machine: Machine, *numbers: int) -> None:
+    """These are known to be up, whatever the others are."""
+    while not all(machine.nodes[LocationId(f"trove-{number}")].up for number in numbers):
+        await machine.book.survey()
 
 
 async def all_up(machine: Machine) -> None:
@@ -143,13 +151,22 @@ async def test_an_answer_that_is_lost_is_looked_up(tmp_path: Path) -> None:
     assert machine.roots.known.generation == 11
 
 
-async def test_a_crash_behind_the_commit_is_caught_up(tmp_path: Path) -> None:
+class Crash(BaseException):
+    """The process is gone."""
+
+
+def crashing(*_: object) -> None:
+    raise Crash
+
+
+async def test_a_crash_behind_the_commit_is_caught_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World.of()
     machine = world.machine(tmp_path / "a")
     await published(machine, 1)
-    memory = (tmp_path / "a/offload/root.json").read_bytes()
-    await machine.roots.publish(point(2))
-    (tmp_path / "a/offload/root.json").write_bytes(memory)
+    with monkeypatch.context() as patch:
+        patch.setattr(RootMemory, "committed", crashing)
+        with pytest.raises(Crash):
+            await machine.roots.publish(point(2))
     again = world.machine(tmp_path / "a")
     newest = await again.roots.catch_up()
     assert newest is not None
@@ -173,7 +190,7 @@ async def test_a_crash_before_current_leaves_a_root_that_is_found(tmp_path: Path
     assert newest.generation == 2
 
 
-async def test_what_an_earlier_life_left_at_a_minority_is_replaced(tmp_path: Path) -> None:
+async def test_what_an_earlier_life_left_at_a_minority_is_finished_first(tmp_path: Path) -> None:
     world = World.of()
     machine = world.machine(tmp_path / "a")
     await published(machine, 1)
@@ -186,8 +203,109 @@ async def test_what_an_earlier_life_left_at_a_minority_is_replaced(tmp_path: Pat
     down(world)
     await all_up(again)
     root = await again.roots.publish(point(3))
-    assert root.generation == 2
-    assert await again.book.read(2) == [root]
+    assert root.generation == 3
+    (left,) = await again.book.read(2)
+    assert (left.point, root.previous) == (point(2), left.digest())
+
+
+async def copied(world: World, base: Path) -> tuple[Machine, Machine]:
+    """Two copies of one state directory, behind one root."""
+    await published(world.machine(base / "a"), 1)
+    shutil.copytree(base / "a", base / "b")
+    copies = world.machine(base / "a"), world.machine(base / "b")
+    for each in copies:
+        await each.roots.catch_up()
+    return copies
+
+
+async def test_of_two_copies_that_publish_one_generation_one_loses_and_replaces_nothing(tmp_path: Path) -> None:
+    world = World.of()
+    one, other = await copied(world, tmp_path)
+    root = await one.roots.publish(point(2))
+    with pytest.raises(PreconditionFailed, match="another machine"):
+        await other.roots.publish(point(3))
+    assert await world.machine(tmp_path / "c").book.read(2) == [root]
+    with pytest.raises(PreconditionFailed, match="a copy"):
+        await world.machine(tmp_path / "b").roots.catch_up()
+
+
+async def test_a_split_vote_waits_for_the_location_that_decides(tmp_path: Path) -> None:
+    world = World.of(2, 1)
+    one, other = await copied(world, tmp_path)
+    down(world, 2, 3)
+    with pytest.raises(Unreachable):
+        await one.roots.publish(point(2))
+    down(world, 1, 3)
+    await all_up_but(other, 2)
+    with pytest.raises(Unreachable):
+        await other.roots.publish(point(3))
+    down(world, 3)
+    await all_up_but(one, 2)
+    with pytest.raises(Unreachable, match="at the same time"):
+        await one.roots.publish(point(2))
+    down(world)
+    await all_up(one)
+    root = await one.roots.publish(point(2))
+    await all_up(other)
+    with pytest.raises(PreconditionFailed, match="another machine"):
+        await other.roots.publish(point(3))
+    newest = await world.machine(tmp_path / "c").roots.newest()
+    assert newest == root
+    await one.roots.spread()
+    assert await world.machine(tmp_path / "c").book.read(2) == [root]
+
+
+async def test_a_vote_split_evenly_is_decided_alike_by_both(tmp_path: Path) -> None:
+    world = World.of(3, 1)
+    copies = await copied(world, tmp_path)
+    for each, up in zip(copies, ((1, 2), (3, 4)), strict=True):
+        down(world, *({1, 2, 3, 4} - set(up)))
+        await all_up_but(each, *up)
+        with pytest.raises(Unreachable):
+            await each.roots.publish(point(2 + up[0]))
+    down(world)
+    outcomes: list[str] = []
+    for _ in range(3):
+        for each in copies:
+            await all_up(each)
+            try:
+                await each.roots.publish(point(9))
+                outcomes.append(str(each.state))
+            except Unreachable:
+                continue
+            except PreconditionFailed:
+                outcomes.append("lost")
+    assert len(set(outcomes)) == 2
+    assert "lost" in outcomes
+
+
+async def test_of_two_roots_of_one_generation_that_of_the_majority_is_found(tmp_path: Path) -> None:
+    """Whatever their digests: also when the loser's is at the first locations that answer, and no "current" is left."""
+    for seed in range(4):
+        world, base = World.of(2, 1), tmp_path / str(seed)
+        one, other = await copied(world, base)
+        down(world, 2, 3)
+        with pytest.raises(Unreachable):
+            await other.roots.publish(point(3))
+        down(world)
+        await all_up(one)
+        root = await one.roots.publish(point(2))
+        for location in world.stores:
+            del world.objects(location)[one.keys.root_name(None)]
+        found = [each async for each in world.machine(base / "c").book.newest_first()]
+        assert found[0] == root
+
+
+async def test_a_new_root_is_none_that_was_on_its_way(tmp_path: Path) -> None:
+    world = World.of()
+    machine = world.machine(tmp_path / "a")
+    await published(machine, 1)
+    down(world, 3, 4, 5, 6)
+    with pytest.raises(Unreachable):
+        await machine.roots.publish(point(2))
+    down(world)
+    await all_up(machine)
+    assert (await machine.roots.publish(point(2), anew=True)).generation == 3
 
 
 async def test_two_machines_cannot_both_write(tmp_path: Path) -> None:

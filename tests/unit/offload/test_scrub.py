@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qss.ids import SegmentId, ShardNo
-from qss.offload.scrub import SAMPLE_ROUNDS, Scrubber, in_sample
+from qss.offload.scrub import METERED_ROUNDS, SAMPLE_ROUNDS, Scrubber, in_sample
 from tests.harness.memory_store import MemoryStore
 from tests.harness.vault import Machine, PlainShelf, World
 
@@ -56,6 +56,8 @@ def flip(world: World, machine: Machine, segment: int, shard: int, position: int
 def test_each_shard_is_in_the_sample_once_in_so_many_rounds(segment: int, shard: int, first: int) -> None:
     rounds = range(first, first + SAMPLE_ROUNDS)
     assert sum(in_sample(SegmentId(segment), ShardNo(shard), number) for number in rounds) == 1
+    rare = range(first, first + METERED_ROUNDS)
+    assert sum(in_sample(SegmentId(segment), ShardNo(shard), number, METERED_ROUNDS) for number in rare) == 1
 
 
 async def test_places_that_hash_find_every_kind_of_damage_and_send_next_to_nothing(tmp_path: Path) -> None:
@@ -94,6 +96,23 @@ async def test_places_that_do_not_hash_are_read_in_samples_until_all_is_seen(tmp
         assert scrubber.mark.bytes < 12 * 16_000  # a part of what there is
     assert found[-1] == 4
     assert found[0] < 4
+
+
+async def test_where_reading_costs_money_samples_are_rarer(tmp_path: Path) -> None:
+    world = World.of(2, 1, scrub_bytes_per_s=None)
+    machine, shelf = world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf")
+    await stored(machine, shelf, 8)
+    metered, *others = machine.nodes.values()
+    metered.metered = True
+    before = [node.facts.bytes_down for node in (metered, *others)]
+    for _ in range(SAMPLE_ROUNDS):
+        await scrubber_of(machine, shelf).round()
+    down = [node.facts.bytes_down - was for node, was in zip((metered, *others), before, strict=True)]
+    assert down[0] < 0.6 * min(down[1:])
+    whole = max(down[1:])  # each shard of theirs once, and the headers in every round
+    for _ in range(METERED_ROUNDS - SAMPLE_ROUNDS):
+        await scrubber_of(machine, shelf).round()
+    assert metered.facts.bytes_down - before[0] > 0.9 * whole, "and in the end all of it"
 
 
 async def test_a_round_goes_on_after_a_restart_where_it_was(tmp_path: Path) -> None:

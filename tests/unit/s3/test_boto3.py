@@ -291,5 +291,8 @@ def test_what_is_not_there_is_never_taken_for_something_else(s3, bucket) -> None
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     with pytest.raises(ClientError) as caught:
         s3.put_object_acl(Bucket=bucket, Key="k", ACL="private")
+    assert code_of(caught) == ("AccessControlListNotSupported", 400)
+    with pytest.raises(ClientError) as caught:
+        s3.get_object_torrent(Bucket=bucket, Key="k")
     assert code_of(caught) == ("NotImplemented", 501)
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"

@@ -124,3 +124,16 @@ async def test_hashes_are_made_in_place(server) -> None:
     with pytest.raises(ObjectMissing):
         await found.hashes("nothing", [(0, 1)])
     await found.aclose()
+
+
+async def test_room_is_told_to_those_who_sign_and_only_by_those_who_know_it(server, monkeypatch) -> None:
+    found = client(server, "roomy")
+    await found.ensure_bucket()
+    assert await found.free_bytes() is None, "a server that does not say"
+    monkeypatch.setattr(type(server.backend), "free_bytes", lambda _self, bucket: 10**12 + len(bucket), raising=False)
+    assert await found.free_bytes() == 10**12 + 5
+    await found.aclose()
+    stranger = client(server, "roomy", secret="wrong-secret")
+    with pytest.raises(Refused):
+        await stranger.free_bytes()
+    await stranger.aclose()

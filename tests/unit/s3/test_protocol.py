@@ -21,8 +21,10 @@ from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.listing import page
 from qss.s3.message import RequestHead, parse_query
 from qss.s3.parse import attributes_of, check_bucket_name, make_token, parse, read_token
+from qss.s3.parse_subresources import UNSET_NAMES
 from qss.s3.server import _HANDLERS
 from qss.s3.sigv4 import canonical_query
+from qss.s3.unset import UNSET
 from qss.s3.xml import DEPTH_MAX, document, element, leaf
 from qss.s3.xml import parse as parse_xml
 
@@ -170,9 +172,14 @@ def test_virtual_hosts() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "query", "code"),
     [
-        ("GET", "/bucket/k", "acl", Code.NOT_IMPLEMENTED),
-        ("PUT", "/bucket/k", "retention", Code.NOT_IMPLEMENTED),
-        ("PUT", "/bucket", "versioning", Code.NOT_IMPLEMENTED),
+        ("GET", "/bucket/k", "torrent", Code.NOT_IMPLEMENTED),
+        ("DELETE", "/bucket/k", "retention", Code.NOT_IMPLEMENTED),
+        ("GET", "/", "max-buckets=0", Code.INVALID_ARGUMENT),
+        ("GET", "/", "max-buckets=10001", Code.INVALID_ARGUMENT),
+        ("GET", "/bucket/k", "attributes", Code.INVALID_ARGUMENT),
+        ("PUT", "/bucket", "website", Code.NOT_IMPLEMENTED),
+        ("GET", "/bucket", "versions&version-id-marker=x", Code.INVALID_ARGUMENT),
+        ("GET", "/bucket", "versions&key-marker=k&version-id-marker=", Code.INVALID_ARGUMENT),
         ("PUT", "/bucket/k", "acl&tagging", Code.INVALID_REQUEST),
         ("POST", "/bucket/k", "", Code.METHOD_NOT_ALLOWED),
         ("PATCH", "/", "", Code.METHOD_NOT_ALLOWED),
@@ -340,6 +347,10 @@ def test_every_qss_error_has_an_s3_answer_and_tells_no_inside() -> None:
     assert to_s3(qss_errors.NoSpace("x")).code is Code.STORAGE_FULL
     assert to_s3(qss_errors.Busy("x", retry_after_s=7)).retry_after_s == 7
     assert to_s3(ValueError("/secret/path")).code is Code.INTERNAL_ERROR
+
+
+def test_what_can_be_asked_for_and_is_not_there_has_an_answer() -> None:
+    assert set(UNSET) == set(UNSET_NAMES)
 
 
 def test_every_operation_has_a_handler() -> None:

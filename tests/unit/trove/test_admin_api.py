@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,21 @@ import pytest
 
 from qss.s3.errors import S3Error
 from qss.trove.admin import Admin
-from qss.trove.admin_buckets import BucketRoutes
 from qss.trove.openapi import describe, operation_id
 from qss.trove.routes import Route, check, find, read_body
-from tests.harness.trove_node import Bytes, node
+from tests.harness.trove_fronts import ADMIN_TOKEN, World, with_fronts
+from tests.harness.trove_node import Bytes
 
-GOOD = "Bearer token"
+GOOD = f"Bearer {ADMIN_TOKEN}"
 
 
 def with_admin(directory: Path, work) -> None:
-    async def all_of_it() -> None:
-        opened = node(directory)
-        admin = Admin(opened, "token", BucketRoutes(opened).routes)
-        try:
-            await work(admin, opened)
-        finally:
-            await opened.aclose()
+    """With all routes that a node has."""
 
-    asyncio.run(all_of_it())
+    async def given(world: World) -> None:
+        await work(world.fronts.admin, world.node)
+
+    with_fronts(directory, given)
 
 
 async def ask(admin: Admin, method: str, path: str, body: Any = None, query: str = "") -> tuple[int, Any]:
@@ -77,7 +73,7 @@ def test_every_route_wants_the_token_unless_it_says_so_and_refuses_what_it_does_
         for route in admin.routes:
             path = "/".join("abc" if piece.startswith("{") else piece for piece in route.path.split("/"))
             operation = told[route.path][route.method.lower()]
-            for wrong in ("", "Bearer ", "Bearer toke", "Bearer tokens", "Basic token", "token"):
+            for wrong in ("", "Bearer ", GOOD[:-1], f"{GOOD}s", f"Basic {ADMIN_TOKEN}", ADMIN_TOKEN):
                 status, _, content = await admin.answer(route.method, path, wrong, b"")
                 assert (status == 401) == (not route.public), (route.path, wrong)
                 if status == 401:
@@ -89,7 +85,8 @@ def test_every_route_wants_the_token_unless_it_says_so_and_refuses_what_it_does_
             else:
                 check(route.takes, sample(route.takes), "sample")
                 status, value = await ask(admin, route.method, path, sample(route.takes, wrong=True))
-                assert status == 400, (route.path, value)
+                assert status == 400 or "properties" not in route.takes, (route.path, value)
+                assert status >= 400, (route.path, value)
                 assert (await ask(admin, route.method, path, [1]))[0] == 400
                 assert (await admin.answer(route.method, path, GOOD, b"{"))[0] == 400
                 assert (await admin.answer(route.method, path, GOOD, b"[" * 60_000))[0] == 400

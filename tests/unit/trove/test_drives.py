@@ -17,7 +17,7 @@ from qss.host import Host, PosixDisk, SystemClock
 from qss.host.disk import Handle
 from qss.s3.backend import DeleteRequest, PutRequest
 from qss.s3.errors import Code, to_s3
-from qss.trove.drives import NEXT, QUIET_S, RESERVE_BYTES, WRITE_FAILURES_MAX, Drive, Event, Health, event_of
+from qss.trove.drives import NEXT, QUIET_S, RESERVE_BYTES, WRITE_FAILURES_MAX, Drive, DriveHealth, Event, event_of
 from qss.trove.node import Node, NodeOptions
 from tests.harness.trove_node import Bytes, content
 
@@ -128,18 +128,18 @@ def health(node: Node, name: str) -> str:
 
 
 def test_the_table_of_states_is_total_and_leaves_no_dead_end() -> None:
-    reachable = {Health.OK}
-    for _ in Health:
+    reachable = {DriveHealth.OK}
+    for _ in DriveHealth:
         reachable |= {after for (before, _), after in NEXT.items() if before in reachable}
-    assert reachable == set(Health)
-    for start in Health:  # each can become well again
+    assert reachable == set(DriveHealth)
+    for start in DriveHealth:  # each can become well again
         seen = {start}
-        for _ in Health:
+        for _ in DriveHealth:
             seen |= {after for (before, event), after in NEXT.items() if before in seen and event is Event.WELL}
-        assert Health.OK in seen
-    for start, event in itertools.product(Health, set(Event) - {Event.WELL}):  # and trouble never makes one better
+        assert DriveHealth.OK in seen
+    for start, event in itertools.product(DriveHealth, set(Event) - {Event.WELL}):  # and trouble never makes one better
         after = NEXT.get((start, event), start)
-        assert list(Health).index(after) >= list(Health).index(start)
+        assert list(DriveHealth).index(after) >= list(DriveHealth).index(start)
 
 
 def test_errors_say_what_they_say() -> None:
@@ -155,21 +155,21 @@ def test_reads_alone_never_fail_a_drive_and_quiet_heals_it() -> None:
     drive = Drive(Path("d"), "d", clock)
     for _ in range(1000):
         drive.note(OSError(errno.EIO, "i/o"), writing=False)
-    assert (drive.health, drive.errors) == (Health.SUSPECT, 1000)
+    assert (drive.health, drive.errors) == (DriveHealth.SUSPECT, 1000)
     drive.well()
-    assert drive.health is Health.SUSPECT
+    assert drive.health is DriveHealth.SUSPECT
     clock.offset_ns = int((QUIET_S + 1) * 1e9)
     drive.well()
-    assert drive.health is Health.OK
+    assert drive.health is DriveHealth.OK
     for _ in range(WRITE_FAILURES_MAX - 1):
         drive.note(OSError(errno.EIO, "i/o"), writing=True)
-    assert drive.health is Health.SUSPECT
+    assert drive.health is DriveHealth.SUSPECT
     drive.wrote()
     drive.note(OSError(errno.EIO, "i/o"), writing=True)
-    assert drive.health is Health.SUSPECT
+    assert drive.health is DriveHealth.SUSPECT
     for _ in range(WRITE_FAILURES_MAX):
         drive.note(OSError(errno.EIO, "i/o"), writing=True)
-    assert drive.health is Health.READ_ONLY
+    assert drive.health is DriveHealth.READ_ONLY
 
 
 def test_a_drive_that_fails_to_write_gets_no_more_and_is_read(tmp_path: Path) -> None:

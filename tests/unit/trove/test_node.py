@@ -14,6 +14,7 @@ from qss.s3.backend import CreateUpload, DeleteRequest, ListQuery, PutRequest, U
 from qss.s3.errors import Code, S3Error
 from qss.trove.admin import Admin
 from qss.trove.credentials import Given, load_credentials
+from qss.trove.drives import RESERVE_BYTES
 from qss.trove.node import CREDENTIALS, Node, NodeOptions, clean_slate
 from tests.harness.trove_node import Bytes, content, node
 
@@ -201,7 +202,7 @@ def test_the_admin_api_wants_its_token_and_verifies(tmp_path: Path) -> None:
         await opened.store.put(PutRequest("bkt", "k"), Bytes(b"x" * 100_000))
         assert (await admin.answer("GET", "/health/live", "", b""))[0] == 200
         assert (await admin.answer("GET", "/health/ready", "", b""))[0] == 503
-        admin.ready = True
+        admin.health.ready = True
         assert (await admin.answer("GET", "/health/ready", "", b""))[0] == 200
         for path in ("/status", "/metrics", "/verify", "/nothing"):
             for authorization in ("", "Bearer ", "Bearer wrong", "Basic token"):
@@ -274,3 +275,22 @@ def test_two_drives_share_one_node(tmp_path: Path) -> None:
         await opened.aclose()
 
     asyncio.run(all_of_it())
+
+
+def test_a_node_says_what_it_takes_yet_and_each_file_system_counts_once(tmp_path: Path) -> None:
+    class Small(PosixDisk):
+        free = 5 * RESERVE_BYTES
+
+        def free_bytes(self, path: Path) -> tuple[int, int]:
+            return self.free, 10 * RESERVE_BYTES
+
+    disk = Small()
+    made = Node(NodeOptions((tmp_path / "a", tmp_path / "b"), host=Host(disk=disk)))
+    assert made.store.free_bytes("bkt") == 4 * RESERVE_BYTES, "two directories of one file system"
+    disk.free = RESERVE_BYTES - 1
+    assert made.store.free_bytes("bkt") == 0, "what it keeps back it does not promise"
+    disk.free = 5 * RESERVE_BYTES
+    for drive in made.engine.volumes.drives:
+        drive.missing("pulled")
+    assert made.store.free_bytes("bkt") == 0, "no drive takes anything"
+    asyncio.run(made.aclose())

@@ -121,7 +121,7 @@ def test_a_bucket_whose_record_is_gone_is_written_again(tmp_path: Path, capsys: 
     bodies, where = asyncio.run(_fill(tmp_path))
     _flip(where["k0"][0], 130)  # the bucket's record is the first one of the volume
     _, lines = _repair(tmp_path, capsys)
-    assert lines[-1]["rewritten_buckets"] == 1
+    assert lines[-1]["rewritten"] == 1
     asyncio.run(_holds(tmp_path, bodies, set()))
     shutil.rmtree(tmp_path / "index")
     asyncio.run(_holds(tmp_path, bodies, set()))

@@ -10,10 +10,11 @@ import pytest
 
 from qss.s3.backend import ObjectBackend
 from tests.contracts.s3_backend import S3BackendContract
+from tests.contracts.s3_versions import S3VersionsContract
 from tests.harness.trove_node import node
 
 
-class TestTroveStore(S3BackendContract):
+class TestTroveStore(S3VersionsContract, S3BackendContract):
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
         self._data = tmp_path / "node"

@@ -15,6 +15,7 @@ from qss.host import Host
 from qss.limits import MIB
 from qss.s3.backend import ALWAYS, CreateUpload, DeleteRequest, PutRequest, UploadRef, WantedPart
 from qss.trove.admin import Admin
+from qss.trove.admin_upkeep import UpkeepRoutes
 from qss.trove.compaction import compact_one
 from qss.trove.node import Node, NodeOptions
 from qss.trove.pace import Pace
@@ -43,7 +44,7 @@ def _flip(opened: Node, key: str, at: int) -> None:
 
 
 async def _ask(opened: Node, method: str, path: str, body: object = None, query: str = "") -> dict[str, object]:
-    admin = Admin(opened, "token")
+    admin = Admin(opened, "token", UpkeepRoutes(opened).routes)
     content = b"" if body is None else json.dumps(body).encode()
     status, _, answer = await admin.answer(method, path, "Bearer token", content, query)
     assert status == 200, answer

@@ -1,0 +1,50 @@
+"""The document of GetObjectAttributes. Pure."""
+
+from __future__ import annotations
+
+from qss.s3.backend import Checksum, StoredObject
+from qss.s3.message import Response
+from qss.s3.render import http_date, xml_response
+from qss.s3.subresources import Wanted
+from qss.s3.xml import element, leaf
+
+
+def attributes(found: StoredObject, wanted: Wanted) -> Response:
+    """GetObjectAttributesResponse, with what was asked for and is there."""
+    content: list[str] = []
+    if "ETag" in wanted.names:
+        content.append(leaf("ETag", found.etag))
+    if "Checksum" in wanted.names and found.checksum is not None:
+        content.append(_checksum(found.checksum))
+    if "ObjectParts" in wanted.names and found.part_bytes:
+        content.append(_parts(found.part_bytes, wanted))
+    if "StorageClass" in wanted.names:
+        content.append(leaf("StorageClass", found.attributes.storage_class))
+    if "ObjectSize" in wanted.names:
+        content.append(leaf("ObjectSize", found.size))
+    response = xml_response("GetObjectAttributesResponse", content)
+    headers = [*response.headers, ("last-modified", http_date(found.modified_ns))]
+    if found.version_id is not None:
+        headers.append(("x-amz-version-id", found.version_id))
+    return Response(200, tuple(headers), response.body)
+
+
+def _checksum(checksum: Checksum) -> str:
+    value = checksum.value.partition("-")[0]  # how many parts a composite one is of, says ObjectParts
+    kind = "COMPOSITE" if checksum.composite else "FULL_OBJECT"
+    return element("Checksum", leaf(f"Checksum{checksum.algorithm}", value), leaf("ChecksumType", kind))
+
+
+def _parts(sizes: tuple[int, ...], wanted: Wanted) -> str:
+    """Parts count from 1 as GET's partNumber does, whatever numbers they were uploaded under."""
+    shown = list(enumerate(sizes, 1))[wanted.after_part : wanted.after_part + wanted.parts_max]
+    last = shown[-1][0] if shown else wanted.after_part
+    content = [
+        leaf("PartsCount", len(sizes)),
+        leaf("PartNumberMarker", wanted.after_part),
+        leaf("NextPartNumberMarker", last),
+        leaf("MaxParts", wanted.parts_max),
+        leaf("IsTruncated", last < len(sizes)),
+    ]
+    content += [element("Part", leaf("PartNumber", number), leaf("Size", size)) for number, size in shown]
+    return element("ObjectParts", *content)

@@ -1,0 +1,236 @@
+"""The REST file API, an RSGI application: files by bearer token, one file by share token. Same backend as S3.
+
+GET /files                                 buckets
+GET /files/BUCKET?prefix&delimiter&after&limit     a page of files
+GET HEAD PUT DELETE /files/BUCKET/KEY      one file: ranges, conditions, streams both ways
+GET HEAD /s/TOKEN[/ANY-NAME]               what a share gives
+
+Each request becomes one S3 operation and goes through `S3Service.perform`: who may do what, quotas, checks of bodies
+and damage are decided in one place for all fronts. Here are tokens, plain JSON for lists and errors, and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from qss.errors import QssError
+from qss.s3 import operations as op
+from qss.s3.backend import ObjectBackend
+from qss.s3.errors import Code, S3Error, to_s3
+from qss.s3.message import RequestHead, Response
+from qss.s3.parse import parse
+from qss.s3.render import iso
+from qss.s3.rsgi import head_of, raw_body, send
+from qss.s3.server import S3Service
+from qss.trove.admin_buckets import list_query, object_value
+from qss.trove.health import Health
+from qss.trove.routes import JSON, Asked, answer
+from qss.trove.shares import Share, Shares
+from qss.trove.tokens import FileToken, Tokens
+
+if TYPE_CHECKING:
+    from qss.s3.rsgi import HttpProtocol, Scope
+
+log = logging.getLogger(__name__)
+
+FILES: Final = "/files"
+SHARES: Final = "/s/"
+_ADMIN: Final = FileToken("admin", "the admin token")
+_HEADERS: Final = frozenset(
+    {
+        "cache-control", "content-disposition", "content-encoding", "content-language", "content-length", "content-md5",
+        "content-type", "expires", "if-match", "if-modified-since", "if-none-match", "if-unmodified-since", "range",
+    }
+)  # fmt: skip
+"""What of a request reaches the S3 operation, with `x-amz-meta-*` and `x-amz-checksum-*`: nothing that would make it
+another operation (copy source, ACL, retention)."""
+_PASSED: Final = ("x-amz-meta-", "x-amz-checksum-")
+GUARDS: Final = (
+    ("x-content-type-options", "nosniff"),
+    ("content-security-policy", "sandbox; default-src 'none'"),
+)
+"""On every answer with content of users: a browser that shows it runs nothing of it."""
+_TYPES: Final = mimetypes.MimeTypes(filenames=())  # what the system's files say may differ by machine
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What opens the file API."""
+
+    tokens: Tokens
+    shares: Shares
+    admits: Callable[[str], bool]  # is this Authorization header the admin's?
+    user: str  # access key that the admin token and shares act for
+
+
+class Files:
+    """Requests to S3 operations and answers, for those whom somebody has let in. The console uses it as well."""
+
+    def __init__(self, service: S3Service, backend: ObjectBackend, user: str) -> None:
+        self._service = service
+        self._backend = backend
+        self._user = user
+
+    async def perform(self, token: FileToken, head: RequestHead, path: str, protocol: HttpProtocol) -> Response:
+        """`path`: BUCKET/KEY, BUCKET or nothing. Raises S3Error and other QssErrors."""
+        bucket, slash, key = path.partition("/")
+        if not (slash and key):
+            return await self._list(token, head, bucket, protocol)
+        head = replace(head, path=f"/{bucket}/{key}", query="", headers=_passed(head.headers))
+        if head.method == "PUT" and "content-type" not in head.headers:
+            kind = _TYPES.guess_type(key, strict=False)[0]
+            head = replace(head, headers={**head.headers, "content-type": kind or "application/octet-stream"})
+        operation = parse(head)
+        _note(protocol, token, operation)
+        token.check(operation)
+        response = await self._service.perform(token.user or self._user, operation, head, raw_body(head, protocol))
+        return replace(response, headers=(*response.headers, *GUARDS))
+
+    async def _list(self, token: FileToken, head: RequestHead, bucket: str, protocol: HttpProtocol) -> Response:
+        if head.method != "GET":
+            raise S3Error(Code.METHOD_NOT_ALLOWED)
+        if not bucket:
+            await self._permit(token, head, op.ListBuckets(), protocol)
+            buckets = await self._backend.list_buckets()
+            return _json({"buckets": [{"name": each.name, "created": iso(each.created_ns)} for each in buckets]})
+        query = list_query(bucket, Asked(query=dict(head.params())))
+        await self._permit(token, head, op.ListObjects(query, True, False), protocol)
+        page = await self._backend.list_objects(query)
+        found = [object_value(each) for each in page.objects]
+        return _json({"objects": found, "prefixes": list(page.prefixes), "next_after": page.next_after})
+
+    async def _permit(
+        self, token: FileToken, head: RequestHead, operation: op.Operation, protocol: HttpProtocol
+    ) -> None:
+        _note(protocol, token, operation)
+        token.check(operation)
+        await self._service.permit(token.user or self._user, operation, head)
+
+
+def _note(protocol: HttpProtocol, token: FileToken, operation: op.Operation) -> None:
+    protocol.exchange.operation = type(operation).__name__
+    protocol.exchange.user = token.id
+
+
+class FilesApp:
+    """RSGI around `Files`, with its two kinds of tokens."""
+
+    def __init__(self, files: Files, doors: Doors, health: Health) -> None:
+        self._files = files
+        self._doors = doors
+        self._health = health
+
+    async def __call__(self, scope: Scope, protocol: HttpProtocol) -> None:
+        head = head_of(scope)
+        health = self._health.answer(head.method, head.path)
+        if health is not None:
+            protocol.exchange.operation = "Health"
+            response = Response(health.status, (("content-type", JSON),), health.body)
+        else:
+            response = await answered(self._answer(head, protocol), head)
+        try:
+            await send(response, head.method, protocol)
+        finally:
+            if response.close is not None:
+                await response.close()
+
+    async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
+        if head.path.startswith(SHARES):
+            return await self._share(head, head.path.removeprefix(SHARES).partition("/")[0], protocol)
+        if head.path != FILES and not head.path.startswith(f"{FILES}/"):
+            raise S3Error(Code.NOT_FOUND, "There is nothing here; files are under /files.")
+        token = self._token(head.headers.get("authorization", ""))
+        return await self._files.perform(token, head, head.path[len(FILES) + 1 :], protocol)
+
+    def _token(self, authorization: str) -> FileToken:
+        kind, _, text = authorization.partition(" ")
+        token = self._doors.tokens.find(text.strip()) if kind.lower() == "bearer" else None
+        if token is None and self._doors.admits(authorization):
+            token = _ADMIN
+        if token is None:
+            raise Unknown
+        return token
+
+    async def _share(self, head: RequestHead, text: str, protocol: HttpProtocol) -> Response:
+        if head.method not in ("GET", "HEAD"):
+            raise S3Error(Code.METHOD_NOT_ALLOWED)
+        share = self._doors.shares.open(text)
+        grant = share.grant
+        token = FileToken(share.id, "share", frozenset({"read"}), grant.bucket, grant.key)
+        response = await self._files.perform(token, head, f"{grant.bucket}/{grant.key}", protocol)
+        if head.method == "GET" and response.status in (200, 206):
+            try:
+                await self._doors.shares.use(share.id)
+            except BaseException:
+                if response.close is not None:
+                    await response.close()
+                raise
+        return _attached(response, share)
+
+
+class Unknown(S3Error):
+    """No token, or one that opens nothing: 401, not 403."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.ACCESS_DENIED, "Give a token: Authorization: Bearer …")
+
+
+async def answered(work: Any, head: RequestHead) -> Response:
+    """The response of an awaitable, or what its error becomes."""
+    try:
+        response: Response = await work
+    except Exception as found:
+        error = to_s3(found)
+        if error.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
+            trace = None if isinstance(found, QssError) else found
+            log.error("%s %s: %s", head.method, redacted_path(head.path), found, exc_info=trace)
+        return _refused(error, head)
+    return response
+
+
+def redacted_path(path: str) -> str:
+    """A path without the secret in it: a share's token opens what it names."""
+    return f"{SHARES}…" if path.startswith(SHARES) else path
+
+
+def _refused(error: S3Error, head: RequestHead) -> Response:
+    headers = [("content-type", JSON), ("cache-control", "no-store")]
+    status = error.code.status
+    if isinstance(error, Unknown):
+        status = 401
+        headers.append(("www-authenticate", "Bearer"))
+    if error.retry_after_s is not None:
+        headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
+    if head.method == "HEAD" or status == 304:
+        return Response(status, tuple(headers[1:]))
+    return Response(status, tuple(headers), answer({"error": str(error), "code": error.code.wire}).body)
+
+
+def _json(value: Any) -> Response:
+    content = answer(value).body
+    return Response(200, (("content-type", JSON), ("cache-control", "no-store")), content, length=len(content))
+
+
+def _passed(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name in _HEADERS or name.startswith(_PASSED)}
+
+
+def attachment(key: str) -> tuple[str, str]:
+    """The header that makes a browser save an object under its last name (RFC 6266)."""
+    name = key.rstrip("/").rpartition("/")[2] or "file"
+    return "content-disposition", f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def as_attachment(response: Response, key: str) -> Response:
+    """To be saved and not shown, whatever the object says itself."""
+    kept = [(name, value) for name, value in response.headers if name != "content-disposition"]
+    return replace(response, headers=(*kept, attachment(key), ("cache-control", "private, no-cache")))
+
+
+def _attached(response: Response, share: Share) -> Response:
+    return as_attachment(response, share.grant.key)
