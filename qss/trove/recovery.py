@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from qss.errors import CorruptData
 from qss.formats.volume import SUPERBLOCK_BYTES, Footer, encode_footer
-from qss.trove.facts import OBJECTS, PART_KEY, apply
+from qss.trove.facts import IN_HEADER, OBJECTS, PART_KEY, apply
 from qss.trove.index import Index, Tables
 from qss.trove.rows import decode_part
 from qss.trove.scan import (
@@ -158,7 +158,7 @@ class _Replay:
             if not below:  # whole to look at, but its body never reached the disk before the power went
                 self._report.voided += 1
                 return
-            if suspect.header.kind in OBJECTS:
+            if suspect.header.kind in OBJECTS | IN_HEADER:
                 with contextlib.suppress(CorruptData):
                     apply(tables, damaged_fact(suspect))
         self._damage(tables, position, stop - position, "does not verify", key)

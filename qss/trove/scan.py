@@ -207,7 +207,8 @@ def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
 
 
 def damaged_fact(found: BadFooter | Whole) -> Fact:
-    """What is left to say of a record with a damaged end: its key exists, its bytes are not to be served."""
+    """What is left to say of a record with a damaged end: its key exists, its bytes are not to be served. What has no
+    bytes is said by the header alone (`IN_HEADER`)."""
     header = found.header
     return Fact(
         kind=header.kind,
