@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qss.errors import CorruptData
 from qss.formats.volume import EtagKind
 from qss.s3.backend import ListQuery
 from qss.trove.facts import Fact, Kind, apply
 from qss.trove.node import Node
-from qss.trove.rows import Place
+from qss.trove.rows import ObjectRow, Place, listed
 from tests.harness.trove_node import node
 
 KEY_BYTES_MAX = 1024
@@ -85,3 +87,45 @@ def test_a_page_begins_behind_any_key(opened: Node, wanted: set[str], after: str
     assert [each.size for each in page.objects] == [
         list(wanted).index(each.key) for each in page.objects
     ]  # and each with what is its own
+
+
+@given(st.sets(keys, max_size=40), st.integers(1, 50), keys)
+@settings(max_examples=80, deadline=None)
+def test_rows_taken_at_once_are_those_of_the_walk(opened: Node, wanted: set[str], count: int, start: str) -> None:
+    with opened.engine.index.write() as tables:
+        trees = [tables.tree(tables.new_node()) for _ in range(2)]  # the second one's rows stand right behind
+        for number, key in enumerate(wanted):
+            for tree in trees:
+                tree.put(key.encode(), ObjectRow(Place(1, 2, 3), 4, number, 5, bytes(16), EtagKind.MD5).encode())
+    with opened.engine.index.read() as tables:
+        tree = tables.tree(trees[0]._root)
+        for lower in (b"", start.encode(), max(wanted, default="").encode()):
+            assert tree.some(lower, count) == list(islice(tree.scan(lower), count))
+
+
+rows_of = st.builds(
+    ObjectRow,
+    st.just(Place(7, 128, 4096)),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**63),
+    st.integers(0, 2**64 - 1),
+    st.binary(min_size=16, max_size=16),
+    st.sampled_from(EtagKind),
+    st.integers(0, 10_000),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@given(st.lists(st.tuples(keys.map(str.encode), rows_of), max_size=5))
+def test_what_a_listing_says_is_what_the_row_says(found: list[tuple[bytes, ObjectRow]]) -> None:
+    assert listed([(key, row.encode()) for key, row in found]) == [
+        (key.decode(), row.size, row.etag_text, row.version) for key, row in found
+    ]
+
+
+@pytest.mark.parametrize("bad", [b"", bytes(59), bytes(61), bytes(21) + b"\x08" + bytes(38)])
+def test_a_row_that_does_not_decode_is_not_listed(bad: bytes) -> None:
+    good = ObjectRow(Place(1, 2, 3), 4, 5, 6, bytes(16), EtagKind.MD5).encode()
+    with pytest.raises(CorruptData):
+        listed([(b"a", good), (b"b", bad)])
