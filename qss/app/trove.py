@@ -20,7 +20,6 @@ from qss.app.log_limit import limit_logs
 from qss.app.trove_fronts import FRONTS, Fronts
 from qss.app.trove_tls import tls_of
 from qss.config.find import environment
-from qss.config.trove import load_trove
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
 from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
@@ -74,7 +73,11 @@ class ServeOptions:
 
 def _with_file(options: ServeOptions) -> tuple[ServeOptions, dict[str, Any]]:
     """Fill in from the configuration file what the command line leaves open. Also the node's own options from there."""
-    values = load_trove(options.config) if options.config is not None else {}
+    values: dict[str, Any] = {}
+    if options.config is not None:
+        from qss.config.trove import load_trove  # here: most starts have no file, and readiness is counted in ms
+
+        values = load_trove(options.config)
     own: dict[str, Any] = {name: values.pop(name) for name in _OF_THE_NODE if name in values}
     left_open = {name: value for name, value in values.items() if not getattr(options, name)}
     options = replace(options, **left_open)

@@ -360,7 +360,9 @@ class Index:
             same_boot = marker["boot_id"] == self._boot_id
             if marker["format"] == FORMAT and (same_boot or marker["txnid"] == self._txnid()):
                 self._load_totals()
-                self._write_marker(None)
+                self._clean = marker["txnid"] == self._txnid()  # what says otherwise is written with the first change
+                if not self._clean:
+                    self._write_marker(None)
                 return True
         except (OSError, ValueError, KeyError, TypeError, CorruptData, struct.error, lmdb.Error):
             pass

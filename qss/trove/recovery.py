@@ -59,17 +59,20 @@ def recover(volumes: VolumeSet, index: Index) -> Report:
         row = index.totals.volumes.get(volume.number)
         _Replay(volumes, index, volume, report).run(row.low if row else SUPERBLOCK_BYTES)
     report.volumes_missing = [number for number in index.totals.volumes if number not in volumes.volumes]
-    with index.write() as tables:
-        if index.rebuilding:
-            _sweep(tables)
-        if (
-            not volumes.absent and not volumes.unreadable
-        ):  # else a volume that comes back may bring records older than these
-            tables.prune_graves(2**64 - 1)
-            for number in report.volumes_missing:
-                if not index.totals.volumes[number].live:
-                    tables.forget_volume(number)
+    gone = [number for number in report.volumes_missing if not index.totals.volumes[number].live]
+    with index.read() as tables:
+        news = index.rebuilding or gone or not tables.is_empty(tables.dbs.graves)
         damaged = tables.damaged_volumes()
+    if news:  # a start after a clean stop writes nothing, and so waits for no disk
+        with index.write() as tables:
+            if index.rebuilding:
+                _sweep(tables)
+            # A volume that is not there and comes back may bring records older than what the index would forget.
+            if not volumes.absent and not volumes.unreadable:
+                tables.prune_graves(2**64 - 1)
+                for number in gone:
+                    tables.forget_volume(number)
+            damaged = tables.damaged_volumes()
     if index.rebuilding:
         index.trust()
     volumes.reopen_for_appending(damaged)
@@ -102,8 +105,9 @@ class _Replay:
         volume.end = end
         if low == end:
             volume.marked_at = end
-        with self._index.write() as tables:
-            tables.set_low(volume.number, end)
+        if end != low or volume.number not in self._index.totals.volumes:
+            with self._index.write() as tables:
+                tables.set_low(volume.number, end)
 
     def _one(self, tables: Tables, found: Found) -> None:
         self._report.records += 1
@@ -142,9 +146,10 @@ class _Replay:
             self._report.cut_bytes += size - end
             self._disk.truncate(self._volume.handle, end)
             self._disk.sync_data(self._volume.handle)
-        with self._index.write() as tables:
-            for suspect in self._suspects:
-                self._suspect(tables, suspect)
+        if self._suspects:
+            with self._index.write() as tables:
+                for suspect in self._suspects:
+                    self._suspect(tables, suspect)
         return max(end, SUPERBLOCK_BYTES)
 
     def _suspect(self, tables: Tables, suspect: BadFooter | Unreadable | Whole | Unfinished) -> None:
