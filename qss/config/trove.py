@@ -44,6 +44,9 @@ def _fields(folder: Path) -> Fields:
         "sync": Field("sync", schema.one_of("group", "each", "os")),
         "upload_max_age": Field("upload_age_s_max", schema.duration(1)),
         "compact_garbage": Field("compact_garbage", schema.number),
+        "compact_limit": Field("compact_bytes_per_s", schema.optional(schema.size(1))),
+        "scrub_period": Field("scrub_period_s", schema.optional(schema.duration(1))),
+        "scrub_limit": Field("scrub_bytes_per_s", schema.optional(schema.size(1))),
     }
 
 
