@@ -145,12 +145,13 @@ class Admin:
         return answer(await self.verify_all(bucket))
 
     async def verify_object(self, bucket: str, key: str, version_id: str | None = None) -> dict[str, Any]:
-        """Read one object, or one version, whole. Its BLAKE3 if it verifies, what is wrong if not."""
+        """Read one object, or one version, whole. Its BLAKE3 if it verifies, what is wrong if not; of an encrypted one,
+        size and hash of what is stored."""
         digest, size = blake3(), 0
         try:
-            reader = await self._node.store.open(bucket, key, version_id)
+            reader = await self._node.store.open_stored(bucket, key, version_id)
             try:
-                async for chunk in reader.chunks(0, reader.info.size):
+                async for chunk in reader.chunks(0, reader.stored_bytes):
                     digest.update(chunk)
                     size += len(chunk)
                     await asyncio.sleep(0)

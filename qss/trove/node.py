@@ -26,6 +26,8 @@ from qss.trove.lifecycle import Lifecycle
 from qss.trove.private import write_private
 from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
+from qss.trove.sealing import KEY_FILE as SSE_KEY_FILE
+from qss.trove.sealing import NodeKeys
 from qss.trove.shares import KEY_FILE, Shares, share_key
 from qss.trove.store import TroveStore
 from qss.trove.tokens import Tokens
@@ -84,7 +86,7 @@ def clean_slate(directory: Path) -> None:
     try:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in (CREDENTIALS, KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
+        for name in (CREDENTIALS, KEY_FILE, SSE_KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -133,6 +135,7 @@ class Node:
             index = Index(options.data[0] / "index", host.clock.boot_id())
             self.report: Report = recover(volumes, index)
             key = share_key(options.data[0], host.entropy)
+            node_keys = NodeKeys(options.data[0], host.entropy)
             ledger = Ledger(options.data[0])
         except BaseException:
             self._lock.release()
@@ -143,7 +146,7 @@ class Node:
         self.quotas = Quotas(ledger, partial(usage_of, index), partial(bytes_in_uploads, index))
         self.shares = Shares(ledger, key, host.clock, host.entropy.token)
         self.tokens = Tokens(ledger, host.clock, host.entropy.token)
-        self.store = TroveStore(self.engine, self.quotas)
+        self.store = TroveStore(self.engine, node_keys, self.quotas)
         self.lifecycle = Lifecycle(self.store, host.clock, int(options.lifecycle_day_s * 1e9))
         self.started_ns = host.clock.now_ns()
         if self.report.damaged or self.report.cut_bytes or volumes.unreadable:
