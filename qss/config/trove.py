@@ -44,6 +44,7 @@ def _fields(folder: Path) -> Fields:
         "sync": Field("sync", schema.one_of("group", "each", "os")),
         "upload_max_age": Field("upload_age_s_max", schema.duration(1)),
         "compact_garbage": Field("compact_garbage", schema.number),
+        "sse_c_over_http": Field("sse_c_over_http", schema.flag),
     }
 
 
