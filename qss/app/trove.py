@@ -24,6 +24,7 @@ from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
 from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.s3.serve import Tls, serve
+from qss.s3.server import ServiceOptions
 from qss.trove.access_log import AccessLog
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
@@ -69,6 +70,7 @@ class ServeOptions:
     allow_missing: bool = False
     pid_file: Path | None = None
     as_json: bool = False
+    sse_c_over_http: bool = False  # only from the file
 
 
 def _with_file(options: ServeOptions) -> tuple[ServeOptions, dict[str, Any]]:
@@ -156,7 +158,8 @@ async def _run(
     """Listen, say so, and run until `stop` is set or a part fails. SIGHUP: read certificates again, begin a new log."""
     clock = node.options.host.clock
     watching = Watching(Meters(clock), None if options.access_log is None else AccessLog(options.access_log, clock))
-    fronts = Fronts(node, credentials, watching, options.public_url)
+    service = ServiceOptions(keys_over_http=options.sse_c_over_http)
+    fronts = Fronts(node, credentials, watching, options.public_url, service)
     apps = fronts.apps()
 
     def renew() -> None:

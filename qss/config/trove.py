@@ -47,6 +47,7 @@ def _fields(folder: Path) -> Fields:
         "compact_limit": Field("compact_bytes_per_s", schema.optional(schema.size(1))),
         "scrub_period": Field("scrub_period_s", schema.optional(schema.duration(1))),
         "scrub_limit": Field("scrub_bytes_per_s", schema.optional(schema.size(1))),
+        "sse_c_over_http": Field("sse_c_over_http", schema.flag),
     }
 
 

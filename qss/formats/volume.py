@@ -36,6 +36,8 @@ _SUPER: Final = struct.Struct("<8sHHIQ16s16s")
 _HEADER: Final = struct.Struct("<4sBBHIHHIIQQQ")
 _FOOTER: Final = struct.Struct("<4sBBHQQ32s16sII")
 _PLACE: Final = struct.Struct("<Q")
+_NUMBERED: Final = 1
+_SEALED: Final = 2
 
 SUPERBLOCK_BYTES: Final = 128
 HEADER_BYTES: Final = _HEADER.size + CHECK_BYTES
@@ -120,6 +122,7 @@ class Header:
     late_room: int = 0  # room kept behind the footer for what is known only at the end
     floor: int = 0  # everything in this volume below this position was synced when the record was begun
     numbered: bool = False  # as the footer's, as far as it was known when the record was begun
+    sealed: bool = False  # the body is encrypted, see qss.formats.sse
 
     def with_floor(self, floor: int) -> Header:
         """As `dataclasses.replace(self, floor=floor)`, at a third of its cost: this is on the way of every PUT."""
@@ -133,6 +136,7 @@ class Header:
             self.late_room,
             floor,
             self.numbered,
+            self.sealed,
         )
 
     @property
@@ -210,7 +214,7 @@ def encode_header(header: Header, identity: bytes, position: int) -> bytes:
         RECORD_MAGIC,
         VERSION,
         header.kind,
-        int(header.numbered),
+        header.numbered * _NUMBERED | header.sealed * _SEALED,
         header.tenant,
         len(header.key),
         header.late_room,
@@ -250,7 +254,7 @@ def decode_header(data: bytes, identity: bytes, position: int) -> Header:
     fixed, check, tail = data[: _HEADER.size], data[_HEADER.size : HEADER_BYTES], data[HEADER_BYTES:end]
     if _header_check(fixed + tail, identity, position) != check:
         raise CorruptData("record header does not verify")
-    if flags > 1 or reserved or kind not in Kind.__members__.values():
+    if flags > _NUMBERED | _SEALED or reserved or kind not in Kind.__members__.values():
         raise CorruptData("record is of a kind this program does not know")
     return Header(
         kind=Kind(kind),
@@ -261,7 +265,8 @@ def decode_header(data: bytes, identity: bytes, position: int) -> Header:
         body_len=body_len,
         late_room=late_room,
         floor=floor,
-        numbered=bool(flags),
+        numbered=bool(flags & _NUMBERED),
+        sealed=bool(flags & _SEALED),
     )
 
 

@@ -24,6 +24,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, DefaultRetention, LockChange, ObjectLock
+from qss.s3.sse import CustomerKey, Encryption, Sse
 
 Chunk = bytes | memoryview
 
@@ -85,6 +86,7 @@ class StoredObject:
     checksum: Checksum | None = None
     part_bytes: tuple[int, ...] = ()  # sizes of the parts it was made of; () for a single put
     version_id: str | None = None  # None where versioning was never switched on; there is the version "null"
+    sse: Sse | None = None  # how it is encrypted; size, parts, checksum are of the plain bytes. Not in listings
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class PutRequest:
     attributes: Attributes = field(default_factory=Attributes)
     condition: WriteCondition = ALWAYS
     etag_mode: EtagMode = EtagMode.MD5
+    encryption: Encryption | None = None  # None: what the bucket has for a default. Only told to who `Encrypts`
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,7 @@ class Bucket:
     versioning: Versioning | None = None
     lock: bool = False  # object lock may be used; then versioning is enabled, for good
     default_retention: DefaultRetention | None = None
+    encrypted: bool = False  # new objects are, by default, under the server's key
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +234,7 @@ class Upload:
     checksum_algorithm: str | None = None
     checksum_composite: bool = True
     etag_mode: EtagMode = EtagMode.MD5
+    sse: Sse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +245,7 @@ class CreateUpload:
     checksum_algorithm: str | None = None  # announced in x-amz-checksum-algorithm
     checksum_composite: bool = True  # x-amz-checksum-type; False = FULL_OBJECT
     etag_mode: EtagMode = EtagMode.MD5
+    encryption: Encryption | None = None  # as in PutRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +413,24 @@ class CopiesItself(Protocol):
 
     async def copy(self, source: ObjectReader, request: PutRequest) -> StoredObject:
         """Store the bytes of `source` (from this backend's `open`) under a new name or with new attributes."""
+        ...
+
+
+@runtime_checkable
+class Encrypts(Protocol):
+    """Optional: a backend that encrypts what it keeps, where a request or a bucket's default says so. Without a key of
+    the customer's, `open`, `put_part` raise KeyNeeded for what is under one (qss.s3.sse); `head` tells."""
+
+    async def set_encryption(self, bucket: str, encrypted: bool) -> None:
+        """Of new objects, by default."""
+        ...
+
+    async def open_with(self, bucket: str, key: str, version_id: str | None, customer: CustomerKey) -> ObjectReader:
+        """As `open`. Raises ACCESS_DENIED for a wrong key, KeyNotApplicable for what is not under a customer's."""
+        ...
+
+    async def put_part_with(self, ref: UploadRef, number: int, body: IncomingBody, customer: CustomerKey) -> Part:
+        """As `put_part`; raises as `open_with`."""
         ...
 
 

@@ -86,6 +86,11 @@ class Code(Enum):
     )
     INVALID_BUCKET_NAME = _Row("InvalidBucketName", 400, "The specified bucket is not valid.")
     INVALID_DIGEST = _Row("InvalidDigest", 400, "The Content-MD5 or checksum value that you specified is not valid.")
+    INVALID_ENCRYPTION_ALGORITHM = _Row(
+        "InvalidEncryptionAlgorithmError",
+        400,
+        "The encryption request you specified is not valid. The valid value is AES256.",
+    )
     INVALID_LOCATION = _Row(
         "InvalidLocationConstraint", 400, "The specified location-constraint is not valid for this server."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_plus
 
 from qss.s3.backend import Chunk
@@ -39,6 +39,10 @@ class Response:
     stream: AsyncIterator[Chunk] | None = None
     length: int | None = None
     close: Callable[[], Awaitable[None]] | None = None
+
+    def and_headers(self, more: tuple[tuple[str, str], ...]) -> Response:
+        """With these headers as well."""
+        return replace(self, headers=(*self.headers, *more)) if more else self
 
 
 def parse_query(query: str) -> list[tuple[str, str]]:

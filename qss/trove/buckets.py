@@ -119,6 +119,9 @@ class Buckets:
 
         await self._change(name, change)
 
+    async def set_encryption(self, name: str, encrypted: bool) -> None:
+        await self._change(name, lambda bucket: replace(bucket, encrypted=encrypted))
+
     async def _change(self, name: str, change: Callable[[Bucket], Bucket]) -> None:
         key = name.encode()
         await self._engine.committer.quiet(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from qss.formats.volume import BODY_BYTES_MAX, EtagKind, Footer, Header, Kind, hash_blocks, root_of
@@ -41,6 +41,11 @@ class Draft:
     decide: Callable[[], bool | None] | None = None
     exclusive: bool = False  # the decision depends on the key's current state: wait for commits under way
     numbered: bool = False  # also: what a long body is begun with
+    sealed: bool = False  # the body comes encrypted
+
+    def as_sealed(self, meta: bytes) -> Draft:
+        """For an encrypted body, with this metadata."""
+        return replace(self, meta=meta, sealed=True)
 
 
 class Engine:
@@ -109,6 +114,7 @@ class Engine:
             body_len=len(body),
             late_room=len(late),
             numbered=numbered,
+            sealed=draft.sealed,
         )
         footer = Footer(version, etag=etag, etag_kind=etag_kind, late=late, numbered=numbered)
         volume, place = self.volumes.append(header, body, table, footer)
@@ -125,6 +131,7 @@ class Engine:
             late=late,
             body=body if draft.kind in WITH_BODY else b"",
             numbered=numbered,
+            sealed=draft.sealed,
         )
         await asyncio.shield(self.committer.submit(volume, fact))
         return fact
@@ -138,6 +145,7 @@ class Engine:
             body_len=length,
             late_room=LATE_ROOM_BYTES,
             numbered=draft.numbered,
+            sealed=draft.sealed,
         )
         slot = self.volumes.begin(header)
         try:
@@ -164,6 +172,7 @@ class Engine:
             etag_kind=etag_kind,
             late=late,
             numbered=numbered,
+            sealed=draft.sealed,
         )
         await asyncio.shield(self.committer.submit(slot.volume, fact))
         return fact

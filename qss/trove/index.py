@@ -38,7 +38,7 @@ from qss.trove.rows import (
 )
 
 MAP_BYTES: Final = 256 * GIB  # address space, not memory and not disk
-FORMAT: Final = 2  # 2: objects and bytes of each bucket are counted
+FORMAT: Final = 3  # 2: objects and bytes of each bucket are counted; 3: parts say whether they are encrypted
 
 _NAMES: Final = (
     "state", "buckets", "keys", "uploads", "parts", "owners", "amends", "graves", "volumes", "damage",

@@ -28,14 +28,12 @@ _ABSENT: Final = {
     op.Config.PUBLIC_ACCESS: Code.NO_SUCH_PUBLIC_ACCESS,
     op.Config.OWNERSHIP: Code.NO_SUCH_OWNERSHIP,
     op.Config.CORS: Code.NO_SUCH_CORS,
-    op.Config.ENCRYPTION: Code.NO_SUCH_ENCRYPTION,
 }
-_ENCRYPTION: Final = ("x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption")
 _CANNED_FINE: Final = ("private", "bucket-owner-full-control")
 """Canned ACLs that say what holds anyway. AWS takes only the second; `private` is what clients send by habit."""
 
 
-# -- documents
+# -- documents; a bucket's default encryption is none of them (qss.s3.encryption)
 async def get_config(backend: ObjectBackend, asked: op.GetConfig) -> Response:
     await backend.head_bucket(asked.bucket)
     if asked.config is op.Config.POLICY_STATUS:
@@ -133,15 +131,10 @@ def _check_cors(content: bytes) -> None:
         raise S3Error(Code.INVALID_REQUEST, str(error)) from None
 
 
-def _check_encryption(content: bytes) -> None:
-    raise S3Error(Code.NOT_IMPLEMENTED)
-
-
 _CHECKS: Final[dict[op.Config, Callable[[bytes], None]]] = {
     op.Config.PUBLIC_ACCESS: _check_public_access,
     op.Config.OWNERSHIP: _check_ownership,
     op.Config.CORS: _check_cors,
-    op.Config.ENCRYPTION: _check_encryption,
 }
 
 
@@ -172,12 +165,6 @@ def check_acl(headers: Mapping[str, str]) -> None:
     canned = headers.get("x-amz-acl")
     if any(name.startswith("x-amz-grant-") for name in headers) or (canned is not None and canned not in _CANNED_FINE):
         raise S3Error(Code.ACL_NOT_SUPPORTED)
-
-
-def check_encryption(headers: Mapping[str, str]) -> None:
-    """There is no server-side encryption yet, and nothing is stored plain that was to be encrypted. Raises S3Error."""
-    if any(name.startswith(_ENCRYPTION) for name in headers):
-        raise S3Error(Code.NOT_IMPLEMENTED, "Server-side encryption is not implemented.")
 
 
 # -- CORS
