@@ -7,9 +7,10 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from qss.config.find import environment
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
 from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
+from qss.s3.patience import USUAL, Patience, shared
 from qss.s3.serve import Tls, serve
 from qss.s3.server import ServiceOptions
 from qss.trove.access_log import AccessLog
@@ -45,6 +47,8 @@ _OF_THE_NODE: Final = (
     "scrub_bytes_per_s",
 )
 """Keys of trove.toml that no option of the command line says."""
+CONNECTIONS_MAX: Final[Mapping[str, int]] = {"admin": 256, "console": 1024}
+"""Of fronts for people and operators; the others have what `qss.s3.patience` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class ServeOptions:
     config: Path | None = None
     access_key: str | None = None
     secret_key_file: Path | None = None
+    client_wait_s: float | None = None
     sync: str | None = None
     clean_slate: bool = False
     allow_missing: bool = False
@@ -119,8 +124,18 @@ def serve_node(options: ServeOptions) -> None:
             clean_slate(directory)
     keep_buffers(KEPT_BYTES_LESS)
     host = Host()
-    doors = {name: Door(address, tls[name]) for name, address in addresses.items()}
+    patience = _patience(options.client_wait_s, addresses)
+    doors = {name: Door(address, tls[name], patience[name]) for name, address in addresses.items()}
     asyncio.run(_serve(options, node_options, doors, host))
+
+
+def _patience(wait_s: float | None, fronts: Collection[str]) -> dict[str, Patience]:
+    """By front. As many files open as the system lets us: each connection is one."""
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+    usual = USUAL if wait_s is None else replace(USUAL, head_s=min(USUAL.head_s, wait_s), wait_s=wait_s)
+    asked = {name: replace(usual, connections_max=CONNECTIONS_MAX.get(name, usual.connections_max)) for name in fronts}
+    return shared(asked, files_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +144,7 @@ class Door:
 
     address: tuple[str, int]
     tls: Tls | None
+    patience: Patience
     renew: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -180,12 +196,13 @@ async def _run(
     async def stand_at(name: str, door: Door) -> None:
         await serve(
             apps[name],
-            *door.address,
+            door.address,
             stop=stop,
             tls=door.tls,
             on_ready=partial(ready, name),
             renew=door.renew,
             observe=watching.observer(name),
+            patience=door.patience,
         )
 
     background = [

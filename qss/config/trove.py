@@ -41,6 +41,7 @@ def _fields(folder: Path) -> Fields:
         "public_url": Field("public_url", schema.text),
         "access_key": Field("access_key", schema.text),
         "secret_key_file": Field("secret_key_file", schema.path_in(folder)),
+        "client_wait": Field("client_wait_s", schema.duration(1)),
         "sync": Field("sync", schema.one_of("group", "each", "os")),
         "upload_max_age": Field("upload_age_s_max", schema.duration(1)),
         "compact_garbage": Field("compact_garbage", schema.number),
