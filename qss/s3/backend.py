@@ -24,6 +24,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, DefaultRetention, LockChange, ObjectLock
+from qss.values import quick
 
 Chunk = bytes | memoryview
 
@@ -43,6 +44,7 @@ class EtagMode(Enum):
     with the content, from a hash it computes anyway. `BodyDigests.md5` is None."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Checksum:
     """One of S3's additional checksums."""
@@ -52,6 +54,7 @@ class Checksum:
     composite: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """What a put says about an object besides its bytes."""
@@ -73,6 +76,7 @@ class Versioning(Enum):
     SUSPENDED = "Suspended"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """What head, get and list say about an object."""
@@ -87,6 +91,7 @@ class StoredObject:
     version_id: str | None = None  # None where versioning was never switched on; there is the version "null"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class BodyDigests:
     """Known once the last chunk has been taken and everything announced about the body held."""
@@ -114,6 +119,7 @@ class IncomingBody(Protocol):
         ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class WriteCondition:
     """If-Match / If-None-Match of a put, copy, completion or delete."""
@@ -138,6 +144,7 @@ class WriteCondition:
 ALWAYS: Final = WriteCondition()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PutRequest:
     bucket: str
@@ -147,6 +154,7 @@ class PutRequest:
     etag_mode: EtagMode = EtagMode.MD5
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DeleteRequest:
     key: str
@@ -155,6 +163,7 @@ class DeleteRequest:
     bypass: bool = False  # GOVERNANCE does not hold
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DeleteOutcome:
     """One for each DeleteRequest, in order. Deleting what is not there succeeds."""
@@ -242,6 +251,7 @@ class CreateUpload:
     etag_mode: EtagMode = EtagMode.MD5
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class UploadRef:
     bucket: str

@@ -18,6 +18,7 @@ from qss.formats.volume import EtagKind, Kind, decode_parts
 from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions
 from qss.trove.rows import NamedRow, ObjectRow, PartRow, Place, decode_named, decode_part
+from qss.values import quick
 
 PART_KEY: Final = struct.Struct(">16sI")
 UPLOAD_ID_BYTES: Final = 16
@@ -27,6 +28,7 @@ WITH_BODY: Final = frozenset({Kind.COMPOSITE, Kind.DOCUMENT})
 """Records whose body says something to the index."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Fact:
     """A record that verifies (or, `damaged`, one of which only the header does)."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from qss.errors import CorruptData
 from qss.formats.volume import EtagKind
+from qss.values import quick
 
 _PLACE: Final = struct.Struct("<IQQ")
 _OBJECT: Final = struct.Struct("<BBHIQQ16s")
@@ -18,11 +19,13 @@ _PART: Final = struct.Struct("<QQI16s")
 _VOLUME: Final = struct.Struct("<QQQ")
 _U64: Final = struct.Struct("<Q")
 _AMEND: Final = struct.Struct("<QQ")
+_ETAG_KINDS: Final = {kind.value: kind for kind in EtagKind}
 _DAMAGED: Final = 1
 _NUMBERED: Final = 2
 _MARKER: Final = 4
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Place:
     """A record: volume number, position in it, its whole length in bytes."""
@@ -32,6 +35,7 @@ class Place:
     length: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
     """One version under a key."""
@@ -64,8 +68,11 @@ def _place(data: bytes) -> Place:
 def decode_object(data: bytes) -> ObjectRow:
     if len(data) != _PLACE.size + _OBJECT.size:
         raise CorruptData("object row has a wrong length")
-    kind, flags, parts, body_at, size, version, etag = _OBJECT.unpack_from(data, _PLACE.size)
-    row = ObjectRow(_place(data), body_at, size, version, etag, EtagKind(kind), parts)
+    number, flags, parts, body_at, size, version, etag = _OBJECT.unpack_from(data, _PLACE.size)
+    kind = _ETAG_KINDS.get(number)
+    if kind is None:
+        raise CorruptData("object row is of a kind this program does not know")
+    row = ObjectRow(_place(data), body_at, size, version, etag, kind, parts)
     if not flags:
         return row
     if flags > _DAMAGED | _NUMBERED | _MARKER:
@@ -73,6 +80,7 @@ def decode_object(data: bytes) -> ObjectRow:
     return replace(row, damaged=bool(flags & _DAMAGED), numbered=bool(flags & _NUMBERED), marker=bool(flags & _MARKER))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PartRow:
     """One part of an upload or of a composite object."""
@@ -96,6 +104,7 @@ def decode_part(data: bytes) -> PartRow:
     return PartRow(_place(data), size, version, body_at, etag, data[_PLACE.size + _PART.size :])
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NamedRow:
     """A bucket or an upload: an id or version, its record, and the record's metadata."""
@@ -124,6 +133,7 @@ def decode_named(data: bytes) -> NamedRow:
     return NamedRow(_place(data), number, version, data[_PLACE.size + _AMEND.size :])
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class VolumeRow:
     """What is known of a volume: every record below `low` is in the index."""

@@ -18,7 +18,7 @@ from qss.s3.access.settings import DELETED, ENFORCED, XML_NAMES, PublicAccess, p
 from qss.s3.backend import ObjectBackend
 from qss.s3.documents import xml_body
 from qss.s3.errors import Code, S3Error
-from qss.s3.message import Response
+from qss.s3.message import Response, any_begins
 from qss.s3.render import OWNER, XML_TYPE
 from qss.s3.xml import document, element, leaf
 
@@ -170,13 +170,13 @@ def acl() -> Response:
 def check_acl(headers: Mapping[str, str]) -> None:
     """Raise S3Error for an ACL on a bucket's making or an upload that says something else than what holds."""
     canned = headers.get("x-amz-acl")
-    if any(name.startswith("x-amz-grant-") for name in headers) or (canned is not None and canned not in _CANNED_FINE):
+    if any_begins(headers, "x-amz-grant-") or (canned is not None and canned not in _CANNED_FINE):
         raise S3Error(Code.ACL_NOT_SUPPORTED)
 
 
 def check_encryption(headers: Mapping[str, str]) -> None:
     """There is no server-side encryption yet, and nothing is stored plain that was to be encrypted. Raises S3Error."""
-    if any(name.startswith(_ENCRYPTION) for name in headers):
+    if any_begins(headers, _ENCRYPTION):
         raise S3Error(Code.NOT_IMPLEMENTED, "Server-side encryption is not implemented.")
 
 
