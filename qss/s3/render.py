@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from email.header import Header
 from email.utils import formatdate
+from functools import lru_cache
 from urllib.parse import quote
 
 from qss.s3.backend import (
@@ -41,7 +42,12 @@ def iso(time_ns: int) -> str:
 
 
 def http_date(time_ns: int) -> str:
-    return formatdate(time_ns // 1_000_000_000, usegmt=True)
+    return _http_date(time_ns // 1_000_000_000)
+
+
+@lru_cache(4096)
+def _http_date(time_s: int) -> str:
+    return formatdate(time_s, usegmt=True)
 
 
 def xml_response(name: str, content: Iterable[str]) -> Response:

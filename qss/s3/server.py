@@ -38,11 +38,12 @@ from qss.s3.exchange import Exchange
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
 from qss.s3.lock import check_future
 from qss.s3.message import RequestHead, Response
-from qss.s3.parse import check_bucket_name, is_form, parse, put_request, split_path
+from qss.s3.parse import check_bucket_name, is_form, parse_at, put_request, split_path
 from qss.s3.post import answer, read_form
 from qss.s3.reading import copied_body, plan_read
 from qss.s3.sigv4 import Verified, Verifier
 from qss.s3.xml import XML_BYTES_MAX
+from qss.values import quick
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class ServiceOptions:
     keys_over_http: bool = False  # customers' keys are taken without TLS, which AWS refuses
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _Call:
     """One request on its way."""
@@ -141,7 +143,14 @@ class S3Service:
         extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
             extra += await self._cors(head)
-        return replace(response, headers=(*response.headers, *extra))
+        return Response(
+            response.status,
+            (*response.headers, *extra),
+            response.body,
+            response.stream,
+            response.length,
+            response.close,
+        )
 
     async def _cors(self, head: RequestHead) -> tuple[tuple[str, str], ...]:
         """For a page of another origin to be able to read the answer, errors too."""
@@ -159,7 +168,7 @@ class S3Service:
             return await self._post(head, bucket, raw, exchange)
         verified = self._verifier.verify(head, self._clock.now_ns())
         exchange.user = "" if verified is None else verified.access_key
-        operation = parse(head, self._options.domains)
+        operation = parse_at(head, bucket, key)
         exchange.operation = type(operation).__name__
         return await self._perform(operation, _Call(head, raw, verified))
 
@@ -178,7 +187,7 @@ class S3Service:
         asked = self._encryptor.asked(operation, call.head.headers, secure=call.head.secure)
         if asked is not sse.NOTHING:
             call = replace(call, sse=asked)
-        if isinstance(operation, op.PutObject | op.CopyObject | op.StartUpload):
+        if type(operation) in _WITH_ACL:
             configure.check_acl(call.head.headers)
         try:
             return await _HANDLERS[type(operation)](self, operation, call)
@@ -453,6 +462,7 @@ def _beside(handler: Handler) -> Callable[[S3Service, Any, _Call], Awaitable[Res
     return answer
 
 
+_WITH_ACL: Final = frozenset({op.PutObject, op.CopyObject, op.StartUpload})
 _HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response]]]] = {
     op.ListBuckets: S3Service._list_buckets,
     op.CreateBucket: S3Service._create_bucket,

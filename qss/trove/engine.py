@@ -19,6 +19,7 @@ from qss.trove.index import Index
 from qss.trove.meta import LATE_ROOM_BYTES, encode_late
 from qss.trove.slots import Slot
 from qss.trove.volumes import SMALL_BODY_BYTES_MAX, VolumeSet
+from qss.values import quick
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ UNKNOWN_LENGTH_BYTES_MAX: Final = 16 * MIB
 POOL_THREADS: Final = 3
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A record about to be written. `decide` runs in the same step as the commit; it raises to refuse.
