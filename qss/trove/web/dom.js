@@ -19,6 +19,9 @@ function fill(element, attributes, children) {
   return element;
 }
 
+// The part of an address behind #: each part may hold anything.
+export const addressOf = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
+
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
 export function bytes(count) {
