@@ -9,10 +9,11 @@ import { dropped, enqueue } from "./uploads.js";
 
 const nameOf = (key, prefix) => key.slice(prefix.length);
 
+// The way here; where one stands is the heading.
 function crumbs(bucket, prefix) {
   const steps = prefix.split("/").slice(0, -1);
-  const links = [bucket, ...steps].map((text, at) =>
-    h("a", { href: addressOf("browse", bucket, steps.slice(0, at).map((each) => `${each}/`).join("")), "aria-current": at === steps.length ? "page" : null }, text || "(no name)"));
+  const above = prefix ? [bucket, ...steps.slice(0, -1)] : [];
+  const links = above.map((text, at) => h("a", { href: addressOf("browse", bucket, steps.slice(0, at).map((each) => `${each}/`).join("")) }, text || "(no name)"));
   return h("nav", { class: "crumb-line", "aria-label": "Where" }, h("ol", { class: "crumbs" },
     h("li", {}, h("a", { href: addressOf("buckets") }, "Buckets")), links.map((link) => h("li", {}, link))));
 }

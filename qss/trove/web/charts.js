@@ -4,11 +4,12 @@ import { h, svg } from "./dom.js";
 
 const WIDTH = 560;
 const HEIGHT = 190;
-const LEFT = 58;
+const LEFT = 66;
 const RIGHT = 10;
 const TOP = 10;
 const BOTTOM = 22;
-const SPAN_S = 600;
+const SPANS_S = [120, 300, 600];
+const SPAN_S_MAX = 600;
 
 // The least of 1, 2, 5 × 10^n (or × 2^n for bytes) at or above a value.
 function niceTop(value, binary) {
@@ -21,6 +22,8 @@ function niceTop(value, binary) {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 2, 5, 10].map((step) => step * power).find((top) => top >= value);
 }
+
+const past = (seconds) => (seconds >= 60 ? `−${seconds / 60} min` : `−${seconds} s`);
 
 export class Chart {
   // series: [{name, of: sample => value or null}]; format: value → text
@@ -45,13 +48,15 @@ export class Chart {
 
   update(samples) {
     const end = samples.length ? samples[samples.length - 1].at_s : 0;
-    this.samples = samples.filter((each) => each.at_s > end - SPAN_S);
+    this.samples = samples.filter((each) => each.at_s > end - SPAN_S_MAX);
+    const age = this.samples.length ? end - this.samples[0].at_s : 0;
+    this.span = SPANS_S.find((each) => each >= age) ?? SPAN_S_MAX;
     this.end = end;
     this.draw();
   }
 
   x(at) {
-    return LEFT + (WIDTH - LEFT - RIGHT) * (1 - (this.end - at) / SPAN_S);
+    return LEFT + (WIDTH - LEFT - RIGHT) * (1 - (this.end - at) / this.span);
   }
 
   y(value) {
@@ -66,12 +71,12 @@ export class Chart {
       const value = (this.top * step) / 4;
       const y = this.y(value);
       parts.push(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y, class: step ? "grid" : "axis" }));
-      if (step % 2 === 0) parts.push(svg("text", { x: LEFT - 6, y: y + 4, class: "label end" }, this.format(value)));
+      if (step % 2 === 0) parts.push(svg("text", { x: LEFT - 6, y: y + 4, class: "label end" }, this.format(value).replace(/\.0+(?=\D)/, "")));
     }
-    for (const minutes of [10, 8, 6, 4, 2, 0]) {
-      const x = this.x(this.end - minutes * 60);
-      const anchor = minutes === 0 ? "label end" : minutes === 10 ? "label" : "label middle";
-      parts.push(svg("text", { x, y: HEIGHT - 6, class: anchor }, minutes ? `−${minutes} min` : "now"));
+    for (let step = 0; step <= 4; step += 1) {
+      const before = (this.span * step) / 4;
+      const anchor = step === 0 ? "label end" : step === 4 ? "label" : "label middle";
+      parts.push(svg("text", { x: this.x(this.end - before), y: HEIGHT - 6, class: anchor }, step ? past(before) : "now"));
     }
     this.series.forEach((one, index) => parts.push(...this.lines(one, index)));
     this.cross = svg("g", { class: "cross" });
@@ -83,7 +88,7 @@ export class Chart {
     });
     [...this.legend.querySelectorAll("output")].forEach((output, index) => output.replaceChildren(texts[index]));
     const told = this.series.map((one, index) => `${one.name} ${texts[index]}`).join(", ");
-    this.plot.setAttribute("aria-label", `${this.title}, last ten minutes. Now: ${told}. Arrow keys walk along.`);
+    this.plot.setAttribute("aria-label", `${this.title}, the last minutes. Now: ${told}. Arrow keys walk along.`);
     if (this.at !== null) this.show(Math.min(this.at, this.samples.length - 1));
   }
 

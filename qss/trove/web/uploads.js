@@ -4,6 +4,8 @@ import { bytes, h } from "./dom.js";
 import { upload } from "./s3.js";
 
 const AT_ONCE = 3;
+const SHOWN_MS = 8000;
+let later = 0;
 const waiting = [];
 const going = new Set();
 const panel = document.getElementById("uploads");
@@ -17,10 +19,19 @@ function clear() {
   panel.hidden = true;
 }
 
+// What went well needs no closing.
+function clearLater() {
+  clearTimeout(later);
+  later = setTimeout(() => {
+    if (!waiting.length && !going.size && !list.querySelector(".failed")) clear();
+  }, SHOWN_MS);
+}
+
 function tell() {
   const left = waiting.length + going.size;
   told.textContent = left ? `Uploading ${left} ${left === 1 ? "file" : "files"}` : "Uploads are done";
   close.hidden = left > 0;
+  if (!left) clearLater();
 }
 
 // What a drop brings: [{file, path}], with folders walked through.
