@@ -94,6 +94,7 @@ export function tell(title, ...content) {
 export function jsonEditor(label, value, save) {
   const area = h("textarea", { "aria-label": label, spellcheck: "false" });
   area.value = value === null ? "" : JSON.stringify(value, null, 2);
+  area.setSelectionRange(0, 0);
   const wrong = h("p", { class: "wrong", role: "alert", hidden: true });
   const told = (text) => {
     wrong.textContent = text;

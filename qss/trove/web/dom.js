@@ -56,13 +56,19 @@ export function parseSize(text) {
   return Math.round(Number(match[1]) * 1024 ** power);
 }
 
+// On narrow screens rows become blocks: each cell knows its title, and the first with a name takes the room.
+function cellOf(columns, at) {
+  const named = columns.findIndex((each) => each.title);
+  return { class: columns[at].class, "data-title": columns[at].title || null, "data-first": at === named };
+}
+
 export function table(caption, columns, rows, empty) {
   if (rows.length === 0) return h("p", { class: "empty" }, empty);
   return h("div", { class: "table-frame", role: "region", "aria-label": caption, tabindex: "0" },
     h("table", {},
       h("caption", { class: "hidden" }, caption),
       h("thead", {}, h("tr", {}, columns.map((each) => h("th", { scope: "col", class: each.class }, each.title)))),
-      h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, at) => h("td", { class: columns[at].class }, cell)))))));
+      h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, at) => h("td", cellOf(columns, at), cell)))))));
 }
 
 export function meter(label, part, whole, text) {
