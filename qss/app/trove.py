@@ -115,7 +115,7 @@ def serve_node(options: ServeOptions) -> None:
     options, own = _with_file(options)
     addresses = {name: parse_address(text) for name in FRONTS if (text := getattr(options, name)) not in (None, OFF)}
     if not addresses:
-        raise ConfigInvalid("every front door is off; give one of --s3, --files and --admin an address")
+        raise ConfigInvalid("every front door is off; give one of --s3, --files, --admin and --console an address")
     tls = tls_of(options.tls_cert, options.tls_key, options.tls_client_ca, options.mutual_tls, list(addresses))
     data = tuple(path.absolute() for path in options.data)
     node_options = NodeOptions(data, _sync_mode(options.sync or "group"), allow_missing=options.allow_missing, **own)
@@ -240,7 +240,7 @@ def _announce(options: ServeOptions, listening: dict[str, str], credentials: Cre
                 "They are shown this once and kept in credentials.json of the data directory.\n"
             )
         if "console" in listening:
-            sys.stdout.write("Sign in at the console with the admin token: it stands in credentials.json.\n")
+            sys.stdout.write("Sign in at the console with an access key and its secret key.\n")
     sys.stdout.flush()
 
 

@@ -45,6 +45,9 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     files: Annotated[
         str | None, typer.Option("--files", metavar="ADDR", help="Host:port of the REST file API [default: off].")
     ] = None,
+    console: Annotated[
+        str | None, typer.Option("--console", metavar="ADDR", help="Host:port of the web console [default: off].")
+    ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM: with it every front door speaks TLS.")
     ] = None,
@@ -89,6 +92,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         s3=s3,
         admin=admin,
         files=files,
+        console=console,
         tls_cert=tls_cert,
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,

@@ -33,6 +33,7 @@ def _fields(folder: Path) -> Fields:
         "s3": Field("s3", schema.text),
         "admin": Field("admin", schema.text),
         "files": Field("files", schema.text),
+        "console": Field("console", schema.text),
         "tls_cert": Field("tls_cert", schema.path_in(folder)),
         "tls_key": Field("tls_key", schema.path_in(folder)),
         "tls_client_ca": Field("tls_client_ca", schema.path_in(folder)),
