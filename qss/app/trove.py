@@ -52,6 +52,7 @@ class ServeOptions:
     mutual_tls: tuple[str, ...] = ()
     access_log: Path | None = None
     public_url: str | None = None
+    domains: tuple[str, ...] = ()
     config: Path | None = None
     access_key: str | None = None
     secret_key_file: Path | None = None
@@ -141,7 +142,7 @@ async def _run(
     """Listen, say so, and run until `stop` is set or a part fails. SIGHUP: read certificates again, begin a new log."""
     clock = node.options.host.clock
     watching = Watching(Meters(clock), None if options.access_log is None else AccessLog(options.access_log, clock))
-    fronts = Fronts(node, credentials, watching, options.public_url)
+    fronts = Fronts(node, credentials, watching, options.public_url, options.domains)
     apps = fronts.apps()
 
     def renew() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from qss.s3.access.context import Tags
 from qss.s3.access.gate import Gate
 from qss.s3.rsgi import RsgiApp, s3_app
-from qss.s3.server import S3Service
+from qss.s3.server import S3Service, ServiceOptions
 from qss.s3.sigv4 import Verifier
 from qss.trove.admin import HEADERS, Admin, AdminApp
 from qss.trove.admin_buckets import BucketRoutes
@@ -34,8 +34,16 @@ FRONTS: Final[Mapping[str, str]] = {"s3": "S3", "files": "file API", "admin": "a
 class Fronts:
     """All applications of a node. `listening` is filled in as they begin to listen: name → scheme://host:port."""
 
-    def __init__(self, node: Node, credentials: Credentials, watching: Watching, public_url: str | None = None) -> None:
-        """`public_url`: how people reach the file API from outside, for links to shares."""
+    def __init__(
+        self,
+        node: Node,
+        credentials: Credentials,
+        watching: Watching,
+        public_url: str | None = None,
+        domains: Sequence[str] = (),
+    ) -> None:
+        """`public_url`: how people reach the file API from outside, for links to shares. `domains`: those whose
+        subdomains are buckets of the S3 API."""
         self.health = Health()
         self._public_url = public_url
         self.listening: dict[str, str] = {}
@@ -48,7 +56,14 @@ class Fronts:
             return (await node.store.head(bucket, key, version_id)).attributes.tags
 
         gate = Gate(users, node.store, tags_of, host.clock.now_ns)
-        self._service = S3Service(node.store, Verifier(users.secret_of), host.clock, host.entropy.token, authorize=gate)
+        self._service = S3Service(
+            node.store,
+            Verifier(users.secret_of),
+            host.clock,
+            host.entropy.token,
+            options=ServiceOptions(domains=tuple(name.lower() for name in domains)),
+            authorize=gate,
+        )
         routes = [
             *BucketRoutes(node).routes,
             *ShareRoutes(node, self._files_url).routes,

@@ -39,6 +39,7 @@ def _fields(folder: Path) -> Fields:
         "mutual_tls": Field("mutual_tls", _names),
         "access_log": Field("access_log", schema.path_in(folder)),
         "public_url": Field("public_url", schema.text),
+        "domain": Field("domains", _names),
         "access_key": Field("access_key", schema.text),
         "secret_key_file": Field("secret_key_file", schema.path_in(folder)),
         "sync": Field("sync", schema.one_of("group", "each", "os")),
