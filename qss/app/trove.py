@@ -66,6 +66,7 @@ class ServeOptions:
     mutual_tls: tuple[str, ...] = ()
     access_log: Path | None = None
     public_url: str | None = None
+    domains: tuple[str, ...] = ()
     config: Path | None = None
     access_key: str | None = None
     secret_key_file: Path | None = None
@@ -174,7 +175,9 @@ async def _run(
     """Listen, say so, and run until `stop` is set or a part fails. SIGHUP: read certificates again, begin a new log."""
     clock = node.options.host.clock
     watching = Watching(Meters(clock), None if options.access_log is None else AccessLog(options.access_log, clock))
-    service = ServiceOptions(keys_over_http=options.sse_c_over_http)
+    service = ServiceOptions(
+        domains=tuple(name.lower() for name in options.domains), keys_over_http=options.sse_c_over_http
+    )
     fronts = Fronts(node, credentials, watching, options.public_url, service)
     apps = fronts.apps()
 

@@ -66,6 +66,12 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     public_url: Annotated[
         str | None, typer.Option("--public-url", metavar="URL", help="Where people reach the file API, for shares.")
     ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--domain", metavar="NAME", help="Virtual-host style: NAME's subdomains are buckets; again for more."
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="trove.toml")] = None,
     access_key: Annotated[
         str | None, typer.Option("--access-key", help="Access key [$TROVE_ACCESS_KEY; default: made at first start].")
@@ -99,6 +105,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         mutual_tls=tuple(mutual_tls or ()),
         access_log=access_log,
         public_url=public_url,
+        domains=tuple(domain or ()),
         config=config,
         access_key=access_key,
         secret_key_file=secret_key_file,

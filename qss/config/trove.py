@@ -40,6 +40,7 @@ def _fields(folder: Path) -> Fields:
         "mutual_tls": Field("mutual_tls", _names),
         "access_log": Field("access_log", schema.path_in(folder)),
         "public_url": Field("public_url", schema.text),
+        "domain": Field("domains", _names),
         "access_key": Field("access_key", schema.text),
         "secret_key_file": Field("secret_key_file", schema.path_in(folder)),
         "client_wait": Field("client_wait_s", schema.duration(1)),

@@ -68,6 +68,7 @@ def error(found: S3Error, resource: str, request_id: str, *, with_body: bool) ->
         [
             leaf("Code", code.wire),
             leaf("Message", str(found)),
+            *(leaf(name, text) for name, text in found.elements),
             leaf("Resource", resource),
             leaf("RequestId", request_id),
             leaf("HostId", base64.b64encode(request_id.encode()).decode()),

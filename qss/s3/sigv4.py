@@ -312,6 +312,8 @@ class Verifier:
             raise S3Error(
                 malformed,
                 f"The region in the credential scope is wrong; expecting '{self._region}'.",
+                headers=(("x-amz-bucket-region", self._region),),  # botocore and s3cmd sign again for this one
+                elements=(("Region", self._region),),
             )
         if claim.scope.date != claim.timestamp[:8]:
             raise S3Error(malformed, "The date in the credential scope is not that of the request.")
