@@ -7,9 +7,10 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,9 @@ from qss.config.find import environment
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
 from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
+from qss.s3.patience import USUAL, Patience, shared
 from qss.s3.serve import Tls, serve
+from qss.s3.server import ServiceOptions
 from qss.trove.access_log import AccessLog
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
@@ -44,6 +47,8 @@ _OF_THE_NODE: Final = (
     "scrub_bytes_per_s",
 )
 """Keys of trove.toml that no option of the command line says."""
+CONNECTIONS_MAX: Final[Mapping[str, int]] = {"admin": 256, "console": 1024}
+"""Of fronts for people and operators; the others have what `qss.s3.patience` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +66,17 @@ class ServeOptions:
     mutual_tls: tuple[str, ...] = ()
     access_log: Path | None = None
     public_url: str | None = None
+    domains: tuple[str, ...] = ()
     config: Path | None = None
     access_key: str | None = None
     secret_key_file: Path | None = None
+    client_wait_s: float | None = None
     sync: str | None = None
     clean_slate: bool = False
     allow_missing: bool = False
     pid_file: Path | None = None
     as_json: bool = False
+    sse_c_over_http: bool = False  # only from the file
 
 
 def _with_file(options: ServeOptions) -> tuple[ServeOptions, dict[str, Any]]:
@@ -108,7 +116,7 @@ def serve_node(options: ServeOptions) -> None:
     options, own = _with_file(options)
     addresses = {name: parse_address(text) for name in FRONTS if (text := getattr(options, name)) not in (None, OFF)}
     if not addresses:
-        raise ConfigInvalid("every front door is off; give one of --s3, --files and --admin an address")
+        raise ConfigInvalid("every front door is off; give one of --s3, --files, --admin and --console an address")
     tls = tls_of(options.tls_cert, options.tls_key, options.tls_client_ca, options.mutual_tls, list(addresses))
     data = tuple(path.absolute() for path in options.data)
     node_options = NodeOptions(data, _sync_mode(options.sync or "group"), allow_missing=options.allow_missing, **own)
@@ -117,8 +125,18 @@ def serve_node(options: ServeOptions) -> None:
             clean_slate(directory)
     keep_buffers(KEPT_BYTES_LESS)
     host = Host()
-    doors = {name: Door(address, tls[name]) for name, address in addresses.items()}
+    patience = _patience(options.client_wait_s, addresses)
+    doors = {name: Door(address, tls[name], patience[name]) for name, address in addresses.items()}
     asyncio.run(_serve(options, node_options, doors, host))
+
+
+def _patience(wait_s: float | None, fronts: Collection[str]) -> dict[str, Patience]:
+    """By front. As many files open as the system lets us: each connection is one."""
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+    usual = USUAL if wait_s is None else replace(USUAL, head_s=min(USUAL.head_s, wait_s), wait_s=wait_s)
+    asked = {name: replace(usual, connections_max=CONNECTIONS_MAX.get(name, usual.connections_max)) for name in fronts}
+    return shared(asked, files_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +145,7 @@ class Door:
 
     address: tuple[str, int]
     tls: Tls | None
+    patience: Patience
     renew: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -156,7 +175,10 @@ async def _run(
     """Listen, say so, and run until `stop` is set or a part fails. SIGHUP: read certificates again, begin a new log."""
     clock = node.options.host.clock
     watching = Watching(Meters(clock), None if options.access_log is None else AccessLog(options.access_log, clock))
-    fronts = Fronts(node, credentials, watching, options.public_url)
+    service = ServiceOptions(
+        domains=tuple(name.lower() for name in options.domains), keys_over_http=options.sse_c_over_http
+    )
+    fronts = Fronts(node, credentials, watching, options.public_url, service)
     apps = fronts.apps()
 
     def renew() -> None:
@@ -177,12 +199,13 @@ async def _run(
     async def stand_at(name: str, door: Door) -> None:
         await serve(
             apps[name],
-            *door.address,
+            door.address,
             stop=stop,
             tls=door.tls,
             on_ready=partial(ready, name),
             renew=door.renew,
             observe=watching.observer(name),
+            patience=door.patience,
         )
 
     background = [
@@ -220,7 +243,7 @@ def _announce(options: ServeOptions, listening: dict[str, str], credentials: Cre
                 "They are shown this once and kept in credentials.json of the data directory.\n"
             )
         if "console" in listening:
-            sys.stdout.write("Sign in at the console with the admin token: it stands in credentials.json.\n")
+            sys.stdout.write("Sign in at the console with an access key and its secret key.\n")
     sys.stdout.flush()
 
 

@@ -45,6 +45,9 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     files: Annotated[
         str | None, typer.Option("--files", metavar="ADDR", help="Host:port of the REST file API [default: off].")
     ] = None,
+    console: Annotated[
+        str | None, typer.Option("--console", metavar="ADDR", help="Host:port of the web console [default: off].")
+    ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM: with it every front door speaks TLS.")
     ] = None,
@@ -62,6 +65,12 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     ] = None,
     public_url: Annotated[
         str | None, typer.Option("--public-url", metavar="URL", help="Where people reach the file API, for shares.")
+    ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--domain", metavar="NAME", help="Virtual-host style: NAME's subdomains are buckets; again for more."
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="trove.toml")] = None,
     access_key: Annotated[
@@ -89,12 +98,14 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         s3=s3,
         admin=admin,
         files=files,
+        console=console,
         tls_cert=tls_cert,
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
         mutual_tls=tuple(mutual_tls or ()),
         access_log=access_log,
         public_url=public_url,
+        domains=tuple(domain or ()),
         config=config,
         access_key=access_key,
         secret_key_file=secret_key_file,

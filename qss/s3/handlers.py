@@ -12,10 +12,12 @@ from qss.s3 import subresources as sub
 from qss.s3.attributes import attributes
 from qss.s3.backend import ObjectBackend
 from qss.s3.documents import tags_body
+from qss.s3.encryption import Encryptor
 from qss.s3.errors import Code, S3Error
 from qss.s3.lifecycle_documents import rules_body, rules_document
 from qss.s3.lock import LockChange, ObjectLock, check_future
 from qss.s3.message import Response
+from qss.s3.sse import Asked
 from qss.s3.unset import told
 
 LIFECYCLE: Final = "lifecycle"
@@ -28,6 +30,9 @@ BUCKET_TAGS_MAX: Final = 50
 class Call(Protocol):
     """A request whose signature holds and which is allowed."""
 
+    @property
+    def sse(self) -> Asked: ...
+
     async def document(self) -> bytes:
         """Its whole body, checked; empty when there is none."""
         ...
@@ -39,6 +44,7 @@ class Place:
 
     backend: ObjectBackend
     now_ns: int
+    encryptor: Encryptor
 
 
 def version_headers(version_id: str | None) -> tuple[tuple[str, str], ...]:
@@ -140,8 +146,9 @@ async def _delete_bucket_tags(place: Place, asked: sub.DeleteBucketTags, _: Call
 
 
 # -- attributes, and what is not there
-async def _get_attributes(place: Place, asked: sub.GetObjectAttributes, _: Call) -> Response:
-    return attributes(await place.backend.head(asked.bucket, asked.key, asked.version_id), asked.wanted)
+async def _get_attributes(place: Place, asked: sub.GetObjectAttributes, call: Call) -> Response:
+    found = await place.encryptor.head(asked.bucket, asked.key, asked.version_id, call.sse.customer)
+    return attributes(found, asked.wanted)
 
 
 async def _get_unset(place: Place, asked: sub.GetUnset, _: Call) -> Response:

@@ -38,7 +38,7 @@ from qss.trove.rows import (
 )
 
 MAP_BYTES: Final = 256 * GIB  # address space, not memory and not disk
-FORMAT: Final = 2  # 2: objects and bytes of each bucket are counted
+FORMAT: Final = 3  # 2: objects and bytes of each bucket are counted; 3: parts say whether they are encrypted
 
 _NAMES: Final = (
     "state", "buckets", "keys", "uploads", "parts", "owners", "amends", "graves", "volumes", "damage",
@@ -82,6 +82,8 @@ class Totals:
     dirty: set[int] = field(default_factory=set)
     usage: dict[int, tuple[int, int]] = field(default_factory=dict)  # bucket number: objects, bytes
     used: set[int] = field(default_factory=set)  # whose usage has changed
+    settings: int = 0  # moves with every change of a bucket or a document: what was read before is out of date
+    amends: bool | None = None  # whether there are amendments, as far as is known; True may be out of date
 
 
 class Tables:
@@ -145,7 +147,7 @@ class Tables:
         return next(self.tree(root).scan(), None) is None and next(self.older_tree(root).scan(), None) is None
 
     def bucket_row(self, tenant: int, name: bytes) -> bytes | None:
-        """As `bucket`, undecoded."""
+        """As `bucket`, undecoded. What is made of it holds as long as `Index.settings` stands still."""
         value: bytes | None = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)
         return value
 
@@ -155,6 +157,7 @@ class Tables:
         return None if data is None else decode_named(data)
 
     def set_document(self, tenant: int, key: bytes, row: NamedRow | None) -> None:
+        self._totals.settings += 1
         if row is None:
             self._txn.delete(_BUCKET.pack(tenant) + key, db=self.dbs.documents)
         else:
@@ -177,6 +180,7 @@ class Tables:
         return None if data is None else number_of(data)
 
     def set_bucket(self, tenant: int, name: bytes, row: NamedRow | None) -> None:
+        self._totals.settings += 1
         key = _BUCKET.pack(tenant) + name
         if row is None:
             self._txn.delete(key, db=self.dbs.buckets)
@@ -235,8 +239,15 @@ class Tables:
         data = self._txn.get(key, db=self.dbs.amends)
         return None if data is None else decode_named(data)
 
+    def no_amends(self) -> bool:
+        """Whether nothing at all is amended."""
+        if self._totals.amends is None:
+            self._totals.amends = not self.is_empty(self.dbs.amends)
+        return not self._totals.amends
+
     def set_amend(self, key: bytes, row: NamedRow | None) -> None:
         if row is not None:
+            self._totals.amends = True
             self._txn.put(key, row.encode(), db=self.dbs.amends)
             return
         old = self.amend(key)
@@ -376,6 +387,11 @@ class Index:
         self.totals = Totals()
         self._open()
 
+    @property
+    def settings(self) -> int:
+        """Moves with every change of a bucket or of a document."""
+        return self.totals.settings
+
     def trust(self) -> None:
         """Call when a rebuild is through: from now on a start finds the index whole."""
         self.rebuilding = False
@@ -426,7 +442,9 @@ class Index:
                     yield tables
                     tables.flush()
         except BaseException:
+            settings = self.totals.settings
             self._load_totals()
+            self.totals.settings = settings + 1
             raise
 
     def checkpoint(self) -> None:

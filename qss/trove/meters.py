@@ -98,9 +98,9 @@ class Meters:
             )
         )
 
-    def history(self) -> dict[str, Any]:
-        """For plots: the intervals of the last half hour, oldest first."""
-        return {"every_s": SAMPLE_EVERY_S, "samples": [asdict(each) for each in self._samples]}
+    def history(self, after_s: float = 0.0) -> dict[str, Any]:
+        """For plots: the intervals of the last half hour that ended after `after_s`, oldest first."""
+        return {"every_s": SAMPLE_EVERY_S, "samples": [asdict(each) for each in self._samples if each.at_s > after_s]}
 
     def metrics(self) -> Iterator[Metric]:
         """For Prometheus."""

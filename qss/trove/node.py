@@ -31,6 +31,8 @@ from qss.trove.private import write_private
 from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
 from qss.trove.scrub import Mark, Scrubber
+from qss.trove.sealing import KEY_FILE as SSE_KEY_FILE
+from qss.trove.sealing import NodeKeys
 from qss.trove.shares import KEY_FILE, Shares, share_key
 from qss.trove.store import TroveStore
 from qss.trove.tokens import Tokens
@@ -106,7 +108,7 @@ def clean_slate(directory: Path) -> None:
     try:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in (CREDENTIALS, KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
+        for name in (CREDENTIALS, KEY_FILE, SSE_KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -150,6 +152,7 @@ class Node:
                 )
             self.report: Report = recover(volumes, index)
             key = share_key(options.data[0], host.entropy)
+            node_keys = NodeKeys(options.data[0], host.entropy)
             ledger = Ledger(options.data[0])
             kept = ledger.load(_SCRUB).get(_SCRUB, {})
         except BaseException:
@@ -161,7 +164,7 @@ class Node:
         self.quotas = Quotas(ledger, partial(usage_of, index), partial(bytes_in_uploads, index))
         self.shares = Shares(ledger, key, host.clock, host.entropy.token)
         self.tokens = Tokens(ledger, host.clock, host.entropy.token)
-        self.store = TroveStore(self.engine, self.quotas)
+        self.store = TroveStore(self.engine, node_keys, self.quotas)
         self.lifecycle = Lifecycle(self.store, host.clock, int(options.lifecycle_day_s * 1e9))
         self._compact_pace = Pace(options.compact_bytes_per_s)
         self.scrubber = Scrubber(

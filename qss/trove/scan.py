@@ -203,6 +203,7 @@ def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
         late=footer.late,
         body=body,
         numbered=footer.numbered,
+        sealed=header.sealed,
     )
 
 
@@ -221,6 +222,7 @@ def damaged_fact(found: BadFooter | Whole) -> Fact:
         size=header.body_len,
         damaged=True,
         numbered=header.numbered,
+        sealed=header.sealed,
     )
 
 

@@ -52,15 +52,15 @@ class _Hashes:
 
 
 async def verify_object(store: TroveStore, bucket: str, key: str, version: str | None = None) -> dict[str, Any]:
-    """Read one object, or one version, whole. Its hashes if it verifies, what is wrong if not. Raises S3Error when it
-    is not there."""
+    """Read one object, or one version, whole. Its hashes if it verifies, what is wrong if not; of an encrypted one
+    those of what is stored. Raises S3Error when it is not there."""
     name = {"bucket": bucket, "key": key} | ({} if version is None else {"version": version})
     hashes = _Hashes()
     try:
-        reader = await store.open(bucket, key, version)
+        reader = await store.open_stored(bucket, key, version)
         try:
             etag = reader.info.etag
-            async for chunk in reader.chunks(0, reader.info.size):
+            async for chunk in reader.chunks(0, reader.stored_bytes):
                 hashes.take(chunk)
                 await asyncio.sleep(0)
         finally:

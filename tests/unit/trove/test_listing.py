@@ -124,7 +124,7 @@ def test_what_a_listing_says_is_what_the_row_says(found: list[tuple[bytes, Objec
     ]
 
 
-@pytest.mark.parametrize("bad", [b"", bytes(59), bytes(61), bytes(21) + b"\x08" + bytes(38)])
+@pytest.mark.parametrize("bad", [b"", bytes(59), bytes(61), bytes(21) + b"\x10" + bytes(38)])
 def test_a_row_that_does_not_decode_is_not_listed(bad: bytes) -> None:
     good = ObjectRow(Place(1, 2, 3), 4, 5, 6, bytes(16), EtagKind.MD5).encode()
     with pytest.raises(CorruptData):

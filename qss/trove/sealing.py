@@ -1,0 +1,192 @@
+"""Server-side encryption: an object's own key, wrapped by the node's (SSE-S3) or by the customer's (SSE-C), and bodies
+in frames of AES-256-GCM. The only place in Trove that knows ciphers. Formats: docs/formats/sse.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from qss.errors import CorruptData, Refused
+from qss.formats.sse import (
+    KEY_BYTES,
+    NO_KEY_ID,
+    PLAIN_BYTES,
+    SALT_BYTES,
+    Envelope,
+    Mode,
+    decode_key_file,
+    encode_key_file,
+    key_id_of,
+    nonce,
+    sealed_len,
+)
+from qss.host import Entropy
+from qss.s3.backend import BodyDigests, Chunk, IncomingBody
+from qss.s3.errors import Code, S3Error
+from qss.s3.sse import CustomerKey, Encryption, KeyNeeded, KeyNotApplicable, Sse
+from qss.trove.private import write_private
+
+KEY_FILE: Final = "sse.key"
+_WRAP_CONTEXT: Final = "trove sse v1 2026-11 wrapping key"
+_BODY_CONTEXT: Final = "trove sse v1 2026-11 body key"
+_ONCE: Final = bytes(12)
+"""Nonce of a wrapping: its key is derived from a salt of its own and used for nothing else."""
+_NUMBER: Final = struct.Struct(">I")
+
+
+class NodeKeys:
+    """The keys of a node, in `DIR/sse.key`; made when the first object needs one."""
+
+    def __init__(self, directory: Path, entropy: Entropy) -> None:
+        """Raises Refused for a file that is damaged or not private."""
+        self._path = directory / KEY_FILE
+        self._entropy = entropy
+        self._keys = _load(self._path) if self._path.exists() else ()
+        self._by_id = {key_id_of(key): key for key in self._keys}
+
+    def newest(self) -> bytes:
+        """The key that wraps what is new, durable before anything is wrapped by it."""
+        if not self._keys:
+            keys = (self._entropy.token(KEY_BYTES),)
+            write_private(self._path, encode_key_file(keys))
+            self._keys, self._by_id = keys, {key_id_of(keys[0]): keys[0]}
+        return self._keys[0]
+
+    def find(self, key_id: bytes) -> bytes | None:
+        return self._by_id.get(key_id)
+
+
+def _load(path: Path) -> tuple[bytes, ...]:
+    if path.stat().st_mode & 0o077:
+        raise Refused(f"{path} may be read by others; run chmod 600 {path}")
+    try:
+        return decode_key_file(path.read_bytes())
+    except CorruptData:
+        raise Refused(f"{path} is damaged; what is encrypted under it cannot be read: put back its copy") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectKey:
+    """An object's own key, open, and its envelope."""
+
+    envelope: Envelope
+    key: bytes = field(repr=False)  # 32
+
+    def body(self, salt: bytes = b"", number: int = 0) -> BodyCipher:
+        """For one body: the object's (no salt, number 0), or that of a part with a salt of its own."""
+        material = self.key + salt + _NUMBER.pack(number)
+        return BodyCipher(AESGCM(blake3(material, derive_key_context=_BODY_CONTEXT).digest()))
+
+
+class BodyCipher:
+    """Seals and opens the frames of one body."""
+
+    def __init__(self, cipher: AESGCM) -> None:
+        self._cipher = cipher
+
+    def seal(self, plain: Chunk | bytearray, frame: int, *, last: bool) -> bytes:
+        return self._cipher.encrypt(nonce(frame, last=last), plain, None)
+
+    def open(self, sealed: Chunk, frame: int, *, last: bool) -> bytes:
+        """Raises CorruptData."""
+        try:
+            return self._cipher.decrypt(nonce(frame, last=last), sealed, None)
+        except InvalidTag:
+            raise CorruptData("a sealed frame does not verify") from None
+
+
+class Sealer:
+    """Makes and opens the envelopes of objects. `name` is `bucket/key`: an envelope opens under its own name only."""
+
+    def __init__(self, keys: NodeKeys, token: Callable[[int], bytes]) -> None:
+        self._keys = keys
+        self._token = token
+
+    def new(self, name: bytes, encryption: Encryption) -> ObjectKey:
+        """A new key for an object."""
+        customer, salt = encryption.customer, self._token(SALT_BYTES)
+        outer = self._keys.newest() if customer is None else customer.key
+        mode, key_id = (Mode.NODE, key_id_of(outer)) if customer is None else (Mode.CUSTOMER, NO_KEY_ID)
+        key, empty = self._token(KEY_BYTES), Envelope(mode, key_id, salt, b"")
+        wrapped = _wrapping(outer, salt).encrypt(_ONCE, key, empty.bound + name)
+        return ObjectKey(Envelope(mode, key_id, salt, wrapped), key)
+
+    def open(self, envelope: Envelope, name: bytes, customer: CustomerKey | None) -> ObjectKey:
+        """Raises S3Error: KeyNeeded, KeyNotApplicable, ACCESS_DENIED for a wrong key, OBJECT_DAMAGED."""
+        if envelope.mode is Mode.CUSTOMER:
+            if customer is None:
+                raise KeyNeeded
+            key = _unwrap(envelope, customer.key, name)
+            if key is None:
+                raise S3Error(Code.ACCESS_DENIED)
+            return ObjectKey(envelope, key)
+        if customer is not None:
+            raise KeyNotApplicable
+        outer = self._keys.find(envelope.key_id)
+        if outer is None:
+            what = f"This object is encrypted under key {envelope.key_id.hex()} of this node, which {KEY_FILE} lacks."
+            raise S3Error(Code.OBJECT_DAMAGED, what)
+        key = _unwrap(envelope, outer, name)
+        if key is None:
+            raise CorruptData("the envelope of the object does not verify")
+        return ObjectKey(envelope, key)
+
+    def part_salt(self) -> bytes:
+        """For one upload of a part: a part that is sent again must not be sealed by the same key."""
+        return self._token(SALT_BYTES)
+
+
+def sse_of(envelope: Envelope | None) -> Sse | None:
+    """How an object with this envelope is kept."""
+    if envelope is None:
+        return None
+    return Sse.MANAGED if envelope.mode is Mode.NODE else Sse.CUSTOMER
+
+
+def _wrapping(outer: bytes, salt: bytes) -> AESGCM:
+    return AESGCM(blake3(outer + salt, derive_key_context=_WRAP_CONTEXT).digest())
+
+
+def _unwrap(envelope: Envelope, outer: bytes, name: bytes) -> bytes | None:
+    try:
+        return _wrapping(outer, envelope.salt).decrypt(_ONCE, envelope.wrapped, envelope.bound + name)
+    except InvalidTag:
+        return None
+
+
+class SealedBody:
+    """An IncomingBody that takes plain chunks and gives sealed frames; its digests are those of the plain bytes."""
+
+    def __init__(self, body: IncomingBody, cipher: BodyCipher) -> None:
+        self._body = body
+        self._cipher = cipher
+
+    @property
+    def length(self) -> int | None:
+        return None if self._body.length is None else sealed_len(self._body.length)
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        pending = bytearray()
+        frame = 0
+        async for chunk in self._body.chunks():
+            rest = memoryview(chunk)
+            while rest:
+                if len(pending) == PLAIN_BYTES:  # only now is it known not to be the last
+                    yield self._cipher.seal(pending, frame, last=False)
+                    pending.clear()
+                    frame += 1
+                taken = rest[: PLAIN_BYTES - len(pending)]
+                pending += taken
+                rest = rest[len(taken) :]
+        yield self._cipher.seal(pending, frame, last=True)
+
+    def digests(self) -> BodyDigests:
+        return self._body.digests()
