@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -10,7 +10,7 @@ from qss.s3 import lock_documents as docs
 from qss.s3 import render
 from qss.s3 import subresources as sub
 from qss.s3.attributes import attributes
-from qss.s3.backend import EtagMode, IncomingBody, ObjectBackend
+from qss.s3.backend import Checksum, EtagMode, IncomingBody, KnowsParts, ObjectBackend
 from qss.s3.documents import tags_body
 from qss.s3.encryption import Encryptor
 from qss.s3.errors import Code, S3Error
@@ -156,7 +156,10 @@ async def _delete_bucket_tags(place: Place, asked: sub.DeleteBucketTags, _: Call
 # -- attributes, and what is not there
 async def _get_attributes(place: Place, asked: sub.GetObjectAttributes, call: Call) -> Response:
     found = await place.encryptor.head(asked.bucket, asked.key, asked.version_id, call.sse.customer)
-    return attributes(found, asked.wanted)
+    checksums: Sequence[Checksum | None] = ()
+    if "ObjectParts" in asked.wanted.names and found.part_bytes and isinstance(place.backend, KnowsParts):
+        checksums = await place.backend.part_checksums(asked.bucket, asked.key, asked.version_id)
+    return attributes(found, asked.wanted, checksums if len(checksums) == len(found.part_bytes) else ())
 
 
 async def _get_unset(place: Place, asked: sub.GetUnset, _: Call) -> Response:
