@@ -37,7 +37,7 @@ from qss.app.losses import keep_track
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
 from qss.app.priority import answer_soon
-from qss.app.running import is_held, pid_file, state_lock
+from qss.app.running import is_held, leaving_path, pid_file, state_lock
 from qss.app.secrecy import handed_over
 from qss.app.shell import mount_main, mount_parser
 from qss.app.snapshots import LOCK, folder_of, schedule_of, sweep
@@ -143,7 +143,12 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
 
 
 async def _wind_down(process: MountProcess) -> None:
-    """Bring away what can be in the time there is, and say what is still at risk."""
+    """Bring away what can be in the time there is, and say what is still at risk. Who mounts meanwhile waits for it."""
+    with pid_file(leaving_path(process.settings.run_dir)):
+        await _bring_away(process)
+
+
+async def _bring_away(process: MountProcess) -> None:
     if not process.settings.mount.read_only:  # else nothing came in: nothing to wait for
         try:
             journal = await process.cache.cut()

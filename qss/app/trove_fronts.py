@@ -14,6 +14,7 @@ from qss.s3.sigv4 import Verifier
 from qss.trove.admin import HEADERS, Admin, AdminApp
 from qss.trove.admin_buckets import BucketRoutes
 from qss.trove.admin_shares import ShareRoutes
+from qss.trove.admin_upkeep import UpkeepRoutes
 from qss.trove.admin_users import UserRoutes
 from qss.trove.console import ConsoleApp
 from qss.trove.credentials import Credentials
@@ -68,6 +69,7 @@ class Fronts:
             *BucketRoutes(node).routes,
             *ShareRoutes(node, self._files_url).routes,
             *UserRoutes(users).routes,
+            *UpkeepRoutes(node).routes,
             *watching.routes,
         ]
         self.admin = Admin(node, credentials.admin_token, routes, self.health, [watching.metrics])

@@ -74,6 +74,10 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     clean_slate: Annotated[
         bool, typer.Option("--clean-slate", help="First remove what a node has in DIR; no other directory's content.")
     ] = False,
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Start although drives are not there; what is on them is not served."),
+    ] = False,
     pid_file: Annotated[Path | None, typer.Option("--pid-file", metavar="FILE")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -96,6 +100,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         secret_key_file=secret_key_file,
         sync=sync,
         clean_slate=clean_slate,
+        allow_missing=allow_missing,
         pid_file=pid_file,
         as_json=as_json,
     )
@@ -124,6 +129,26 @@ def compact(data: OneData) -> None:
     from qss.app.trove import compact_node
 
     compact_node(tuple(data))
+
+
+@app.command()
+def repair(
+    data: OneData,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be given up; then exit code 5.")
+    ] = False,
+    rebuild_index: Annotated[
+        bool, typer.Option("--rebuild-index", help="First make the index again from the volumes.")
+    ] = False,
+    forget_missing: Annotated[
+        bool, typer.Option("--forget-missing", help="Give up drives that are not there, and what is on them.")
+    ] = False,
+) -> None:
+    """Keep every byte of a stopped node that verifies; list and drop what does not; set damaged volumes aside."""
+    from qss.app.trove import repair_node
+
+    code = repair_node(tuple(data), dry_run=dry_run, rebuild_index=rebuild_index, forget_missing=forget_missing)
+    raise typer.Exit(code)
 
 
 def run(arguments: list[str]) -> int:

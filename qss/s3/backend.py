@@ -181,7 +181,7 @@ class ListQuery:
 class ListPage:
     """`qss.s3.listing.page` makes one from an ordered scan: backends need not group by delimiter themselves."""
 
-    objects: tuple[StoredObject, ...]
+    objects: Sequence[StoredObject]
     prefixes: tuple[str, ...]
     next_after: str | None  # `after` of the next page; None: this was the last
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from email.header import Header
 from email.utils import formatdate
 from urllib.parse import quote
@@ -25,6 +24,7 @@ from qss.s3.backend import (
 )
 from qss.s3.checksums import header_of
 from qss.s3.errors import S3Error
+from qss.s3.listed import ListedObjects, contents, second_text
 from qss.s3.lock import UNLOCKED, ObjectLock
 from qss.s3.message import Response
 from qss.s3.operations import ListBuckets, ListObjects, ListParts, ListUploads
@@ -37,8 +37,7 @@ OWNER = element("Owner", leaf("ID", "trove"), leaf("DisplayName", "trove"))
 
 
 def iso(time_ns: int) -> str:
-    moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 1_000_000 % 1000:03d}Z"
+    return f"{second_text(time_ns // 1_000_000_000)}.{time_ns // 1_000_000 % 1000:03d}Z"
 
 
 def http_date(time_ns: int) -> str:
@@ -252,7 +251,10 @@ def listing(asked: ListObjects, page: ListPage) -> Response:
     else:
         content.append(text.leaf("Marker", query.after))
         content += text.optional("NextMarker", page.next_after)
-    content += [_contents(text, each, owner=asked.fetch_owner) for each in page.objects]
+    if isinstance(page.objects, ListedObjects):
+        content += contents(page.objects.rows, OWNER if asked.fetch_owner else "", encode=asked.encode)
+    else:
+        content += [_contents(text, each, owner=asked.fetch_owner) for each in page.objects]
     content += text.prefixes(page.prefixes)
     return xml_response("ListBucketResult", content)
 

@@ -26,6 +26,12 @@ VERSION: Final = struct.Struct("<Q")
 """What an AMEND's metadata begins with, and all of a VERSION_GONE's."""
 WITH_BODY: Final = frozenset({Kind.COMPOSITE, Kind.DOCUMENT})
 """Records whose body says something to the index."""
+OBJECTS: Final = frozenset({Kind.OBJECT, Kind.COMPOSITE, Kind.MARKER})
+"""Records that are a version of a key."""
+IN_HEADER: Final = frozenset(
+    {Kind.TOMBSTONE, Kind.VERSION_GONE, Kind.BUCKET, Kind.BUCKET_GONE, Kind.UPLOAD, Kind.UPLOAD_GONE, Kind.AMEND}
+)
+"""Records whose header says all: no body, and a footer that repeats the version."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,7 +258,7 @@ class Tables:
         return self._totals.usage.get(bucket, (0, 0))
 
     def live(self, place: Place, sign: int) -> None:
-        if not place.length:
+        if not place.length or (sign < 0 and place.volume not in self._totals.volumes):  # a volume given up
             return
         row = self._totals.volumes.get(place.volume, VolumeRow(0))
         self._set(place.volume, VolumeRow(row.low, row.live + sign * place.length, row.oldest))
@@ -313,16 +313,32 @@ class Tables:
     def is_damaged(self, volume: int, position: int) -> bool:
         return self._txn.get(_PLACE_KEY.pack(volume, position), db=self.dbs.damage) is not None
 
-    def damage(self) -> Iterator[dict[str, Any]]:
-        for key, value in self.scan(self.dbs.damage):
-            volume, position = _PLACE_KEY.unpack(key)
-            yield {"volume": volume, "position": position, **json.loads(value)}
+    def damaged_volumes(self) -> set[int]:
+        """Numbers of the volumes that hold damage that is known."""
+        found: set[int] = set()
+        cursor = self._txn.cursor(db=self.dbs.damage)
+        more = cursor.first()
+        while more:
+            number = int(_PLACE_KEY.unpack(cursor.key())[0])
+            found.add(number)
+            more = cursor.set_range(_PLACE_KEY.pack(number + 1, 0))
+        return found
+
+    def damage_count(self) -> int:
+        return int(self._txn.stat(self.dbs.damage)["entries"])
+
+    def damage(self, volume: int = 0, position: int = 0) -> Iterator[dict[str, Any]]:
+        """What is noted, in the order of the disk, from a place on."""
+        for key, value in self.scan(self.dbs.damage, _PLACE_KEY.pack(volume, position)):
+            number, at = _PLACE_KEY.unpack(key)
+            yield {"volume": number, "position": at, **json.loads(value)}
 
 
 class Index:
     """One environment. Used from one thread; no transaction outlives a call."""
 
-    def __init__(self, directory: Path, boot_id: str) -> None:
+    def __init__(self, directory: Path, boot_id: str, *, anew: bool = False) -> None:
+        """`anew`: do not look at what is there."""
         self._directory = directory
         self._boot_id = boot_id
         self._env: Any = None
@@ -330,7 +346,7 @@ class Index:
         self._lock = threading.Lock()  # between a writing transaction and the end of a checkpoint in a thread
         self._clean = False  # the marker names the state as it is
         self.totals = Totals()
-        self.rebuilding = not self._open_trusted()
+        self.rebuilding = anew or not self._open_trusted()
         if self.rebuilding:
             self._start_anew()
 
@@ -344,7 +360,9 @@ class Index:
             same_boot = marker["boot_id"] == self._boot_id
             if marker["format"] == FORMAT and (same_boot or marker["txnid"] == self._txnid()):
                 self._load_totals()
-                self._write_marker(None)
+                self._clean = marker["txnid"] == self._txnid()  # what says otherwise is written with the first change
+                if not self._clean:
+                    self._write_marker(None)
                 return True
         except (OSError, ValueError, KeyError, TypeError, CorruptData, struct.error, lmdb.Error):
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -31,12 +32,17 @@ from qss.trove.meta import amended, attributes_of, checksum_of, envelope_of, loa
 from qss.trove.rows import ObjectRow, Place, decode_part
 from qss.trove.sealing import sse_of
 
+log = logging.getLogger(__name__)
+
 WHOLE_RECORD_BYTES_MAX: Final = 128 * KIB
 """A record up to this size is read with one pread."""
 PIECE_BYTES: Final = 256 * KIB
 """What a stream hands over at a time. The server holds some seven of them for a client that reads slowly, so 128
 streams at a standstill keep 250 MiB; pieces of 1 MiB would keep 850, and cost no less CPU (docs/adr/0055)."""
 
+DAMAGE_NOTED_MAX: Final = 10_000
+"""Places between two writes to the index; further ones are noted when they are read again."""
+DAMAGE_LOGGED_MAX: Final = 5
 DIGEST_PIECE_BYTES: Final = 512 * KIB
 """What is read at a time only to be hashed: small enough to be in the processor's cache still."""
 
@@ -60,7 +66,7 @@ class Counters:
 
     bytes_read: int = 0
     damaged_reads: int = 0
-    last_damage: dict[tuple[int, int], str] = field(default_factory=dict)
+    last_damage: dict[Place, tuple[str, str]] = field(default_factory=dict)  # key, what
 
 
 class Records:
@@ -70,20 +76,18 @@ class Records:
         self._engine = engine
         self.counters = Counters()
 
-    def open(self, place: Place, body_at: int, size: int) -> Opened:
-        """Header, key, metadata, table and footer of a record, verified. Raises CorruptData, which is noted."""
+    def open(self, place: Place, body_at: int, size: int, key: bytes = b"") -> Opened:
+        """Header, key, metadata, table and footer of a record, verified. Raises CorruptData, which is noted, as damage
+        of `key` where the caller knows it."""
         try:
             return self._open(place, body_at, size)
         except CorruptData as error:
-            self.note_damage(place, str(error))
+            self.note_damage(place, key, str(error))
             raise
 
     def _open(self, place: Place, body_at: int, size: int) -> Opened:
         volumes = self._engine.volumes
-        volume = volumes.volumes.get(place.volume)
-        if volume is None:
-            raise CorruptData(f"volume {place.volume} is not there")
-        where = volume.place_of(place.position)
+        where = volumes.there(place.volume).place_of(place.position)
         if place.length <= WHOLE_RECORD_BYTES_MAX:
             data = volumes.read(place, 0, place.length)
             header = decode_header(data, *where)
@@ -110,7 +114,7 @@ class Records:
         try:
             return self._verified(record, start, stop)
         except CorruptData as error:
-            self.note_damage(record.place, str(error))
+            self.note_damage(record.place, record.header.key, str(error))
             raise
 
     def _verified(self, record: Opened, start: int, stop: int) -> Chunk:
@@ -151,18 +155,33 @@ class Records:
             digest.update(self.read_now(record, start, stop))
         return digest.digest()
 
-    def note_damage(self, place: Place, what: str) -> None:
+    def note_damage(self, place: Place, key: bytes, what: str) -> None:
         """Count it and remember where; written to the index by `flush_damage`, off the reading path."""
         self.counters.damaged_reads += 1
-        self.counters.last_damage[(place.volume, place.position)] = what
+        if len(self.counters.last_damage) < DAMAGE_NOTED_MAX:
+            self.counters.last_damage[place] = (key.decode("utf-8", "replace"), what)
 
     def flush_damage(self) -> None:
-        """Write what was noted to the index. On the loop's thread only."""
+        """Write what was noted to the index, and one line about it to the log. On the loop's thread only.
+
+        What is known already is not said again, however often it is read.
+        """
         noted, self.counters.last_damage = self.counters.last_damage, {}
-        if noted:
-            with self._engine.index.write() as tables:
-                for (volume, position), what in noted.items():
-                    tables.add_damage(volume, position, {"what": what, "by": "read"})
+        if not noted:
+            return
+        with self._engine.index.read() as tables:
+            fresh = {
+                place: note for place, note in noted.items() if not tables.is_damaged(place.volume, place.position)
+            }
+        if not fresh:
+            return
+        with self._engine.index.write() as tables:
+            for place, (key, what) in fresh.items():
+                note = {"length": place.length, "key": key, "what": what, "by": "read"}
+                tables.add_damage(place.volume, place.position, note)
+        some = [f"{key or 'a part'} (volume {place.volume} at {place.position})" for place, (key, _) in fresh.items()]
+        shown, more = some[:DAMAGE_LOGGED_MAX], len(some) - DAMAGE_LOGGED_MAX
+        log.warning("reads met damage: %s%s", ", ".join(shown), f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +315,7 @@ def _opened(records: Records, full: bytes, row: ObjectRow) -> Opened:
         raise CorruptData("this object is known to be damaged")
     # A composite's row counts the bytes of its parts; its own body is its list, as long as the record says.
     size = row.stored_size if not row.parts else parts_len(row.parts)
-    record = records.open(row.place, row.body_at, size)
+    record = records.open(row.place, row.body_at, size, full)
     if record.header.key != full or record.footer.version != row.version:
         raise CorruptData("record is not the one the index names")
     return record

@@ -6,6 +6,7 @@ A row that does not decode raises CorruptData; the answer to that is to rebuild 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,6 +24,12 @@ _DAMAGED: Final = 1
 _NUMBERED: Final = 2
 _MARKER: Final = 4
 _SEALED: Final = 8
+_FLAGS: Final = _DAMAGED | _NUMBERED | _MARKER | _SEALED
+_FLAGS_AT: Final = _PLACE.size + 1
+_LISTED: Final = struct.Struct("<22xH4xQQ16s")
+"""Of an object's row, what a listing says."""
+
+assert _LISTED.size == _PLACE.size + _OBJECT.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ def decode_object(data: bytes) -> ObjectRow:
     row = ObjectRow(_place(data), body_at, size, version, etag, EtagKind(kind), parts)
     if not flags:
         return row
-    if flags > _DAMAGED | _NUMBERED | _MARKER | _SEALED:
+    if flags > _FLAGS:
         raise CorruptData("object row is of a kind this program does not know")
     return replace(
         row,
@@ -85,6 +92,18 @@ def decode_object(data: bytes) -> ObjectRow:
         marker=bool(flags & _MARKER),
         sealed=bool(flags & _SEALED),
     )
+
+
+def listed(found: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, int, str, int]]:
+    """(key, size, etag, version) of objects, from keys and encoded rows. As `decode_object`, all in a few calls."""
+    values = [value for _, value in found]
+    if any(len(value) != _LISTED.size or value[_FLAGS_AT] > _FLAGS for value in values):
+        for value in values:
+            decode_object(value)  # which says what is wrong
+    return [
+        (key.decode(), size, f"{etag.hex()}-{parts}" if parts else etag.hex(), version)
+        for (key, _), (parts, size, version, etag) in zip(found, _LISTED.iter_unpack(b"".join(values)), strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

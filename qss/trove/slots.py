@@ -18,6 +18,7 @@ from qss.formats.volume import SUPERBLOCK_BYTES, Header, Superblock, hash_blocks
 from qss.host import Disk
 from qss.host.disk import DIRECT_BYTES, Handle
 from qss.limits import BLOCK_BYTES, MIB
+from qss.trove.drives import Drive
 from qss.trove.rows import Place
 
 PIECE_BYTES: Final = 1 * MIB
@@ -37,6 +38,7 @@ class Volume:
     path: Path
     handle: Handle
     superblock: Superblock
+    drive: Drive
     end: int = SUPERBLOCK_BYTES
     floor: int = SUPERBLOCK_BYTES
     sealed: bool = False
@@ -56,6 +58,15 @@ class Volume:
     def low(self) -> int:
         """Every record below is in the index, or dead."""
         return next(iter(self.unsettled), self.end)
+
+    @property
+    def writable(self) -> bool:
+        return self.drive.writable and not self.failed
+
+    def fail(self, error: OSError) -> None:
+        """A write or sync failed: what the disk holds is uncertain, so no more goes here."""
+        self.failed = self.sealed = True
+        self.drive.note(error, writing=True)
 
     def place_of(self, position: int) -> tuple[bytes, int]:
         return self.superblock.identity, position
@@ -137,7 +148,7 @@ class Slot:
         except NoSpace:
             raise NoSpace("the disk of this node is full") from None
         except OSError as error:
-            self.volume.failed = self.volume.sealed = True
+            self.volume.fail(error)
             raise Retryable(f"writing a volume failed: {error.strerror}") from error
         self.written += piece.count
         if len(self.spares) < SPARE_PIECES_MAX:

@@ -36,7 +36,8 @@ from qss.s3.backend import (
     marker_headers,
 )
 from qss.s3.errors import Code, S3Error, to_s3
-from qss.s3.listing import page
+from qss.s3.listed import ListedObjects
+from qss.s3.listing import grouped, in_a_row
 from qss.s3.lock import DefaultRetention, LockChange
 from qss.s3.sse import CustomerKey, Encryption, KeyNotApplicable
 from qss.s3.versions import NULL, parse_version, version_text, versions_page
@@ -49,7 +50,7 @@ from qss.trove.meta import amend_lock, amend_tags, amended, checksum_of, encode_
 from qss.trove.quotas import Quotas, Usage
 from qss.trove.reader import Records, TroveReader, describe, named, open_object, stored, version_of
 from qss.trove.room import free_bytes
-from qss.trove.rows import ObjectRow, decode_object
+from qss.trove.rows import ObjectRow, decode_object, listed
 from qss.trove.sealing import NodeKeys, SealedBody, Sealer, sse_of
 from qss.trove.unsealing import PlainReader
 from qss.trove.uploads import Uploads
@@ -252,12 +253,8 @@ class TroveStore:
     async def list_objects(self, query: ListQuery) -> ListPage:
         with self.engine.index.read() as tables:
             tree = tables.tree(self.buckets.state(tables, query.bucket).number)
-
-            def scan(lower: bytes) -> Iterator[StoredObject]:
-                for key, value in tree.scan(lower):
-                    yield stored(key.decode(), decode_object(value))
-
-            return page(scan, query)
+            found, prefixes, next_after = grouped(tree.scan, query) if query.delimiter else in_a_row(tree.some, query)
+            return ListPage(ListedObjects(listed(found)), prefixes, next_after)
 
     async def list_versions(self, query: VersionsQuery) -> VersionsPage:
         with self.engine.index.read() as tables:

@@ -251,6 +251,9 @@ class CrashDisk:
         file.change(Write(self.changes, position, data))
         return len(data)
 
+    def begin_sync(self, handle: Handle, position: int, count: int) -> None:
+        pass  # what is not synced may be kept or lost, with this hint or without
+
     def pread(self, handle: Handle, count: int, position: int) -> bytes:
         file, path = self._handles[handle]
         self.reads += 1
@@ -260,6 +263,9 @@ class CrashDisk:
                 raise error
         data = bytes(file.now[position : position + count])
         return data if self.spoil is None else self.spoil(path, data, self.reads)
+
+    def pread_once(self, handle: Handle, count: int, position: int) -> memoryview:
+        return memoryview(self.pread(handle, count, position))
 
     def size(self, handle: Handle) -> int:
         return len(self._handles[handle][0].now)
