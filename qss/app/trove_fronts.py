@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from qss.s3.access.context import Tags
@@ -62,7 +63,7 @@ class Fronts:
             Verifier(users.secret_of),
             host.clock,
             host.entropy.token,
-            options=service or ServiceOptions(),
+            options=replace(service or ServiceOptions(), day_ns=int(node.options.lifecycle_day_s * 1e9)),
             authorize=gate,
         )
         self._shares = ShareRoutes(node, self._files_url)

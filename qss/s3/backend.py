@@ -409,7 +409,8 @@ class ObjectBackend(Protocol):
         self, ref: UploadRef, wanted: Sequence[WantedPart], condition: WriteCondition
     ) -> StoredObject:
         """Let `qss.s3.multipart.assemble(upload, stored_parts, wanted)` check the list and compute etag, size and
-        checksum, then make the object visible and drop the upload in one step."""
+        checksum, then make the object visible and drop the upload in one step. Once more for what an upload has
+        become, as long as it is there, may answer as at first."""
         ...
 
     async def abort_upload(self, ref: UploadRef) -> None:
@@ -441,6 +442,15 @@ class Encrypts(Protocol):
 
     async def put_part_with(self, ref: UploadRef, number: int, body: IncomingBody, customer: CustomerKey) -> Part:
         """As `put_part`; raises as `open_with`."""
+        ...
+
+
+@runtime_checkable
+class KnowsParts(Protocol):
+    """Optional: a backend that keeps the checksums of parts."""
+
+    async def part_checksums(self, bucket: str, key: str, version_id: str | None) -> Sequence[Checksum | None]:
+        """Of an object's parts, in order; nothing for one that was put whole."""
         ...
 
 

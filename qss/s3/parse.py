@@ -38,16 +38,24 @@ METADATA_BYTES_MAX: Final = 2048
 CONTENT_HEADERS: Final = (
     "content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires",
 )  # fmt: skip
+STORAGE_CLASSES: Final = frozenset(
+    {
+        "STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "GLACIER_IR",
+        "DEEP_ARCHIVE", "OUTPOSTS", "SNOW", "EXPRESS_ONEZONE",
+    }
+)  # fmt: skip
+"""Kept and told; all of them are stored alike, and none has to be restored before it is read."""
 _META: Final = "x-amz-meta-"
 _COPY: Final = "x-amz-copy-source"
 
 _SUBRESOURCES: Final = frozenset(
     {
-        "accelerate", "acl", "analytics", "attributes", "cors", "delete", "encryption", "intelligent-tiering",
-        "inventory", "legal-hold", "lifecycle", "location", "logging", "metrics", "notification", "object-lock",
-        "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication", "requestPayment",
-        "restore", "retention", "select", "tagging", "torrent", "uploadId", "uploads", "versioning", "versions",
-        "website",
+        "abac", "accelerate", "acl", "analytics", "attributes", "cors", "delete", "encryption", "intelligent-tiering",
+        "inventory", "legal-hold", "lifecycle", "location", "logging", "metadataConfiguration",
+        "metadataInventoryTable", "metadataJournalTable", "metadataTable", "metrics", "notification", "object-lock",
+        "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "renameObject", "replication",
+        "requestPayment", "restore", "retention", "select", "session", "tagging", "torrent", "uploadId", "uploads",
+        "versioning", "versions", "website",
     }
 )  # fmt: skip
 """Query names that make a request something else. One of these without a row in _ROWS is NotImplemented: never do to
@@ -163,7 +171,12 @@ def attributes_of(headers: Mapping[str, str]) -> Attributes:
     tags = tuple(parse_query(headers.get("x-amz-tagging", "")))
     if tags:
         check_tags(tags)
-    return Attributes(content, metadata, tags, headers.get("x-amz-storage-class", "STANDARD"), lock_of(headers))
+    storage = headers.get("x-amz-storage-class", "STANDARD")
+    if storage not in STORAGE_CLASSES:
+        raise S3Error(Code.INVALID_STORAGE_CLASS)
+    if "x-amz-write-offset-bytes" in headers:
+        raise S3Error(Code.NOT_IMPLEMENTED, "Objects cannot be appended to.")
+    return Attributes(content, metadata, tags, storage, lock_of(headers))
 
 
 def check_tags(tags: tuple[tuple[str, str], ...], most: int = TAGS_MAX) -> None:

@@ -304,6 +304,14 @@ def versions(asked: ListVersions, page: VersionsPage) -> Response:
 
 
 # -- multipart
+def _checksums_of(upload: Upload) -> list[str]:
+    """What was announced at its start."""
+    if upload.checksum_algorithm is None:
+        return []
+    kind = "COMPOSITE" if upload.checksum_composite else "FULL_OBJECT"
+    return [leaf("ChecksumAlgorithm", upload.checksum_algorithm), leaf("ChecksumType", kind)]
+
+
 def upload_started(ref: UploadRef, upload: Upload) -> Response:
     content = [leaf("Bucket", ref.bucket), leaf("Key", ref.key), leaf("UploadId", upload.upload_id)]
     response = xml_response("InitiateMultipartUploadResult", content)
@@ -331,10 +339,13 @@ def upload_completed(ref: UploadRef, found: StoredObject, place: str) -> Respons
     return Response(200, (*response.headers, ("x-amz-version-id", found.version_id)), response.body)
 
 
-def parts(asked: ListParts, found: Sequence[Part], *, more: bool) -> Response:
+def parts(asked: ListParts, upload: Upload, found: Sequence[Part], *, more: bool) -> Response:
+    """ListPartsResult."""
     text = _Text(asked.encode)
     content = [leaf("Bucket", asked.ref.bucket), text.leaf("Key", asked.ref.key), leaf("UploadId", asked.ref.upload_id)]
-    content += [OWNER, leaf("StorageClass", "STANDARD"), leaf("PartNumberMarker", asked.after), *text.kind()]
+    content += [OWNER, leaf("StorageClass", upload.attributes.storage_class)]
+    content += [leaf("PartNumberMarker", asked.after), *text.kind()]
+    content += _checksums_of(upload)
     content += [leaf("MaxParts", asked.limit), leaf("IsTruncated", more)]
     if more:
         content.append(leaf("NextPartNumberMarker", found[-1].number if found else asked.after))
@@ -357,6 +368,7 @@ def uploads(asked: ListUploads, page: UploadsPage) -> Response:
         content += [text.leaf("NextKeyMarker", page.next_after[0]), leaf("NextUploadIdMarker", page.next_after[1])]
     for each in page.uploads:
         inner = [text.leaf("Key", each.key), leaf("UploadId", each.upload_id), leaf("Initiated", iso(each.started_ns))]
-        content.append(element("Upload", *inner, OWNER, leaf("StorageClass", each.attributes.storage_class)))
+        inner += [OWNER, leaf("StorageClass", each.attributes.storage_class), *_checksums_of(each)]
+        content.append(element("Upload", *inner))
     content += text.prefixes(page.prefixes)
     return xml_response("ListMultipartUploadsResult", content)

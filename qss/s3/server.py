@@ -28,26 +28,25 @@ from qss.s3.backend import (
     ObjectReader,
     PutRequest,
     StoredObject,
-    UploadRef,
 )
 from qss.s3.body import CheckedBody, claims_of
-from qss.s3.documents import complete_body, delete_body, location_body, tags_body
-from qss.s3.encryption import Encryptor, to_start, to_store
+from qss.s3.documents import delete_body, location_body, tags_body
+from qss.s3.encryption import Encryptor, to_store
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.exchange import Exchange
+from qss.s3.expiry import Expiry
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
-from qss.s3.lock import check_future
+from qss.s3.lock import DAY_NS, check_future
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import check_bucket_name, is_form, parse_at, put_request, split_path
 from qss.s3.post import answer, read_form
 from qss.s3.reading import copied_body, plan_read
 from qss.s3.sigv4 import Verified, Verifier
+from qss.s3.uploading import UPLOADING, open_source
 from qss.s3.xml import XML_BYTES_MAX
 from qss.values import quick
 
 log = logging.getLogger(__name__)
-
-_MARKER_SOURCE: Final = "The source of a copy request may not specifically refer to a delete marker by version id."
 
 
 class Clock(Protocol):
@@ -71,6 +70,7 @@ class ServiceOptions:
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()  # for virtual-host style: <bucket>.<domain>
     keys_over_http: bool = False  # customers' keys are taken without TLS, which AWS refuses
+    day_ns: int = DAY_NS  # what a day is to lifecycle rules
 
 
 @quick
@@ -125,6 +125,7 @@ class S3Service:
         self._options = options
         self._authorize = authorize
         self._encryptor = Encryptor(backend, options.keys_over_http)
+        self._expiry = Expiry(backend, options.day_ns)
 
     async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange | None = None) -> Response:
         """Answer one request. `raw` is asked for nothing before the signature of the head has been found good.
@@ -212,7 +213,8 @@ class S3Service:
         exchange.user = "" if form.verified is None else form.verified.access_key
         request = to_store(operation.request, asked)
         found = await self._backend.put(request, CheckedBody(form.file, form.claims, request.etag_mode))
-        return answer(form, found).and_headers(asked.answer(found.sse))
+        told = await self._expiry.told(bucket, found, request.attributes.tags)
+        return answer(form, found).and_headers(asked.answer(found.sse) + told)
 
     # -- buckets
     async def _list_buckets(self, asked: op.ListBuckets, _: _Call) -> Response:
@@ -276,14 +278,14 @@ class S3Service:
         if asked.head:
             found = await self._encryptor.head(asked.bucket, asked.key, asked.version_id, call.sse.customer)
             status, start, stop, headers = plan_read(asked, found)
-            headers += call.sse.answer(found.sse)
+            headers += call.sse.answer(found.sse) + await self._told(asked, found)
             if asked.hash_spans:
                 headers += ((inplace.HEADER, await self._hashes(asked, call)),)
             return Response(status, headers, length=stop - start)
         reader = await self._encryptor.open(asked.bucket, asked.key, asked.version_id, call.sse.customer)
         try:
             status, start, stop, headers = plan_read(asked, reader.info)
-            headers += call.sse.answer(reader.info.sse)
+            headers += call.sse.answer(reader.info.sse) + await self._told(asked, reader.info)
             if stop - start <= READ_WHOLE_BYTES_MAX:
                 response = Response(status, headers, await reader.read(start, stop), length=stop - start)
             else:
@@ -294,6 +296,11 @@ class S3Service:
             raise
         await reader.aclose()
         return response
+
+    async def _told(self, asked: op.GetObject, found: StoredObject) -> tuple[tuple[str, str], ...]:
+        if asked.version_id is not None:
+            return ()
+        return await self._expiry.told(asked.bucket, found, found.attributes.tags)
 
     async def _hashes(self, asked: op.GetObject, call: _Call) -> str:
         reader = await self._encryptor.open(asked.bucket, asked.key, asked.version_id, call.sse.customer)
@@ -311,11 +318,12 @@ class S3Service:
         self._check_lock(asked.request)
         request = to_store(asked.request, call.sse)
         found = await self._backend.put(request, call.body(request.etag_mode))
-        return Response(200, (*render.stored_headers(found), *call.sse.answer(found.sse)))
+        told = await self._expiry.told(request.bucket, found, request.attributes.tags)
+        return Response(200, (*render.stored_headers(found), *call.sse.answer(found.sse), *told))
 
     async def _copy(self, asked: op.CopyObject, call: _Call) -> Response:
         self._check_lock(asked.request)
-        reader = await self._source(asked.source, call)
+        reader = await open_source(self._encryptor, asked.source, call.sse.source)
         try:
             source, request = reader.info, to_store(asked.request, call.sse)
             if source.attributes.tags and not asked.replace_tags:
@@ -338,7 +346,8 @@ class S3Service:
             found = await self._store_copy(reader, request, asked.checksum_algorithm)
         finally:
             await reader.aclose()
-        return render.copied("CopyObjectResult", found, source).and_headers(call.sse.answer(found.sse))
+        told = await self._expiry.told(request.bucket, found, request.attributes.tags)
+        return render.copied("CopyObjectResult", found, source).and_headers(call.sse.answer(found.sse) + told)
 
     async def _store_copy(self, reader: ObjectReader, request: PutRequest, algorithm: str | None) -> StoredObject:
         if isinstance(self._backend, CopiesItself) and algorithm is None:
@@ -347,21 +356,6 @@ class S3Service:
             algorithm = reader.info.checksum.algorithm
         body = copied_body(reader, 0, reader.info.size, algorithm, request.etag_mode)
         return await self._backend.put(request, body)
-
-    async def _source(self, source: op.CopySource, call: _Call) -> ObjectReader:
-        """Open what is to be copied. Reading it needs the same right as a get."""
-        try:
-            reader = await self._encryptor.open(source.bucket, source.key, source.version_id, call.sse.source)
-        except S3Error as error:
-            if error.code is Code.METHOD_NOT_ALLOWED:
-                raise S3Error(Code.INVALID_REQUEST, _MARKER_SOURCE) from error
-            raise
-        try:
-            source.condition.check_copy(reader.info)
-        except BaseException:
-            await reader.aclose()
-            raise
-        return reader
 
     async def _delete(self, asked: op.DeleteObject, _: _Call) -> Response:
         outcome = (await self._backend.delete(asked.bucket, [asked.request]))[0]
@@ -405,59 +399,13 @@ class S3Service:
         version_id = await self._backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
         return Response(204, version_headers(version_id))
 
-    # -- multipart
-    async def _start_upload(self, asked: op.StartUpload, call: _Call) -> Response:
-        self._check_lock(asked.request)
-        upload = await self._backend.create_upload(to_start(asked.request, call.sse))
-        ref = UploadRef(asked.request.bucket, asked.request.key, upload.upload_id)
-        return render.upload_started(ref, upload).and_headers(call.sse.answer(upload.sse))
-
-    async def _put_part(self, asked: op.PutPart, call: _Call) -> Response:
-        upload = await self._backend.get_upload(asked.ref)
-        body = call.body(upload.etag_mode, upload.checksum_algorithm)
-        part = await self._encryptor.put_part(asked.ref, asked.number, body, call.sse.customer)
-        headers = (("etag", f'"{part.etag}"'), *render.checksum_headers(part.checksum)[:1])
-        return Response(200, (*headers, *call.sse.answer(upload.sse)))
-
-    async def _copy_part(self, asked: op.CopyPart, call: _Call) -> Response:
-        upload = await self._backend.get_upload(asked.ref)
-        reader = await self._source(asked.source, call)
-        try:
-            source = reader.info
-            size = source.size
-            start, stop = (0, size) if asked.range is None else asked.range.resolve(size)
-            if asked.range is not None and asked.range.last is not None and asked.range.last >= size:
-                raise S3Error(Code.INVALID_ARGUMENT, "Range specified is not valid for the source object")
-            body = copied_body(reader, start, stop, upload.checksum_algorithm, upload.etag_mode)
-            part = await self._encryptor.put_part(asked.ref, asked.number, body, call.sse.customer)
-        finally:
-            await reader.aclose()
-        return render.copied("CopyPartResult", part, source).and_headers(call.sse.answer(upload.sse))
-
-    async def _complete(self, asked: op.CompleteUpload, call: _Call) -> Response:
-        wanted = complete_body(await call.document())
-        found = await self._backend.complete_upload(asked.ref, wanted, asked.condition)
-        scheme = "https" if call.head.secure else "http"
-        place = f"{scheme}://{call.head.headers.get('host', '')}/{asked.ref.bucket}/{asked.ref.key}"
-        return render.upload_completed(asked.ref, found, place).and_headers(call.sse.answer(found.sse))
-
-    async def _abort(self, asked: op.AbortUpload, _: _Call) -> Response:
-        await self._backend.abort_upload(asked.ref)
-        return Response(204)
-
-    async def _list_parts(self, asked: op.ListParts, _: _Call) -> Response:
-        parts, more = await self._backend.list_parts(asked.ref, asked.after, asked.limit)
-        return render.parts(asked, parts, more=more)
-
-    async def _list_uploads(self, asked: op.ListUploads, _: _Call) -> Response:
-        return render.uploads(asked, await self._backend.list_uploads(asked.query))
-
 
 def _beside(handler: Handler) -> Callable[[S3Service, Any, _Call], Awaitable[Response]]:
     """A handler of `qss.s3.handlers` as if it were one of ours."""
 
     async def answer(service: S3Service, asked: Any, call: _Call) -> Response:
-        return await handler(Place(service._backend, service._clock.now_ns(), service._encryptor), asked, call)
+        place = Place(service._backend, service._clock.now_ns(), service._encryptor, service._expiry)
+        return await handler(place, asked, call)
 
     return answer
 
@@ -470,7 +418,6 @@ _HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response
     op.DeleteBucket: S3Service._delete_bucket,
     op.GetLocation: S3Service._get_location,
     op.ListObjects: S3Service._list_objects,
-    op.ListUploads: S3Service._list_uploads,
     op.DeleteObjects: S3Service._delete_many,
     op.GetObject: S3Service._get,
     op.PutObject: S3Service._put,
@@ -479,17 +426,11 @@ _HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response
     op.GetTags: S3Service._get_tags,
     op.PutTags: S3Service._put_tags,
     op.DeleteTags: S3Service._delete_tags,
-    op.StartUpload: S3Service._start_upload,
-    op.PutPart: S3Service._put_part,
-    op.CopyPart: S3Service._copy_part,
-    op.CompleteUpload: S3Service._complete,
-    op.AbortUpload: S3Service._abort,
-    op.ListParts: S3Service._list_parts,
     op.GetConfig: S3Service._get_config,
     op.PutConfig: S3Service._put_config,
     op.DeleteConfig: S3Service._delete_config,
     op.GetAcl: S3Service._get_acl,
     op.PutAcl: S3Service._put_acl,
-    **{kind: _beside(handler) for kind, handler in HANDLERS.items()},
+    **{kind: _beside(handler) for kind, handler in {**HANDLERS, **UPLOADING}.items()},
 }
 """Total over `Operation`, by test."""

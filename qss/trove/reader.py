@@ -203,6 +203,7 @@ class Segment:
     place: Place
     body_at: int
     number: int = 0  # of the part; 0: no part
+    late: bytes = b""  # of the part: its checksum
 
 
 class TroveReader:
@@ -368,7 +369,7 @@ def _open_composite(records: Records, engine: Engine, record: Opened, info: Stor
             part = decode_part(data)
             if part.size != ref.size or part.etag != ref.etag:
                 raise CorruptData(f"part {ref.number} is not the one that was listed")
-            segments.append(Segment(start, part.stored_size, part.place, part.body_at, ref.number))
+            segments.append(Segment(start, part.stored_size, part.place, part.body_at, ref.number, part.late))
             start += part.stored_size
     info = replace(info, part_bytes=tuple(ref.size for ref in refs))
     return TroveReader(records, info, segments, None)

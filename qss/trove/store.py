@@ -12,6 +12,7 @@ from typing import Final
 from qss.formats.volume import Kind
 from qss.s3.backend import (
     Bucket,
+    Checksum,
     CreateUpload,
     DeleteOutcome,
     DeleteRequest,
@@ -45,7 +46,7 @@ from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import VERSION, version_key
 from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions, scan_versions
-from qss.trove.meta import amend_lock, amend_tags, amended, encode_object
+from qss.trove.meta import amend_lock, amend_tags, amended, checksum_of, encode_object, load
 from qss.trove.quotas import Quotas, Usage
 from qss.trove.reader import Records, TroveReader, describe, named, open_object, stored, version_of
 from qss.trove.room import free_bytes
@@ -66,7 +67,7 @@ class TroveStore:
         self._quotas = quotas
         self.records = Records(engine)
         self.buckets = Buckets(engine, self._drop_uploads)
-        self._uploads = Uploads(engine, self.buckets, self._sealer, self._room)
+        self._uploads = Uploads(engine, self.buckets, self._sealer, self._room, self._open_now)
 
     # -- buckets ----------------------------------------------------------------------------------------------------
 
@@ -163,6 +164,11 @@ class TroveStore:
         """As `open`, but of a sealed object the bytes as they are stored: without any key they can be verified."""
         return self._open(bucket, key, version_id)
 
+    async def part_checksums(self, bucket: str, key: str, version_id: str | None) -> Sequence[Checksum | None]:
+        reader = self._open(bucket, key, version_id)
+        await reader.aclose()
+        return [checksum_of(load(segment.late)) for segment in reader.segments if segment.number]
+
     async def _plain(self, bucket: str, reader: TroveReader, customer: CustomerKey | None) -> PlainReader:
         try:
             if reader.envelope is None:
@@ -238,6 +244,8 @@ class TroveStore:
         full = _full(bucket, key)
         info = describe(self.records, (full, key), row)
         with self.engine.index.read() as tables:
+            if self.buckets.state(tables, bucket).info.versioning is not None:
+                info = named(info, row)
             amend = _amendment(tables, full, row)
         return replace(info, attributes=amended(info.attributes, amend)) if amend else info
 

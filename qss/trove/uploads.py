@@ -57,12 +57,14 @@ class Uploads:
         buckets: Buckets,
         sealer: Sealer,
         room: Callable[..., AbstractContextManager[None]],
+        describe: Callable[[str, str, ObjectRow], StoredObject],
     ) -> None:
-        """`room` holds room in a bucket's quota, see `TroveStore`."""
+        """`room` holds room in a bucket's quota, `describe` says what a row under bucket and key is: `TroveStore`'s."""
         self._engine = engine
         self._buckets = buckets
         self._room = room
         self._sealer = sealer
+        self._describe = describe
 
     async def create(self, request: CreateUpload) -> Upload:
         upload = self._engine.entropy.token(UPLOAD_ID_BYTES)
@@ -139,6 +141,29 @@ class Uploads:
         return _page(found, query)
 
     async def complete(self, ref: UploadRef, wanted: Sequence[WantedPart], condition: WriteCondition) -> StoredObject:
+        """Once more for an upload that has become what is there says so again: an answer may have been lost."""
+        try:
+            return await self._complete(ref, wanted, condition)
+        except S3Error as error:
+            done = self._completed(ref, wanted) if error.code is Code.NO_SUCH_UPLOAD else None
+            if done is None:
+                raise
+            return done
+
+    def _completed(self, ref: UploadRef, wanted: Sequence[WantedPart]) -> StoredObject | None:
+        """What is there, if it was made by this upload of these parts."""
+        upload = _upload_id(ref)
+        with self._engine.index.read() as tables:
+            data = tables.tree(self._buckets.state(tables, ref.bucket).number).get(ref.key.encode())
+            row = None if data is None else decode_object(data)
+            if row is None or not row.parts or tables.owner_of(row.place) != upload:
+                return None
+            parts = [(number, part.etag.hex()) for number, part in parts_of(tables, upload)]
+        if parts != [(part.number, part.etag) for part in wanted]:
+            return None
+        return self._describe(ref.bucket, ref.key, row)
+
+    async def _complete(self, ref: UploadRef, wanted: Sequence[WantedPart], condition: WriteCondition) -> StoredObject:
         upload, envelope = self._find(ref)
         with self._engine.index.read() as tables:
             rows = dict(parts_of(tables, _upload_id(ref)))

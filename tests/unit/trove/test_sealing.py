@@ -21,10 +21,10 @@ from qss.host import SystemEntropy
 from qss.s3.backend import ALWAYS, CreateUpload, DeleteRequest, EtagMode, ListQuery, PutRequest, UploadRef, WantedPart
 from qss.s3.errors import Code, S3Error
 from qss.s3.sse import CustomerKey, Encryption, KeyNeeded, KeyNotApplicable, Sse
-from qss.trove.admin import Admin
 from qss.trove.compaction import compact
 from qss.trove.node import Node, clean_slate
 from qss.trove.sealing import KEY_FILE, BodyCipher, NodeKeys, ObjectKey, SealedBody, Sealer
+from qss.trove.verify import verify_all
 from tests.harness.trove_node import Bytes, content, node
 
 PART = 5 * 1024 * 1024
@@ -320,7 +320,7 @@ def test_without_the_nodes_key_all_verifies_and_nothing_opens(tmp_path: Path) ->
         assert (await opened.store.head("bkt", "managed")).sse is Sse.MANAGED
 
     async def look(opened: Node) -> None:
-        assert await Admin(opened, "token").verify_all(None) == {"sound": 2, "damaged": []}
+        assert await verify_all(opened.store, None) == {"sound": 2, "damaged": []}
         with pytest.raises(S3Error, match="lacks") as caught:
             await opened.store.open("bkt", "managed")
         assert caught.value.code is Code.OBJECT_DAMAGED
@@ -355,7 +355,7 @@ def test_rot_in_a_sealed_body_is_found_with_no_key(tmp_path: Path) -> None:
         file.write(bytes([byte[0] ^ 4]))
 
     async def look(opened: Node) -> None:
-        found = await Admin(opened, "token").verify_all(None)
+        found = await verify_all(opened.store, None)
         assert [each["key"] for each in found["damaged"]] == ["mine"]
         with pytest.raises(Damaged):
             await read(opened, "mine", 0, 300_000, MINE)
