@@ -178,9 +178,9 @@ function dropZone(node, take) {
 export async function browse({ args: [bucket, prefix = ""], go, again, onLeave }) {
   const listing = new Listing(bucket, prefix, again);
   await listing.load();
-  let here = true;
-  onLeave(() => (here = false));
-  const take = (files) => enqueue(bucket, prefix, files, () => here && again());
+  window.addEventListener("uploaded", again);
+  onLeave(() => window.removeEventListener("uploaded", again));
+  const take = (files) => enqueue(bucket, prefix, files);
   const chosen = h("input", { type: "file", multiple: true, hidden: true, "aria-label": "Files to upload",
     onchange: () => take([...chosen.files].map((file) => ({ file, path: file.name }))) });
   const buttons = [

@@ -3,6 +3,8 @@
 import { h } from "./dom.js";
 
 const NOTE_MS = 6000;
+let ids = 0;
+const nextId = () => `made-${(ids += 1)}`;
 
 export function note(text, bad = false) {
   const node = h("div", { class: bad ? "note bad" : "note" }, text);
@@ -23,7 +25,7 @@ export async function attempt(work, done) {
 }
 
 export function dialog(title, content, { wide = false } = {}) {
-  const heading = h("h2", { id: `title-${Math.random().toString(36).slice(2)}` }, title);
+  const heading = h("h2", { id: nextId() }, title);
   const node = h("dialog", { class: wide ? "wide" : null, "aria-labelledby": heading.id }, heading, content);
   node.addEventListener("close", () => node.remove());
   document.body.append(node);
@@ -60,7 +62,10 @@ export function form(title, fields, { label = "Save", danger = false, work }) {
 export const confirm = (title, text, label, work) => form(title, h("p", {}, text), { label, danger: true, work });
 
 export function field(label, control, hint) {
-  return h("div", { class: "field" }, h("label", {}, label, hint ? h("small", {}, hint) : null, control));
+  control.id = nextId();
+  const told = hint ? h("small", { id: nextId() }, hint) : null;
+  if (told) control.setAttribute("aria-describedby", told.id);
+  return h("div", { class: "field" }, h("label", { for: control.id }, label), told, control);
 }
 
 export function options(name, pairs, chosen) {

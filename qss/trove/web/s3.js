@@ -101,7 +101,12 @@ export function bringBack(bucket, key, version) {
 
 export const makeFolder = (bucket, key) => send("PUT", bucket, key, {}, { body: "", headers: { "content-type": "application/x-directory" } });
 
-export async function removeMany(bucket, keys) {
+// XML cannot say every character that a key may have: such keys go one by one.
+const UNSAYABLE = /[\u0000-\u001f\u007f-\u009f\ufffe\uffff]/;
+
+export async function removeMany(bucket, wanted) {
+  const keys = wanted.filter((key) => !UNSAYABLE.test(key));
+  for (const key of wanted) if (UNSAYABLE.test(key)) await removeOne(bucket, key);
   for (let at = 0; at < keys.length; at += DELETE_MAX) {
     const objects = keys.slice(at, at + DELETE_MAX).map((key) => ({ Key: key }));
     const answer = await send("POST", bucket, "", { delete: "" }, { body: xmlOf("Delete", { Quiet: true, Object: objects }) });

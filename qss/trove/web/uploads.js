@@ -58,7 +58,8 @@ async function walk(folder, found) {
   }
 }
 
-export function enqueue(bucket, prefix, files, onDone) {
+// When all is done, the window gets an `uploaded`.
+export function enqueue(bucket, prefix, files) {
   for (const { file, path } of files) {
     const bar = h("div", { class: "meter-bar" });
     const state = h("span", { class: "num" }, "waits");
@@ -66,7 +67,7 @@ export function enqueue(bucket, prefix, files, onDone) {
     const meter = h("div", { class: "meter", role: "progressbar", "aria-label": path, "aria-valuemin": 0, "aria-valuemax": 100 }, bar);
     const row = h("li", {}, h("div", { class: "row" }, h("span", { class: "name", title: `${bucket}/${prefix}${path}` }, path), state, stop), meter);
     list.append(row);
-    waiting.push({ bucket, key: prefix + path, file, bar, state, stop, meter, row, onDone });
+    waiting.push({ bucket, key: prefix + path, file, bar, state, stop, meter, row });
     stop.addEventListener("click", () => {
       const at = waiting.findIndex((each) => each.row === row);
       if (at < 0) return;
@@ -96,12 +97,10 @@ async function run(one) {
   progress(0);
   const job = upload(one.bucket, one.key, file, progress);
   stop.addEventListener("click", () => job.cancel());
-  let done = false;
   try {
     await job.done;
     progress(file.size);
     state.textContent = bytes(file.size);
-    done = true;
   } catch (error) {
     state.textContent = error.cancelled ? "cancelled" : error.message;
     bar.classList.add("full");
@@ -110,7 +109,7 @@ async function run(one) {
   stop.hidden = true;
   going.delete(one);
   next();
-  if (done && (!going.size || !waiting.length)) one.onDone();
+  if (!going.size) window.dispatchEvent(new Event("uploaded"));
 }
 
 addEventListener("beforeunload", (event) => {
