@@ -58,7 +58,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     ] = None,
     mutual_tls: Annotated[
         list[str] | None,
-        typer.Option("--mutual-tls", metavar="FRONT", help="Only this front door wants one; may be repeated [all]."),
+        typer.Option("--mutual-tls", metavar="FRONT", help="Only this front wants one; again for more [all]."),
     ] = None,
     access_log: Annotated[
         Path | None, typer.Option("--access-log", metavar="FILE", help="One JSON line a request; SIGHUP begins a new.")
@@ -68,9 +68,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     ] = None,
     domain: Annotated[
         list[str] | None,
-        typer.Option(
-            "--domain", metavar="NAME", help="Virtual-host style: NAME's subdomains are buckets; again for more."
-        ),
+        typer.Option("--domain", metavar="NAME", help="NAME's subdomains are buckets; again for more."),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="trove.toml")] = None,
     access_key: Annotated[
@@ -84,8 +82,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         bool, typer.Option("--clean-slate", help="First remove what a node has in DIR; no other directory's content.")
     ] = False,
     allow_missing: Annotated[
-        bool,
-        typer.Option("--allow-missing", help="Start although drives are not there; what is on them is not served."),
+        bool, typer.Option("--allow-missing", help="Start without drives that are not there, and what is on them.")
     ] = False,
     pid_file: Annotated[Path | None, typer.Option("--pid-file", metavar="FILE")] = None,
     as_json: AsJson = False,

@@ -73,12 +73,15 @@ def _text(raw: bytes) -> str:
 
 
 class _Scope:
-    __slots__ = ("authority", "client", "headers", "method", "path", "query_string", "raw_path", "scheme")
+    __slots__ = ("authority", "client", "headers", "method", "query_string", "raw_path", "scheme")
+
+    @property
+    def path(self) -> str:
+        return unquote(self.raw_path)
 
     def __init__(self, scope: Message) -> None:
         self.method: str = scope["method"]
         self.raw_path: str = scope["raw_path"].decode("latin-1")
-        self.path = unquote(self.raw_path)
         self.query_string: str = scope["query_string"].decode("latin-1")
         self.scheme: str = scope["scheme"]
         self.client = str((scope.get("client") or ("",))[0])

@@ -135,7 +135,7 @@ def parse_at(head: RequestHead, bucket: str, key: str) -> op.Operation:
     if "\0" in key:
         raise S3Error(Code.INVALID_URI)
     params = dict(head.params())
-    asked = sorted(_SUBRESOURCES & params.keys()) if params else ()
+    asked = sorted(_SUBRESOURCES & params.keys()) if params else []
     if len(asked) > 1 or (asked and not bucket):
         raise S3Error(Code.INVALID_REQUEST, f"Conflicting query parameters: {', '.join(asked)}")
     level = "key" if key else "bucket" if bucket else "service"

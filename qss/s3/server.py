@@ -91,7 +91,7 @@ class _Call:
     def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
         """The body of a put."""
         claims = claims_of(self.head.headers, self.verified)
-        if claims.checksum is None and claims.trailer is None:
+        if want_checksum is not None and claims.checksum is None and claims.trailer is None:
             claims = replace(claims, want_checksum=want_checksum)
         return CheckedBody(self.raw, claims, etag_mode, self.verified)
 

@@ -28,6 +28,7 @@ EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 _CACHED_KEYS_MAX: Final = 256
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
 _FIELDS: Final = frozenset({"Credential", "SignedHeaders", "Signature"})
+_LAST: Final = "Signature="
 _BY_QUERY: Final = frozenset({"X-Amz-Algorithm", "X-Amz-Signature", "Signature"})
 _PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
 
@@ -343,6 +344,28 @@ def _credential(text: str, malformed: Code) -> tuple[str, Scope]:
 
 
 def _from_header(head: RequestHead, params: Sequence[tuple[str, str]], authorization: str) -> _Claim:
+    # All but the signature is the same in each request of a client, and the signature mostly stands last.
+    said, _, signature = authorization.rpartition(_LAST)
+    if "," in signature or not said:
+        access_key, scope, signed, signature = _authorization(authorization)
+    else:
+        access_key, scope, signed, _ = _said(said)
+        signature = signature.strip()
+    timestamp = head.headers.get("x-amz-date") or _from_http_date(head.headers.get("date"))
+    payload = head.headers.get("x-amz-content-sha256")
+    if payload is None:
+        raise S3Error(Code.INVALID_REQUEST, "Missing required header for this request: x-amz-content-sha256")
+    return _Claim(access_key, scope, timestamp, signed, signature, payload, params, None)
+
+
+@lru_cache(_CACHED_KEYS_MAX)
+def _said(authorization: str) -> tuple[str, Scope, tuple[str, ...], str]:
+    """As `_authorization`, of a header without its signature, which stood last."""
+    return _authorization(f"{authorization}{_LAST}")
+
+
+def _authorization(authorization: str) -> tuple[str, Scope, tuple[str, ...], str]:
+    """Access key, scope, names of the signed headers, signature. Raises S3Error."""
     algorithm, _, rest = authorization.partition(" ")
     if algorithm != ALGORITHM:
         raise S3Error(
@@ -353,12 +376,7 @@ def _from_header(head: RequestHead, params: Sequence[tuple[str, str]], authoriza
     if not fields.keys() >= _FIELDS:
         raise S3Error(Code.AUTH_HEADER_MALFORMED)
     access_key, scope = _credential(fields["Credential"], Code.AUTH_HEADER_MALFORMED)
-    timestamp = head.headers.get("x-amz-date") or _from_http_date(head.headers.get("date"))
-    payload = head.headers.get("x-amz-content-sha256")
-    if payload is None:
-        raise S3Error(Code.INVALID_REQUEST, "Missing required header for this request: x-amz-content-sha256")
-    signed = _names_of(fields["SignedHeaders"])
-    return _Claim(access_key, scope, timestamp, signed, fields["Signature"], payload, params, None)
+    return access_key, scope, _names_of(fields["SignedHeaders"]), fields["Signature"]
 
 
 def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:

@@ -345,6 +345,23 @@ class Tables:
             yield {"volume": number, "position": at, **json.loads(value)}
 
 
+class Reading:
+    """A reading transaction. A class and no generator: it is on the way of every request."""
+
+    __slots__ = ("_dbs", "_totals", "_txn")
+
+    def __init__(self, env: Any, dbs: Databases, totals: Totals) -> None:
+        self._txn = env.begin()
+        self._dbs = dbs
+        self._totals = totals
+
+    def __enter__(self) -> Tables:
+        return Tables(self._txn, self._dbs, self._totals)
+
+    def __exit__(self, *_: object) -> None:
+        self._txn.abort()
+
+
 class Index:
     """One environment. Used from one thread; no transaction outlives a call."""
 
@@ -424,10 +441,9 @@ class Index:
                 totals.volumes[_VOLUME_KEY.unpack(key)[0]] = decode_volume(value)
             self.totals = totals
 
-    @contextmanager
-    def read(self) -> Iterator[Tables]:
-        with self._env.begin() as txn:
-            yield Tables(txn, self._dbs, self.totals)
+    def read(self) -> Reading:
+        """Enter it for the tables as they are now."""
+        return Reading(self._env, self._dbs, self.totals)
 
     @contextmanager
     def write(self) -> Iterator[Tables]:
