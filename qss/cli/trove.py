@@ -57,8 +57,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         typer.Option("--tls-client-ca", metavar="FILE", help="PEM: clients need a certificate signed by this."),
     ] = None,
     mutual_tls: Annotated[
-        list[str] | None,
-        typer.Option("--mutual-tls", metavar="FRONT", help="Only this front wants one; again for more [all]."),
+        list[str] | None, typer.Option("--mutual-tls", metavar="FRONT", help="Only this front wants one; again [all].")
     ] = None,
     access_log: Annotated[
         Path | None, typer.Option("--access-log", metavar="FILE", help="One JSON line a request; SIGHUP begins a new.")
