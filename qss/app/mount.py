@@ -36,7 +36,7 @@ from qss.app.logs import start_logging
 from qss.app.losses import keep_track
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
-from qss.app.priority import answer_soon
+from qss.app.priority import answer_soon, freeze_what_stays
 from qss.app.running import is_held, leaving_path, pid_file, state_lock
 from qss.app.secrecy import handed_over
 from qss.app.shell import mount_main, mount_parser
@@ -138,6 +138,7 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
         nursery.start_soon(leave_on_request, nursery.cancel_scope, process.asked_to_end)
         await nursery.start(until_unmounted)
         log.info("mounted on %s", process.mountpoint)
+        freeze_what_stays()
         readiness.ready()
         process.hooks.post("ready", {"mountpoint": str(process.mountpoint)})
 
