@@ -23,7 +23,9 @@ LOCK: Final = "trove.lock"
 FORMAT: Final = 2
 _UNNAMED: Final = "path:"
 """Begins what stands for the name of a drive whose marker is of format 1, which had none."""
-_NOT_CONTENT: Final = (LOCK, "lost+found", "probe.tmp")
+SET_ASIDE: Final = "set-aside"
+"""Where `trove repair` puts volumes it has emptied: not the node's any more, and never deleted by it."""
+_NOT_CONTENT: Final = (LOCK, "lost+found", "probe.tmp", SET_ASIDE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from qss.errors import CorruptData
+from qss.errors import CorruptData, Refused
 from qss.formats.volume import (
     HEADER_BYTES,
     KEY_BYTES_MAX,
@@ -35,6 +35,7 @@ from qss.s3.versions import version_text
 from qss.trove.compaction import move_out
 from qss.trove.engine import Draft, Engine
 from qss.trove.facts import VERSION, parts_of
+from qss.trove.identity import SET_ASIDE
 from qss.trove.index import Tables
 from qss.trove.node import Node
 from qss.trove.pace import Pace
@@ -42,7 +43,6 @@ from qss.trove.places import walk_parts, walk_versions
 from qss.trove.restate import lost_statements, restate
 from qss.trove.rows import ObjectRow, Place
 
-SET_ASIDE: Final = "set-aside"
 _FIELDS_BYTES: Final = 56
 _CHECK_BYTES: Final = 16
 
@@ -73,7 +73,10 @@ async def repair(node: Node, say: Callable[[dict[str, Any]], None], *, dry_run: 
         outcome.set_aside = [f"v{number:08x}.tvol" for number in sorted(damaged)]
         outcome.set_aside += [path.name for path in node.engine.volumes.unreadable]
     else:
-        await _empty(node, damaged, outcome)
+        try:
+            await _empty(node, damaged, outcome)
+        except OSError as error:
+            raise Refused(f"a damaged volume cannot be set aside: {error.strerror}; see to its drive first") from error
     await _give_up(node, say, outcome, dry_run=dry_run)
     await node.engine.checkpoint()
     return outcome
@@ -173,17 +176,31 @@ def mend_superblocks(disk: Disk, data: tuple[Path, ...]) -> list[str]:
         for name in sorted(disk.listdir(folder)) if disk.exists(folder) else ():
             if not name.endswith(".tvol"):
                 continue
-            handle = disk.open(folder / name, write=True)
             try:
-                content = disk.pread(handle, SUPERBLOCK_BYTES + HEADER_BYTES + KEY_BYTES_MAX + META_BYTES_MAX, 0)
-                found = mended_superblock(content)
-                if found is not None:
-                    disk.pwrite(handle, [found.encode()], 0)
-                    disk.sync_data(handle)
+                if _mend(disk, folder / name):
                     mended.append(name)
-            finally:
-                disk.close(handle)
+            except OSError as error:
+                raise Refused(f"{folder / name} cannot be mended: {error.strerror}; see to its drive first") from error
     return mended
+
+
+def _mend(disk: Disk, path: Path) -> bool:
+    handle = disk.open(path)
+    try:
+        found = mended_superblock(
+            disk.pread(handle, SUPERBLOCK_BYTES + HEADER_BYTES + KEY_BYTES_MAX + META_BYTES_MAX, 0)
+        )
+    finally:
+        disk.close(handle)
+    if found is None:
+        return False
+    handle = disk.open(path, write=True)  # a drive that takes no writes is left alone unless it must be written
+    try:
+        disk.pwrite(handle, [found.encode()], 0)
+        disk.sync_data(handle)
+    finally:
+        disk.close(handle)
+    return True
 
 
 def mended_superblock(content: bytes) -> Superblock | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import random
 import shutil
@@ -15,12 +16,16 @@ from hypothesis import strategies as st
 
 from qss.app.exits import Exit
 from qss.app.trove import repair_node
+from qss.errors import Damaged, Refused
 from qss.formats.volume import Superblock
+from qss.host import PosixDisk
+from qss.host.disk import Handle
 from qss.s3.backend import ALWAYS, CreateUpload, DeleteRequest, ListQuery, PutRequest, UploadRef, WantedPart
 from qss.s3.errors import S3Error
-from qss.trove.node import Node
-from qss.trove.repair import SET_ASIDE, mended_superblock
-from tests.harness.trove_node import Bytes, content, node
+from qss.trove.identity import SET_ASIDE
+from qss.trove.node import Node, clean_slate
+from qss.trove.repair import mend_superblocks, mended_superblock, repair
+from tests.harness.trove_node import Bytes, content, drop_dead, node
 
 PART = 5 * 2**20
 
@@ -143,6 +148,60 @@ def test_a_damaged_superblock_is_mended_or_its_volume_set_aside(
     lost = {each["key"] for each in lines if each.get("lost") == "object"}
     assert lost >= {f"k{number}" for number in range(6)}
     asyncio.run(_holds(tmp_path, bodies, lost))
+
+
+class _Stubborn(PosixDisk):
+    """Takes no renames, as a file system that has turned read-only."""
+
+    def rename(self, old: Path, new: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def open(self, path: Path, *, write: bool = False) -> Handle:
+        if write:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return super().open(path)
+
+
+def test_what_the_disk_does_not_let_us_do_is_one_sentence(tmp_path: Path) -> None:
+    bodies, where = asyncio.run(_fill(tmp_path))
+    assert mend_superblocks(_Stubborn(), (tmp_path,)) == []
+    _flip(where["k1"][0], where["k1"][1] + 30_000)
+
+    async def work() -> None:
+        opened = node(tmp_path)
+        opened.engine.volumes.disk = _Stubborn()
+        with pytest.raises(Refused, match="cannot be set aside: Read-only file system"):
+            await repair(opened, lambda _: None, dry_run=False)
+        drop_dead(opened)
+
+    asyncio.run(work())
+    asyncio.run(_holds_but(tmp_path, bodies, "k1"))
+    _flip(where["k1"][0], 45)
+    with pytest.raises(Refused, match="cannot be mended: Read-only file system"):
+        mend_superblocks(_Stubborn(), (tmp_path,))
+
+
+async def _holds_but(directory: Path, bodies: dict[str, bytes], damaged: str) -> None:
+    opened = node(directory)
+    for key, body in bodies.items():
+        if key == damaged:
+            with pytest.raises(Damaged):
+                await content(opened.store, "bkt", key)
+        else:
+            assert await content(opened.store, "bkt", key) == body
+    await opened.aclose()
+
+
+def test_what_was_set_aside_does_not_stand_in_the_way_of_a_new_node(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, where = asyncio.run(_fill(tmp_path))
+    _flip(where["k1"][0], where["k1"][1] + 30_000)
+    _repair(tmp_path, capsys)
+    kept = sorted(path.name for path in (tmp_path / SET_ASIDE).iterdir())
+    clean_slate(tmp_path)
+    asyncio.run(node(tmp_path).aclose())
+    assert sorted(path.name for path in (tmp_path / SET_ASIDE).iterdir()) == kept != []
 
 
 superblocks = st.builds(
