@@ -20,6 +20,7 @@ from qss.formats.sse import (
     NO_KEY_ID,
     PLAIN_BYTES,
     SALT_BYTES,
+    TAG_BYTES,
     Envelope,
     Mode,
     decode_key_file,
@@ -97,8 +98,16 @@ class BodyCipher:
 
     def open(self, sealed: Chunk, frame: int, *, last: bool) -> bytes:
         """Raises CorruptData."""
+        plain = bytearray(max(len(sealed) - TAG_BYTES, 0))
+        self.open_into(memoryview(plain), sealed, frame, last=last)
+        return bytes(plain)
+
+    def open_into(self, plain: memoryview, sealed: Chunk, frame: int, *, last: bool) -> None:
+        """As `open`; `plain` is as long as what is sealed. Nothing in it counts when this raises."""
+        if len(sealed) != len(plain) + TAG_BYTES:
+            raise CorruptData("a sealed frame is cut short")
         try:
-            return self._cipher.decrypt(nonce(frame, last=last), sealed, None)
+            self._cipher.decrypt_into(nonce(frame, last=last), sealed, None, plain)
         except InvalidTag:
             raise CorruptData("a sealed frame does not verify") from None
 
