@@ -68,6 +68,7 @@ class ServeOptions:
     mutual_tls: tuple[str, ...] = ()
     access_log: Path | None = None
     public_url: str | None = None
+    domains: tuple[str, ...] = ()
     config: Path | None = None
     access_key: str | None = None
     secret_key_file: Path | None = None
@@ -117,7 +118,7 @@ def serve_node(options: ServeOptions) -> None:
     options, own = _with_file(options)
     addresses = {name: parse_address(text) for name in FRONTS if (text := getattr(options, name)) not in (None, OFF)}
     if not addresses:
-        raise ConfigInvalid("every front door is off; give one of --s3, --files and --admin an address")
+        raise ConfigInvalid("every front door is off; give one of --s3, --files, --admin and --console an address")
     tls = tls_of(options.tls_cert, options.tls_key, options.tls_client_ca, options.mutual_tls, list(addresses))
     data = tuple(path.absolute() for path in options.data)
     node_options = NodeOptions(data, _sync_mode(options.sync or "group"), allow_missing=options.allow_missing, **own)
@@ -176,7 +177,9 @@ async def _run(
     """Listen, say so, and run until `stop` is set or a part fails. SIGHUP: read certificates again, begin a new log."""
     clock = node.options.host.clock
     watching = Watching(Meters(clock), None if options.access_log is None else AccessLog(options.access_log, clock))
-    service = ServiceOptions(keys_over_http=options.sse_c_over_http)
+    service = ServiceOptions(
+        domains=tuple(name.lower() for name in options.domains), keys_over_http=options.sse_c_over_http
+    )
     fronts = Fronts(node, credentials, watching, options.public_url, service)
     apps = fronts.apps()
 
@@ -242,7 +245,7 @@ def _announce(options: ServeOptions, listening: dict[str, str], credentials: Cre
                 "They are shown this once and kept in credentials.json of the data directory.\n"
             )
         if "console" in listening:
-            sys.stdout.write("Sign in at the console with the admin token: it stands in credentials.json.\n")
+            sys.stdout.write("Sign in at the console with an access key and its secret key.\n")
     sys.stdout.flush()
 
 

@@ -45,6 +45,9 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
     files: Annotated[
         str | None, typer.Option("--files", metavar="ADDR", help="Host:port of the REST file API [default: off].")
     ] = None,
+    console: Annotated[
+        str | None, typer.Option("--console", metavar="ADDR", help="Host:port of the web console [default: off].")
+    ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM: with it every front door speaks TLS.")
     ] = None,
@@ -54,14 +57,17 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         typer.Option("--tls-client-ca", metavar="FILE", help="PEM: clients need a certificate signed by this."),
     ] = None,
     mutual_tls: Annotated[
-        list[str] | None,
-        typer.Option("--mutual-tls", metavar="FRONT", help="Only this front door wants one; may be repeated [all]."),
+        list[str] | None, typer.Option("--mutual-tls", metavar="FRONT", help="Only this front wants one; again [all].")
     ] = None,
     access_log: Annotated[
         Path | None, typer.Option("--access-log", metavar="FILE", help="One JSON line a request; SIGHUP begins a new.")
     ] = None,
     public_url: Annotated[
         str | None, typer.Option("--public-url", metavar="URL", help="Where people reach the file API, for shares.")
+    ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option("--domain", metavar="NAME", help="NAME's subdomains are buckets; again for more."),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="trove.toml")] = None,
     access_key: Annotated[
@@ -75,8 +81,7 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         bool, typer.Option("--clean-slate", help="First remove what a node has in DIR; no other directory's content.")
     ] = False,
     allow_missing: Annotated[
-        bool,
-        typer.Option("--allow-missing", help="Start although drives are not there; what is on them is not served."),
+        bool, typer.Option("--allow-missing", help="Start without drives that are not there, and what is on them.")
     ] = False,
     pid_file: Annotated[Path | None, typer.Option("--pid-file", metavar="FILE")] = None,
     as_json: AsJson = False,
@@ -89,12 +94,14 @@ def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comman
         s3=s3,
         admin=admin,
         files=files,
+        console=console,
         tls_cert=tls_cert,
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
         mutual_tls=tuple(mutual_tls or ()),
         access_log=access_log,
         public_url=public_url,
+        domains=tuple(domain or ()),
         config=config,
         access_key=access_key,
         secret_key_file=secret_key_file,

@@ -18,6 +18,7 @@ from blake3 import blake3
 from qss.errors import CorruptData
 from qss.limits import BLOCK_BYTES, GIB, KIB
 from qss.ranges import round_up
+from qss.values import quick
 
 VERSION: Final = 1
 ALIGN_BYTES: Final = 64
@@ -109,6 +110,12 @@ def decode_superblock(data: bytes) -> Superblock:
     return found
 
 
+_KINDS: Final = {kind.value: kind for kind in Kind}
+_ETAG_KINDS: Final = {kind.value: kind for kind in EtagKind}
+"""Looking one up costs a tenth of calling the enumeration."""
+
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Header:
     """What is known when a record begins. All lengths in bytes."""
@@ -160,6 +167,7 @@ class Header:
         return round_up(self.footer_at + FOOTER_BYTES + self.late_room, ALIGN_BYTES)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Footer:
     """What is known when a record ends. `void` says: given up, dead space.
@@ -250,14 +258,15 @@ def decode_header(data: bytes, identity: bytes, position: int) -> Header:
     end = head_len(data)
     if len(data) < end:
         raise CorruptData("record key or metadata is cut short")
-    _, _, kind, flags, tenant, key_len, late_room, _, reserved, body_len, version, floor = _HEADER.unpack_from(data)
+    _, _, number, flags, tenant, key_len, late_room, _, reserved, body_len, version, floor = _HEADER.unpack_from(data)
     fixed, check, tail = data[: _HEADER.size], data[_HEADER.size : HEADER_BYTES], data[HEADER_BYTES:end]
     if _header_check(fixed + tail, identity, position) != check:
         raise CorruptData("record header does not verify")
-    if flags > _NUMBERED | _SEALED or reserved or kind not in Kind.__members__.values():
+    kind = _KINDS.get(number)
+    if flags > _NUMBERED | _SEALED or reserved or kind is None:
         raise CorruptData("record is of a kind this program does not know")
     return Header(
-        kind=Kind(kind),
+        kind=kind,
         key=tail[:key_len],
         version=version,
         tenant=tenant,
@@ -308,7 +317,7 @@ def decode_footer(header: Header, data: bytes, place: tuple[bytes, int]) -> tupl
     at = header.table_len
     if len(data) < at + FOOTER_BYTES:
         raise CorruptData("record footer is cut short")
-    magic, etag_kind, void, late_len, body_len, version, root, etag, flags, _ = _FOOTER.unpack_from(data, at)
+    magic, number, void, late_len, body_len, version, root, etag, flags, _ = _FOOTER.unpack_from(data, at)
     if magic != _FOOTER_MAGIC or body_len != header.body_len or late_len > header.late_room:
         raise CorruptData("record footer is damaged")
     fields, late_at = data[at : at + _FOOTER.size], at + FOOTER_BYTES
@@ -316,11 +325,12 @@ def decode_footer(header: Header, data: bytes, place: tuple[bytes, int]) -> tupl
     table = data[:at] if not void else bytes(at)
     if _footer_check(header, fields + late, table, place) != data[at + _FOOTER.size : late_at]:
         raise CorruptData("record footer does not verify")
-    if etag_kind not in EtagKind.__members__.values() or void > 1 or flags > 1:
+    etag_kind = _ETAG_KINDS.get(number)
+    if etag_kind is None or void > 1 or flags > 1:
         raise CorruptData("record footer is of a kind this program does not know")
     if not void and root_of(table) != root:
         raise CorruptData("record root does not match its table")
-    return Footer(version, root, etag, EtagKind(etag_kind), late, bool(void), bool(flags)), table
+    return Footer(version, root, etag, etag_kind, late, bool(void), bool(flags)), table
 
 
 def is_unfinished(header: Header, data: bytes) -> bool:

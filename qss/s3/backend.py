@@ -25,6 +25,7 @@ from typing import Final, Protocol, runtime_checkable
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, DefaultRetention, LockChange, ObjectLock
 from qss.s3.sse import CustomerKey, Encryption, Sse
+from qss.values import quick
 
 Chunk = bytes | memoryview
 
@@ -44,6 +45,7 @@ class EtagMode(Enum):
     with the content, from a hash it computes anyway. `BodyDigests.md5` is None."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Checksum:
     """One of S3's additional checksums."""
@@ -53,6 +55,7 @@ class Checksum:
     composite: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """What a put says about an object besides its bytes."""
@@ -74,6 +77,7 @@ class Versioning(Enum):
     SUSPENDED = "Suspended"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """What head, get and list say about an object."""
@@ -89,6 +93,7 @@ class StoredObject:
     sse: Sse | None = None  # how it is encrypted; size, parts, checksum are of the plain bytes. Not in listings
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class BodyDigests:
     """Known once the last chunk has been taken and everything announced about the body held."""
@@ -116,6 +121,7 @@ class IncomingBody(Protocol):
         ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class WriteCondition:
     """If-Match / If-None-Match of a put, copy, completion or delete."""
@@ -140,6 +146,7 @@ class WriteCondition:
 ALWAYS: Final = WriteCondition()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PutRequest:
     bucket: str
@@ -150,6 +157,7 @@ class PutRequest:
     encryption: Encryption | None = None  # None: what the bucket has for a default. Only told to who `Encrypts`
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DeleteRequest:
     key: str
@@ -158,6 +166,7 @@ class DeleteRequest:
     bypass: bool = False  # GOVERNANCE does not hold
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DeleteOutcome:
     """One for each DeleteRequest, in order. Deleting what is not there succeeds."""
@@ -248,6 +257,7 @@ class CreateUpload:
     encryption: Encryption | None = None  # as in PutRequest
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class UploadRef:
     bucket: str

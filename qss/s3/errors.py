@@ -215,11 +215,13 @@ class S3Error(Refused):
         *,
         retry_after_s: float | None = None,
         headers: tuple[tuple[str, str], ...] = (),
+        elements: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__(detail or code.message)
         self.code = code
         self.retry_after_s = retry_after_s
         self.headers = headers  # of the answer, besides the usual ones
+        self.elements = elements  # of its document, likewise: name and text
 
 
 # First match by isinstance wins, so subclasses stand before their bases. Total: the last row takes every QssError.

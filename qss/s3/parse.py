@@ -29,6 +29,7 @@ from qss.s3.conditions import parse_range, read_condition, write_condition
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, parse_query
 from qss.s3.parse_subresources import ROWS, bypasses, lock_of, version_id
+from qss.values import quick
 
 PAGE_MAX: Final = 1000
 TAGS_MAX: Final = 10
@@ -63,6 +64,7 @@ the object what was meant for, say, its ACL."""
 _BUCKET: Final = re.compile(r"(?!xn--|sthree-|\d+\.\d+\.\d+\.\d+$)[a-z0-9](?:[a-z0-9-]|\.(?!\.))*[a-z0-9]")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _In:
     """A request taken apart."""
@@ -123,13 +125,17 @@ def split_path(head: RequestHead, domains: tuple[str, ...] = ()) -> tuple[str, s
 
 def parse(head: RequestHead, domains: tuple[str, ...] = ()) -> op.Operation:
     """The operation a request asks for. Raises S3Error."""
-    bucket, key = split_path(head, domains)
+    return parse_at(head, *split_path(head, domains))
+
+
+def parse_at(head: RequestHead, bucket: str, key: str) -> op.Operation:
+    """As `parse`, for what `split_path` found."""
     if len(key.encode()) > KEY_BYTES_MAX:
         raise S3Error(Code.KEY_TOO_LONG)
     if "\0" in key:
         raise S3Error(Code.INVALID_URI)
     params = dict(head.params())
-    asked = sorted(_SUBRESOURCES & params.keys())
+    asked = sorted(_SUBRESOURCES & params.keys()) if params else []
     if len(asked) > 1 or (asked and not bucket):
         raise S3Error(Code.INVALID_REQUEST, f"Conflicting query parameters: {', '.join(asked)}")
     level = "key" if key else "bucket" if bucket else "service"
@@ -160,10 +166,11 @@ def attributes_of(headers: Mapping[str, str]) -> Attributes:
         if not kept:
             del content["content-encoding"]
     metadata = {name[len(_META) :]: value for name, value in headers.items() if name.startswith(_META)}
-    if sum(len(name) + len(value.encode()) for name, value in metadata.items()) > METADATA_BYTES_MAX:
+    if metadata and sum(len(name) + len(value.encode()) for name, value in metadata.items()) > METADATA_BYTES_MAX:
         raise S3Error(Code.METADATA_TOO_LARGE)
     tags = tuple(parse_query(headers.get("x-amz-tagging", "")))
-    check_tags(tags)
+    if tags:
+        check_tags(tags)
     storage = headers.get("x-amz-storage-class", "STANDARD")
     if storage not in STORAGE_CLASSES:
         raise S3Error(Code.INVALID_STORAGE_CLASS)
@@ -257,7 +264,7 @@ def _get_object(request: _In) -> op.GetObject:
     overrides = {
         name.removeprefix("response-"): value for name, value in params.items() if name.startswith("response-")
     }
-    if not overrides.keys() <= set(CONTENT_HEADERS):
+    if overrides and not overrides.keys() <= set(CONTENT_HEADERS):
         raise S3Error(Code.INVALID_ARGUMENT, "Unknown response header override")
     part = request.part_number() if "partNumber" in params else None
     wanted = parse_range(headers.get("range"))

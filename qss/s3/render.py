@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from email.header import Header
 from email.utils import formatdate
+from functools import lru_cache
 from urllib.parse import quote
 
 from qss.s3.backend import (
@@ -41,7 +42,12 @@ def iso(time_ns: int) -> str:
 
 
 def http_date(time_ns: int) -> str:
-    return formatdate(time_ns // 1_000_000_000, usegmt=True)
+    return _http_date(time_ns // 1_000_000_000)
+
+
+@lru_cache(4096)
+def _http_date(time_s: int) -> str:
+    return formatdate(time_s, usegmt=True)
 
 
 def xml_response(name: str, content: Iterable[str]) -> Response:
@@ -62,6 +68,7 @@ def error(found: S3Error, resource: str, request_id: str, *, with_body: bool) ->
         [
             leaf("Code", code.wire),
             leaf("Message", str(found)),
+            *(leaf(name, text) for name, text in found.elements),
             leaf("Resource", resource),
             leaf("RequestId", request_id),
             leaf("HostId", base64.b64encode(request_id.encode()).decode()),

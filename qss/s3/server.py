@@ -38,12 +38,13 @@ from qss.s3.expiry import Expiry
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
 from qss.s3.lock import DAY_NS, check_future
 from qss.s3.message import RequestHead, Response
-from qss.s3.parse import check_bucket_name, is_form, parse, put_request, split_path
+from qss.s3.parse import check_bucket_name, is_form, parse_at, put_request, split_path
 from qss.s3.post import answer, read_form
 from qss.s3.reading import copied_body, plan_read
 from qss.s3.sigv4 import Verified, Verifier
 from qss.s3.uploading import UPLOADING, open_source
 from qss.s3.xml import XML_BYTES_MAX
+from qss.values import quick
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class ServiceOptions:
     day_ns: int = DAY_NS  # what a day is to lifecycle rules
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _Call:
     """One request on its way."""
@@ -89,7 +91,7 @@ class _Call:
     def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
         """The body of a put."""
         claims = claims_of(self.head.headers, self.verified)
-        if claims.checksum is None and claims.trailer is None:
+        if want_checksum is not None and claims.checksum is None and claims.trailer is None:
             claims = replace(claims, want_checksum=want_checksum)
         return CheckedBody(self.raw, claims, etag_mode, self.verified)
 
@@ -142,7 +144,14 @@ class S3Service:
         extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
             extra += await self._cors(head)
-        return replace(response, headers=(*response.headers, *extra))
+        return Response(
+            response.status,
+            (*response.headers, *extra),
+            response.body,
+            response.stream,
+            response.length,
+            response.close,
+        )
 
     async def _cors(self, head: RequestHead) -> tuple[tuple[str, str], ...]:
         """For a page of another origin to be able to read the answer, errors too."""
@@ -160,7 +169,7 @@ class S3Service:
             return await self._post(head, bucket, raw, exchange)
         verified = self._verifier.verify(head, self._clock.now_ns())
         exchange.user = "" if verified is None else verified.access_key
-        operation = parse(head, self._options.domains)
+        operation = parse_at(head, bucket, key)
         exchange.operation = type(operation).__name__
         return await self._perform(operation, _Call(head, raw, verified))
 
@@ -179,7 +188,7 @@ class S3Service:
         asked = self._encryptor.asked(operation, call.head.headers, secure=call.head.secure)
         if asked is not sse.NOTHING:
             call = replace(call, sse=asked)
-        if isinstance(operation, op.PutObject | op.CopyObject | op.StartUpload):
+        if type(operation) in _WITH_ACL:
             configure.check_acl(call.head.headers)
         try:
             return await _HANDLERS[type(operation)](self, operation, call)
@@ -401,6 +410,7 @@ def _beside(handler: Handler) -> Callable[[S3Service, Any, _Call], Awaitable[Res
     return answer
 
 
+_WITH_ACL: Final = frozenset({op.PutObject, op.CopyObject, op.StartUpload})
 _HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response]]]] = {
     op.ListBuckets: S3Service._list_buckets,
     op.CreateBucket: S3Service._create_bucket,

@@ -17,8 +17,9 @@ from qss.trove.commit import Committer, SyncMode
 from qss.trove.facts import WITH_BODY, Fact
 from qss.trove.index import Index
 from qss.trove.meta import LATE_ROOM_BYTES, encode_late
-from qss.trove.slots import Slot
+from qss.trove.slots import Piece, Slot
 from qss.trove.volumes import SMALL_BODY_BYTES_MAX, VolumeSet
+from qss.values import quick
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ UNKNOWN_LENGTH_BYTES_MAX: Final = 16 * MIB
 POOL_THREADS: Final = 3
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A record about to be written. `decide` runs in the same step as the commit; it raises to refuse.
@@ -180,21 +182,22 @@ class Engine:
     async def _fill(self, slot: Slot, body: IncomingBody) -> None:
         """Receive one piece while the one before is hashed and written: two buffers, whatever the length."""
         writing: asyncio.Future[None] | None = None
-        piece = slot.piece()
+        piece: Piece | None = None
         try:
             async for chunk in body.chunks():
                 rest = memoryview(chunk)
                 while rest:
+                    piece = piece or slot.piece()
                     rest = piece.take(rest)
                     if piece.full:
                         if writing is not None:
                             await _through(writing)
                         writing = asyncio.ensure_future(self.in_pool(slot.write, piece))
-                        piece = slot.piece()
+                        piece = None
         finally:
             if writing is not None:
                 await _through(writing)
-        if piece.count:
+        if piece is not None:
             await _through(asyncio.ensure_future(self.in_pool(slot.write, piece)))
 
     def _stop_volumes(self) -> None:

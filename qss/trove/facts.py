@@ -19,6 +19,7 @@ from qss.formats.volume import EtagKind, Kind, decode_parts
 from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions
 from qss.trove.rows import NamedRow, ObjectRow, PartRow, Place, decode_named, decode_part
+from qss.values import quick
 
 PART_KEY: Final = struct.Struct(">16sI")
 UPLOAD_ID_BYTES: Final = 16
@@ -34,6 +35,7 @@ IN_HEADER: Final = frozenset(
 """Records whose header says all: no body, and a footer that repeats the version."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Fact:
     """A record that verifies (or, `damaged`, one of which only the header does)."""

@@ -82,6 +82,8 @@ class Totals:
     dirty: set[int] = field(default_factory=set)
     usage: dict[int, tuple[int, int]] = field(default_factory=dict)  # bucket number: objects, bytes
     used: set[int] = field(default_factory=set)  # whose usage has changed
+    settings: int = 0  # moves with every change of a bucket or a document: what was read before is out of date
+    amends: bool | None = None  # whether there are amendments, as far as is known; True may be out of date
 
 
 class Tables:
@@ -145,7 +147,7 @@ class Tables:
         return next(self.tree(root).scan(), None) is None and next(self.older_tree(root).scan(), None) is None
 
     def bucket_row(self, tenant: int, name: bytes) -> bytes | None:
-        """As `bucket`, undecoded."""
+        """As `bucket`, undecoded. What is made of it holds as long as `Index.settings` stands still."""
         value: bytes | None = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)
         return value
 
@@ -155,6 +157,7 @@ class Tables:
         return None if data is None else decode_named(data)
 
     def set_document(self, tenant: int, key: bytes, row: NamedRow | None) -> None:
+        self._totals.settings += 1
         if row is None:
             self._txn.delete(_BUCKET.pack(tenant) + key, db=self.dbs.documents)
         else:
@@ -177,6 +180,7 @@ class Tables:
         return None if data is None else number_of(data)
 
     def set_bucket(self, tenant: int, name: bytes, row: NamedRow | None) -> None:
+        self._totals.settings += 1
         key = _BUCKET.pack(tenant) + name
         if row is None:
             self._txn.delete(key, db=self.dbs.buckets)
@@ -235,8 +239,15 @@ class Tables:
         data = self._txn.get(key, db=self.dbs.amends)
         return None if data is None else decode_named(data)
 
+    def no_amends(self) -> bool:
+        """Whether nothing at all is amended."""
+        if self._totals.amends is None:
+            self._totals.amends = not self.is_empty(self.dbs.amends)
+        return not self._totals.amends
+
     def set_amend(self, key: bytes, row: NamedRow | None) -> None:
         if row is not None:
+            self._totals.amends = True
             self._txn.put(key, row.encode(), db=self.dbs.amends)
             return
         old = self.amend(key)
@@ -334,6 +345,23 @@ class Tables:
             yield {"volume": number, "position": at, **json.loads(value)}
 
 
+class Reading:
+    """A reading transaction. A class and no generator: it is on the way of every request."""
+
+    __slots__ = ("_dbs", "_totals", "_txn")
+
+    def __init__(self, env: Any, dbs: Databases, totals: Totals) -> None:
+        self._txn = env.begin()
+        self._dbs = dbs
+        self._totals = totals
+
+    def __enter__(self) -> Tables:
+        return Tables(self._txn, self._dbs, self._totals)
+
+    def __exit__(self, *_: object) -> None:
+        self._txn.abort()
+
+
 class Index:
     """One environment. Used from one thread; no transaction outlives a call."""
 
@@ -376,6 +404,11 @@ class Index:
         self.totals = Totals()
         self._open()
 
+    @property
+    def settings(self) -> int:
+        """Moves with every change of a bucket or of a document."""
+        return self.totals.settings
+
     def trust(self) -> None:
         """Call when a rebuild is through: from now on a start finds the index whole."""
         self.rebuilding = False
@@ -408,10 +441,9 @@ class Index:
                 totals.volumes[_VOLUME_KEY.unpack(key)[0]] = decode_volume(value)
             self.totals = totals
 
-    @contextmanager
-    def read(self) -> Iterator[Tables]:
-        with self._env.begin() as txn:
-            yield Tables(txn, self._dbs, self.totals)
+    def read(self) -> Reading:
+        """Enter it for the tables as they are now."""
+        return Reading(self._env, self._dbs, self.totals)
 
     @contextmanager
     def write(self) -> Iterator[Tables]:
@@ -426,7 +458,9 @@ class Index:
                     yield tables
                     tables.flush()
         except BaseException:
+            settings = self.totals.settings
             self._load_totals()
+            self.totals.settings = settings + 1
             raise
 
     def checkpoint(self) -> None:

@@ -109,8 +109,13 @@ def encode_late(checksum: Checksum | None) -> bytes:
     return _dump(_checksum_list(checksum))
 
 
+_NO_ATTRIBUTES: Final = Attributes()
+
+
 def attributes_of(value: dict[str, Any]) -> Attributes:
     """Raises CorruptData."""
+    if not value:
+        return _NO_ATTRIBUTES
     try:
         return Attributes(
             headers=dict(value.get("h", {})),

@@ -13,6 +13,7 @@ from typing import Final
 from qss.errors import CorruptData
 from qss.formats.sse import sealed_len
 from qss.formats.volume import EtagKind
+from qss.values import quick
 
 _PLACE: Final = struct.Struct("<IQQ")
 _OBJECT: Final = struct.Struct("<BBHIQQ16s")
@@ -20,6 +21,7 @@ _PART: Final = struct.Struct("<QQIB16s")
 _VOLUME: Final = struct.Struct("<QQQ")
 _U64: Final = struct.Struct("<Q")
 _AMEND: Final = struct.Struct("<QQ")
+_ETAG_KINDS: Final = {kind.value: kind for kind in EtagKind}
 _DAMAGED: Final = 1
 _NUMBERED: Final = 2
 _MARKER: Final = 4
@@ -32,6 +34,7 @@ _LISTED: Final = struct.Struct("<22xH4xQQ16s")
 assert _LISTED.size == _PLACE.size + _OBJECT.size
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Place:
     """A record: volume number, position in it, its whole length in bytes."""
@@ -41,6 +44,7 @@ class Place:
     length: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
     """One version under a key."""
@@ -79,8 +83,11 @@ def _place(data: bytes) -> Place:
 def decode_object(data: bytes) -> ObjectRow:
     if len(data) != _PLACE.size + _OBJECT.size:
         raise CorruptData("object row has a wrong length")
-    kind, flags, parts, body_at, size, version, etag = _OBJECT.unpack_from(data, _PLACE.size)
-    row = ObjectRow(_place(data), body_at, size, version, etag, EtagKind(kind), parts)
+    number, flags, parts, body_at, size, version, etag = _OBJECT.unpack_from(data, _PLACE.size)
+    kind = _ETAG_KINDS.get(number)
+    if kind is None:
+        raise CorruptData("object row is of a kind this program does not know")
+    row = ObjectRow(_place(data), body_at, size, version, etag, kind, parts)
     if not flags:
         return row
     if flags > _FLAGS:
@@ -106,6 +113,7 @@ def listed(found: Sequence[tuple[bytes, bytes]]) -> list[tuple[str, int, str, in
     ]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PartRow:
     """One part of an upload or of a composite object."""
@@ -135,6 +143,7 @@ def decode_part(data: bytes) -> PartRow:
     return PartRow(_place(data), size, version, body_at, etag, data[_PLACE.size + _PART.size :], bool(sealed))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NamedRow:
     """A bucket or an upload: an id or version, its record, and the record's metadata."""
@@ -163,6 +172,7 @@ def decode_named(data: bytes) -> NamedRow:
     return NamedRow(_place(data), number, version, data[_PLACE.size + _AMEND.size :])
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class VolumeRow:
     """What is known of a volume: every record below `low` is in the index."""

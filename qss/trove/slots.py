@@ -49,6 +49,10 @@ class Volume:
     pins: int = 0
     condemned: bool = False
     direct: Handle | None = None  # opened with the first large body
+    identity: bytes = field(init=False)  # the superblock's, which is a hash
+
+    def __post_init__(self) -> None:
+        self.identity = self.superblock.identity
 
     @property
     def number(self) -> int:
@@ -69,7 +73,7 @@ class Volume:
         self.drive.note(error, writing=True)
 
     def place_of(self, position: int) -> tuple[bytes, int]:
-        return self.superblock.identity, position
+        return self.identity, position
 
     def close(self, disk: Disk) -> None:
         disk.close(self.handle)

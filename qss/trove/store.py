@@ -113,8 +113,7 @@ class TroveStore:
 
     def _stand(self, bucket: str) -> bool:
         """Whether what is written now is a version of its own. Raises NO_SUCH_BUCKET."""
-        with self.engine.index.read() as tables:
-            return self.buckets.state(tables, bucket).numbered
+        return self.buckets.now(bucket).numbered
 
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:
         condition = request.condition
@@ -187,8 +186,8 @@ class TroveStore:
 
     def _open(self, bucket: str, key: str, version_id: str | None) -> TroveReader:
         full = _full(bucket, key)
+        state = self.buckets.now(bucket)
         with self.engine.index.read() as tables:
-            state = self.buckets.state(tables, bucket)
             row = find(tables, state, key, version_id)
             amend = _amendment(tables, full, row)
         reader = open_object(self.records, self.engine, (full, key), row)
@@ -369,7 +368,7 @@ def version_row(tables: Tables, state: BucketState, key: str, version_id: str) -
 
 def _amendment(tables: Tables, full: bytes, row: ObjectRow) -> bytes:
     """What has amended a version since its record was written; b"": nothing."""
-    if tables.is_empty(tables.dbs.amends):
+    if tables.no_amends():
         return b""
     amend = tables.amend(version_key(TENANT, full, row.version, numbered=row.numbered))
     return amend.meta if amend is not None and amend.number == row.version else b""

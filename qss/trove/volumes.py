@@ -178,14 +178,15 @@ class VolumeSet:
 
     def append(self, header: Header, body: bytes | memoryview, table: bytes, footer: Footer) -> tuple[Volume, Place]:
         """A whole record in one write; `table` is its body's `hash_blocks`. Not synced. Raises NoSpace, Retryable."""
+        length = header.record_len
         body_counts = header.body_len > 0  # what has none makes room or keeps order, and may use the reserve
-        volume = self._with_room(header.record_len, large=False, body=body_counts)
+        volume = self._with_room(length, large=False, body=body_counts)
         header = header.with_floor(volume.floor)
         position = volume.end
         self._write(volume, encode_record(header, body, table, footer, volume.place_of(position)), position)
-        volume.end = position + header.record_len
+        volume.end = position + length
         volume.unsettled[position] = header.version
-        return volume, Place(volume.number, position, header.record_len)
+        return volume, Place(volume.number, position, length)
 
     def begin(self, header: Header) -> Slot:
         """Reserve room for a body that arrives in pieces. Must end in `finish` or `void`."""

@@ -18,7 +18,7 @@ from qss.s3.access.settings import DELETED, ENFORCED, XML_NAMES, PublicAccess, p
 from qss.s3.backend import ObjectBackend
 from qss.s3.documents import xml_body
 from qss.s3.errors import Code, S3Error
-from qss.s3.message import Response
+from qss.s3.message import Response, any_begins
 from qss.s3.render import OWNER, XML_TYPE
 from qss.s3.xml import document, element, leaf
 
@@ -163,7 +163,7 @@ def acl() -> Response:
 def check_acl(headers: Mapping[str, str]) -> None:
     """Raise S3Error for an ACL on a bucket's making or an upload that says something else than what holds."""
     canned = headers.get("x-amz-acl")
-    if any(name.startswith("x-amz-grant-") for name in headers) or (canned is not None and canned not in _CANNED_FINE):
+    if any_begins(headers, "x-amz-grant-") or (canned is not None and canned not in _CANNED_FINE):
         raise S3Error(Code.ACL_NOT_SUPPORTED)
 
 
