@@ -22,6 +22,7 @@ from qss.app.trove_fronts import FRONTS, Fronts
 from qss.app.trove_tls import tls_of
 from qss.config.find import environment
 from qss.errors import ConfigInvalid, Refused
+from qss.formats.sse import key_id_of
 from qss.host import Host
 from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.s3.patience import USUAL, Patience, shared
@@ -34,6 +35,7 @@ from qss.trove.credentials import Credentials, Given, load_credentials
 from qss.trove.meters import Meters
 from qss.trove.node import MARKER, DataLock, Node, NodeOptions, clean_slate
 from qss.trove.repair import Outcome, mend_superblocks, repair
+from qss.trove.sealing import add_key
 from qss.trove.verify import verify_all
 from qss.trove.watching import Watching
 
@@ -287,6 +289,18 @@ def compact_node(data: tuple[Path, ...]) -> None:
         return sum([await compact_one(node.engine, 0.0, 0) for _ in range(rounds)])
 
     sys.stdout.write(json.dumps({"freed_bytes": _opened(data, work)}) + "\n")
+
+
+def new_node_key(directory: Path) -> None:
+    """Of the node whose first directory this is. Raises Refused."""
+    if not ((directory / MARKER).exists() and (directory / "index").exists()):
+        raise Refused(f"{directory} is not the first --data of a Trove")
+    lock = DataLock([directory])
+    try:
+        keys = add_key(directory, Host().entropy)
+    finally:
+        lock.release()
+    sys.stdout.write(json.dumps({"key": key_id_of(keys[0]).hex(), "keys": len(keys)}) + "\n")
 
 
 def repair_node(data: tuple[Path, ...], *, dry_run: bool, rebuild_index: bool, forget_missing: bool) -> int:

@@ -107,6 +107,14 @@ def compact(data: OneData) -> None:
     compact_node(tuple(data))
 
 
+@app.command("new-key")
+def new_key(data: OneData) -> None:
+    """Make a new key of a stopped node for server-side encryption; older ones go on opening what is under them."""
+    from qss.app.trove import new_node_key
+
+    new_node_key(data[0])
+
+
 @app.command()
 def repair(
     data: OneData,

@@ -152,8 +152,8 @@ class Node:
                 )
             self.report: Report = recover(volumes, index)
             key = share_key(options.data[0], host.entropy)
-            node_keys = NodeKeys(options.data[0], host.entropy)
             ledger = Ledger(options.data[0])
+            node_keys = NodeKeys(options.data[0], host.entropy, ledger)
             kept = ledger.load(_SCRUB).get(_SCRUB, {})
         except BaseException:
             self._lock.release()

@@ -4,6 +4,7 @@ in frames of AES-256-GCM. The only place in Trove that knows ciphers. Formats: d
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from qss.errors import CorruptData, Refused
 from qss.formats.sse import (
     KEY_BYTES,
+    KEYS_MAX,
     NO_KEY_ID,
     PLAIN_BYTES,
     SALT_BYTES,
+    TAG_BYTES,
     Envelope,
     Mode,
     decode_key_file,
@@ -32,9 +35,14 @@ from qss.host import Entropy
 from qss.s3.backend import BodyDigests, Chunk, IncomingBody
 from qss.s3.errors import Code, S3Error
 from qss.s3.sse import CustomerKey, Encryption, KeyNeeded, KeyNotApplicable, Sse
+from qss.trove.ledger import Ledger
 from qss.trove.private import write_private
 
+log = logging.getLogger(__name__)
+
 KEY_FILE: Final = "sse.key"
+KIND: Final = "sse-key"
+_WAYS: Final = "its copy is put back, or `trove new-key` has made another one"
 _WRAP_CONTEXT: Final = "trove sse v1 2026-11 wrapping key"
 _BODY_CONTEXT: Final = "trove sse v1 2026-11 body key"
 _ONCE: Final = bytes(12)
@@ -43,28 +51,54 @@ _NUMBER: Final = struct.Struct(">I")
 
 
 class NodeKeys:
-    """The keys of a node, in `DIR/sse.key`; made when the first object needs one."""
+    """The keys of a node, in `DIR/sse.key`; made when the first object needs one. The ledger remembers their ids, so
+    that a file that got lost is not replaced by another one as if there had never been any."""
 
-    def __init__(self, directory: Path, entropy: Entropy) -> None:
+    def __init__(self, directory: Path, entropy: Entropy, ledger: Ledger) -> None:
         """Raises Refused for a file that is damaged or not private."""
         self._path = directory / KEY_FILE
         self._entropy = entropy
-        self._keys = _load(self._path) if self._path.exists() else ()
+        self._ledger = ledger
+        self._keys = _load(self._path)
         self._by_id = {key_id_of(key): key for key in self._keys}
+        self._remembered = set(ledger.load(KIND))
+        lost = self._remembered - {key_id.hex() for key_id in self._by_id}
+        if lost:
+            log.warning("%s lacks keys %s: what is encrypted under them cannot be read", self._path, sorted(lost))
 
-    def newest(self) -> bytes:
-        """The key that wraps what is new, durable before anything is wrapped by it."""
+    async def newest(self) -> bytes:
+        """The key that wraps what is new, durable before anything is wrapped by it. Raises S3Error."""
         if not self._keys:
-            keys = (self._entropy.token(KEY_BYTES),)
-            write_private(self._path, encode_key_file(keys))
-            self._keys, self._by_id = keys, {key_id_of(keys[0]): keys[0]}
-        return self._keys[0]
+            if self._remembered:
+                what = f"{KEY_FILE} of this node is gone. Nothing more is encrypted before {_WAYS}."
+                raise S3Error(Code.INTERNAL_ERROR, what)
+            self._keys = add_key(self._path.parent, self._entropy)
+            self._by_id = {key_id_of(key): key for key in self._keys}
+        newest = self._keys[0]
+        name = key_id_of(newest).hex()
+        if name not in self._remembered:
+            await self._ledger.put(KIND, name, {})
+            self._remembered.add(name)
+        return newest
 
     def find(self, key_id: bytes) -> bytes | None:
         return self._by_id.get(key_id)
 
 
+def add_key(directory: Path, entropy: Entropy) -> tuple[bytes, ...]:
+    """Put a new key in front, durably. What is stored from then on is under it; the others open what is old. Returns
+    all of them. Raises Refused."""
+    keys = _load(directory / KEY_FILE)
+    if len(keys) == KEYS_MAX:
+        raise Refused(f"{directory / KEY_FILE} holds {KEYS_MAX} keys, and no more fit")
+    keys = (entropy.token(KEY_BYTES), *keys)
+    write_private(directory / KEY_FILE, encode_key_file(keys))
+    return keys
+
+
 def _load(path: Path) -> tuple[bytes, ...]:
+    if not path.exists():
+        return ()
     if path.stat().st_mode & 0o077:
         raise Refused(f"{path} may be read by others; run chmod 600 {path}")
     try:
@@ -97,8 +131,16 @@ class BodyCipher:
 
     def open(self, sealed: Chunk, frame: int, *, last: bool) -> bytes:
         """Raises CorruptData."""
+        plain = bytearray(max(len(sealed) - TAG_BYTES, 0))
+        self.open_into(memoryview(plain), sealed, frame, last=last)
+        return bytes(plain)
+
+    def open_into(self, plain: memoryview, sealed: Chunk, frame: int, *, last: bool) -> None:
+        """As `open`; `plain` is as long as what is sealed. Nothing in it counts when this raises."""
+        if len(sealed) != len(plain) + TAG_BYTES:
+            raise CorruptData("a sealed frame is cut short")
         try:
-            return self._cipher.decrypt(nonce(frame, last=last), sealed, None)
+            self._cipher.decrypt_into(nonce(frame, last=last), sealed, None, plain)
         except InvalidTag:
             raise CorruptData("a sealed frame does not verify") from None
 
@@ -110,10 +152,10 @@ class Sealer:
         self._keys = keys
         self._token = token
 
-    def new(self, name: bytes, encryption: Encryption) -> ObjectKey:
-        """A new key for an object."""
+    async def new(self, name: bytes, encryption: Encryption) -> ObjectKey:
+        """A new key for an object. Raises S3Error."""
         customer, salt = encryption.customer, self._token(SALT_BYTES)
-        outer = self._keys.newest() if customer is None else customer.key
+        outer = await self._keys.newest() if customer is None else customer.key
         mode, key_id = (Mode.NODE, key_id_of(outer)) if customer is None else (Mode.CUSTOMER, NO_KEY_ID)
         key, empty = self._token(KEY_BYTES), Envelope(mode, key_id, salt, b"")
         wrapped = _wrapping(outer, salt).encrypt(_ONCE, key, empty.bound + name)

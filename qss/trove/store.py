@@ -130,7 +130,7 @@ class TroveStore:
         if encryption is None:
             draft = Draft(Kind.OBJECT, full, encode_object(attributes), decide, exclusive, state.numbered)
         else:
-            seal = self._sealer.new(full, encryption)
+            seal = await self._sealer.new(full, encryption)
             meta = encode_object(attributes, envelope=seal.envelope)
             draft = Draft(Kind.OBJECT, full, meta, decide, exclusive, state.numbered, sealed=True)
             body = SealedBody(body, seal.body())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final
 
-from qss.formats.sse import FRAME_BYTES, PLAIN_BYTES, frame_count, plain_len
+from qss.formats.sse import FRAME_BYTES, PLAIN_BYTES, TAG_BYTES, frame_count, plain_len
 from qss.s3.backend import READ_WHOLE_BYTES_MAX, Chunk, StoredObject
 from qss.trove.engine import INLINE_BYTES_MAX, Engine
 from qss.trove.meta import load, salt_of
@@ -53,10 +53,10 @@ class PlainReader:
                 for frame in range(first, end, frames):
                     plain = await self._open(index, frame, min(frame + frames, end))
                     begins = frame * PLAIN_BYTES
-                    yield memoryview(plain)[max(low - begins, 0) : high - begins]
+                    yield plain[max(low - begins, 0) : high - begins]
             at += size
 
-    async def _open(self, index: int, frame: int, end: int) -> bytes:
+    async def _open(self, index: int, frame: int, end: int) -> memoryview:
         """Frames [frame, end) of a segment, in plain. Raises CorruptData."""
         segment = self._stored.segments[index]
         stop = min(end * FRAME_BYTES, segment.size)
@@ -74,10 +74,13 @@ class PlainReader:
         return self._cipher[1]
 
 
-def _opened(cipher: BodyCipher, sealed: Chunk, frame: int, last: int) -> bytes:
-    view = memoryview(sealed)
-    plain = [
-        cipher.open(view[at : at + FRAME_BYTES], number, last=number == last)
-        for number, at in enumerate(range(0, len(view), FRAME_BYTES), frame)
-    ]
-    return plain[0] if len(plain) == 1 else b"".join(plain)
+def _opened(cipher: BodyCipher, sealed: Chunk, frame: int, last: int) -> memoryview:
+    """All frames of `sealed`, the first of which is number `frame`. Raises CorruptData."""
+    view, at = memoryview(sealed), 0
+    plain = memoryview(bytearray(plain_len(len(view))))
+    for number in range(frame, frame + frame_count(len(plain))):
+        piece = view[(number - frame) * FRAME_BYTES :][:FRAME_BYTES]
+        end = at + len(piece) - TAG_BYTES
+        cipher.open_into(plain[at:end], piece, number, last=number == last)
+        at = end
+    return plain

@@ -77,7 +77,7 @@ class Uploads:
         encryption = request.encryption
         if encryption is None and self._buckets.now(request.bucket).info.encrypted:
             encryption = Encryption()
-        seal = None if encryption is None else self._sealer.new(key, encryption)
+        seal = None if encryption is None else await self._sealer.new(key, encryption)
         meta = encode_upload(request, None if seal is None else seal.envelope)
         await self._engine.note(Draft(Kind.UPLOAD, key, upload + meta, decide))
         return self.get(UploadRef(request.bucket, request.key, upload.hex()))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import random
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +17,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from qss.cli.trove import run as run_trove
 from qss.errors import CorruptData, Damaged, Refused
-from qss.formats.sse import FRAME_BYTES, PLAIN_BYTES, Envelope, Mode, sealed_len
+from qss.formats.sse import (
+    FRAME_BYTES,
+    PLAIN_BYTES,
+    Envelope,
+    Mode,
+    decode_key_file,
+    encode_key_file,
+    key_id_of,
+    sealed_len,
+)
 from qss.host import SystemEntropy
 from qss.s3.backend import ALWAYS, CreateUpload, DeleteRequest, EtagMode, ListQuery, PutRequest, UploadRef, WantedPart
 from qss.s3.errors import Code, S3Error
 from qss.s3.sse import CustomerKey, Encryption, KeyNeeded, KeyNotApplicable, Sse
 from qss.trove.compaction import compact
+from qss.trove.ledger import Ledger
 from qss.trove.node import Node, clean_slate
 from qss.trove.sealing import KEY_FILE, BodyCipher, NodeKeys, ObjectKey, SealedBody, Sealer
 from qss.trove.verify import verify_all
@@ -136,50 +149,72 @@ def test_no_bit_of_a_frame_may_change(data: st.DataObject) -> None:
 
 
 # -- envelopes
-def sealer(directory: Path) -> Sealer:
-    return Sealer(NodeKeys(directory, SystemEntropy()), SystemEntropy().token)
+@contextmanager
+def node_keys(directory: Path) -> Iterator[NodeKeys]:
+    directory.mkdir(exist_ok=True)
+    ledger = Ledger(directory)
+    try:
+        yield NodeKeys(directory, SystemEntropy(), ledger)
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def sealer(directory: Path) -> Iterator[Sealer]:
+    with node_keys(directory) as keys:
+        yield Sealer(keys, SystemEntropy().token)
+
+
+def both(one: Sealer) -> tuple[ObjectKey, ObjectKey]:
+    """A key of the node's and one of a customer's."""
+
+    async def make() -> tuple[ObjectKey, ObjectKey]:
+        return await one.new(NAME, Encryption()), await one.new(NAME, Encryption(MINE))
+
+    return asyncio.run(make())
 
 
 def test_an_envelope_opens_with_its_key_and_name_only(tmp_path: Path) -> None:
-    one = sealer(tmp_path)
-    managed, mine = one.new(NAME, Encryption()), one.new(NAME, Encryption(MINE))
-    assert one.open(managed.envelope, NAME, None) == managed
-    assert sealer(tmp_path).open(managed.envelope, NAME, None) == managed, "the key file is what counts"
-    assert one.open(mine.envelope, NAME, MINE) == mine
-    with pytest.raises(KeyNeeded):
-        one.open(mine.envelope, NAME, None)
-    with pytest.raises(KeyNotApplicable):
-        one.open(managed.envelope, NAME, MINE)
-    for name, key in ((NAME, OTHER), (b"bkt/other", MINE)):
-        with pytest.raises(S3Error) as caught:
-            one.open(mine.envelope, name, key)
-        assert caught.value.code is Code.ACCESS_DENIED
-    with pytest.raises(CorruptData):
-        one.open(managed.envelope, b"bkt/other", None)
-    (tmp_path / "elsewhere").mkdir()
-    with pytest.raises(S3Error, match="lacks") as caught:
-        sealer(tmp_path / "elsewhere").open(managed.envelope, NAME, None)
+    with sealer(tmp_path) as one:
+        managed, mine = both(one)
+        assert one.open(managed.envelope, NAME, None) == managed
+        assert one.open(mine.envelope, NAME, MINE) == mine
+        with pytest.raises(KeyNeeded):
+            one.open(mine.envelope, NAME, None)
+        with pytest.raises(KeyNotApplicable):
+            one.open(managed.envelope, NAME, MINE)
+        for name, key in ((NAME, OTHER), (b"bkt/other", MINE)):
+            with pytest.raises(S3Error) as caught:
+                one.open(mine.envelope, name, key)
+            assert caught.value.code is Code.ACCESS_DENIED
+        with pytest.raises(CorruptData):
+            one.open(managed.envelope, b"bkt/other", None)
+    with sealer(tmp_path) as again:
+        assert again.open(managed.envelope, NAME, None) == managed, "the key file is what counts"
+    with sealer(tmp_path / "elsewhere") as other, pytest.raises(S3Error, match="lacks") as caught:
+        other.open(managed.envelope, NAME, None)
     assert caught.value.code is Code.OBJECT_DAMAGED
 
 
 def test_every_field_of_an_envelope_is_bound(tmp_path: Path) -> None:
-    one = sealer(tmp_path)
-    managed, mine = one.new(NAME, Encryption()).envelope, one.new(NAME, Encryption(MINE)).envelope
-    for wrong, key in (
-        (replace(managed, salt=bytes(16)), None),
-        (replace(managed, wrapped=managed.wrapped[:-1] + bytes([managed.wrapped[-1] ^ 1])), None),
-        (replace(managed, key_id=bytes(8)), None),
-        (replace(managed, mode=Mode.CUSTOMER), MINE),
-        (replace(mine, salt=bytes(16)), MINE),
-        (replace(mine, mode=Mode.NODE), None),
-        (replace(mine, key_id=b"x" * 8), MINE),
-    ):
-        with pytest.raises((CorruptData, S3Error)):
-            one.open(wrong, NAME, key)
+    with sealer(tmp_path) as one:
+        managed, mine = (key.envelope for key in both(one))
+        for wrong, key in (
+            (replace(managed, salt=bytes(16)), None),
+            (replace(managed, wrapped=managed.wrapped[:-1] + bytes([managed.wrapped[-1] ^ 1])), None),
+            (replace(managed, key_id=bytes(8)), None),
+            (replace(managed, mode=Mode.CUSTOMER), MINE),
+            (replace(mine, salt=bytes(16)), MINE),
+            (replace(mine, mode=Mode.NODE), None),
+            (replace(mine, key_id=b"x" * 8), MINE),
+        ):
+            with pytest.raises((CorruptData, S3Error)):
+                one.open(wrong, NAME, key)
 
 
 def test_secrets_do_not_show(tmp_path: Path) -> None:
-    key = sealer(tmp_path).new(NAME, Encryption(MINE))
+    with sealer(tmp_path) as one:
+        key = both(one)[1]
     for value in (MINE, Encryption(MINE), key, key.envelope):
         assert repr(MINE.key) not in repr(value)
         assert repr(key.key) not in repr(value)
@@ -187,19 +222,64 @@ def test_secrets_do_not_show(tmp_path: Path) -> None:
 
 
 def test_the_key_file(tmp_path: Path) -> None:
-    keys = NodeKeys(tmp_path, SystemEntropy())
     path = tmp_path / KEY_FILE
-    assert not path.exists(), "made when it is needed"
-    newest = keys.newest()
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert NodeKeys(tmp_path, SystemEntropy()).newest() == newest == keys.newest()
+    with node_keys(tmp_path) as keys:
+        assert not path.exists(), "made when it is needed"
+        newest = asyncio.run(keys.newest())
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert asyncio.run(keys.newest()) == newest
+    with node_keys(tmp_path) as keys:
+        assert asyncio.run(keys.newest()) == newest
     path.chmod(0o640)
-    with pytest.raises(Refused, match="chmod 600"):
-        NodeKeys(tmp_path, SystemEntropy())
+    with pytest.raises(Refused, match="chmod 600"), node_keys(tmp_path):
+        pass
     path.chmod(0o600)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(Refused, match="put back"):
-        NodeKeys(tmp_path, SystemEntropy())
+    with pytest.raises(Refused, match="put back"), node_keys(tmp_path):
+        pass
+
+
+def test_a_lost_key_file_is_not_made_anew_unasked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / KEY_FILE
+    with node_keys(tmp_path) as keys:
+        newest = asyncio.run(keys.newest())
+    kept = path.read_bytes()
+    path.unlink()
+    with node_keys(tmp_path) as keys:
+        assert key_id_of(newest).hex() in caplog.text
+        with pytest.raises(S3Error, match="put back"):
+            asyncio.run(keys.newest())
+    assert not path.exists()
+    path.write_bytes(kept)
+    path.chmod(0o600)
+    with node_keys(tmp_path) as keys:
+        assert asyncio.run(keys.newest()) == newest
+
+
+def test_a_new_key_goes_in_front_of_the_old(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def fill(opened: Node) -> None:
+        await opened.store.create_bucket("bkt", "r")
+        await put(opened, "old", b"old", Encryption())
+
+    async def look(opened: Node) -> None:
+        await put(opened, "new", b"new", Encryption())
+        assert (await read(opened, "old", 0, 3), await read(opened, "new", 0, 3)) == (b"old", b"new")
+
+    with_node(tmp_path, fill)
+    assert run_trove(["new-key", "--data", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["keys"] == 2
+    with_node(tmp_path, look)
+    keys = decode_key_file((tmp_path / KEY_FILE).read_bytes())
+    (tmp_path / KEY_FILE).write_bytes(encode_key_file(keys[:1]))
+
+    async def without_the_old(opened: Node) -> None:
+        assert await read(opened, "new", 0, 3) == b"new"
+        with pytest.raises(S3Error, match="lacks"):
+            await opened.store.open("bkt", "old")
+
+    with_node(tmp_path, without_the_old)
+    (tmp_path / "none").mkdir()
+    assert run_trove(["new-key", "--data", str(tmp_path / "none")]) == 3
 
 
 # -- objects in a node
