@@ -228,7 +228,7 @@ def test_a_user_sees_what_is_allowed(trove: TroveServer, browser: Browser) -> No
             hers.goto(f"{trove.url('console')}/#/users")
             see(hers.get_by_role("heading", name="Buckets"))
             page.get_by_role("button", name=f"Disable {access_key}").click()
-            see(page.get_by_text("disabled"))
+            see(page.get_by_text("disabled", exact=True))
             hers.goto(f"{trove.url('console')}/#/shares")
             see(hers.get_by_label("Secret key"))
 
