@@ -198,6 +198,24 @@ class CrashDisk:
         del self._names[path]
         self._durable_names.pop(path, None)
 
+    def take_in(self, root: Path) -> None:
+        """Real files below `root` come here, synced, and are real no more; but those of LMDB."""
+        for path in sorted(each for each in root.rglob("*") if each.is_file() and each.parent.name != "index"):
+            content = path.read_bytes()
+            self._names[path] = self._durable_names[path] = _File(bytearray(content), bytearray(content))
+            path.unlink()
+        self._folders.update({path: True for path in root.rglob("*") if path.is_dir() and path.name != "index"})
+
+    def moved(self, old: Path, new: Path) -> CrashDisk:
+        """A copy (`cp -a`) of what lies below `old`, below `new`."""
+        disk = CrashDisk()
+        for path, content in self.files().items():
+            if path.is_relative_to(old):
+                file = _File(bytearray(content), bytearray(content))
+                disk._names[new / path.relative_to(old)] = disk._durable_names[new / path.relative_to(old)] = file
+        disk._folders = {path.parent: True for path in disk._names}
+        return disk
+
     def flip(self, path: Path, position: int) -> None:
         """A test damages one byte."""
         self._names[path]._frozen = None

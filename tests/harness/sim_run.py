@@ -70,7 +70,7 @@ class Simulation:
             "one", self._base, self.stores, self.keys, self.options, CACHE, self.rng, self.trace
         )  # fmt: skip
         users = Users(machine, crash, self.rng, self.trace, STEPS_OF_USERS)
-        weather = Weather(self.stores, self.unfaithful, machine, self.rng, self.trace)
+        weather = Weather(self.stores, self.unfaithful, [machine], self.rng, self.trace)
         with indexes_watched([machine]):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(weather.run)

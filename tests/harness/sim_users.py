@@ -31,11 +31,15 @@ FATES: Final = (None, *Fate)
 class Users:
     """`model`: what they have been told is there."""
 
+    refusals: tuple[int, ...] = (errno.EIO, errno.ENOSPC)
+    """Answers they live with."""
+
     def __init__(self, machine: Machine, crash: CrashAtAwait, rng: random.Random, trace: Trace, steps: int) -> None:
         self.machine = machine
         self.model = Model()
         self.remote = 0  # index of the newest state a root must bring back
         self.calm = False
+        self.leaving = False
         self.seen: Counter[str] = Counter()
         self.steps_left = steps
         self._steps = steps
@@ -81,7 +85,7 @@ class Users:
 
     async def after_start(self, world: SimWorld, then: Callable) -> None:
         """Look whether what is there may be there; go on from it."""
-        found = await self._look(world)
+        found = await self.look(world)
         acceptable = self.model.states[self.model.covered :]
         if found not in acceptable:
             raise AssertionError(
@@ -92,7 +96,7 @@ class Users:
         self._trace.add(f"{len(found)} files are there")
         await then(world)
 
-    async def _look(self, world: SimWorld) -> Picture:
+    async def look(self, world: SimWorld) -> Picture:
         """Everything; as long as it takes, since locations may be out of reach."""
         for number in range(100):
             try:
@@ -106,7 +110,7 @@ class Users:
     async def _use(self, world: SimWorld) -> None:
         names, weights = list(WEIGHTS), list(WEIGHTS.values())
         for _ in range(self._rng.randrange(1, self._steps)):
-            if self.steps_left <= 0:
+            if self.steps_left <= 0 or self.leaving:
                 return
             self.steps_left -= 1
             step = self._rng.choices(names, weights)[0]
@@ -114,7 +118,7 @@ class Users:
             try:
                 await (self._sync(world) if step == "sync" else STEPS[step](world))
             except (FsError, OSError) as error:
-                if not isinstance(error, NoSpace) and error.errno not in (errno.EIO, errno.ENOSPC):
+                if not isinstance(error, NoSpace) and error.errno not in self.refusals:
                     raise
                 self.seen[f"refused: {errno.errorcode[error.errno or errno.ENOSPC]}"] += 1
                 self._trace.add(f"refused: {error}")
