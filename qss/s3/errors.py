@@ -102,6 +102,7 @@ class Code(Enum):
     INVALID_RETENTION_PERIOD = _Row(
         "InvalidRetentionPeriod", 400, "Default retention period must be a positive integer value."
     )
+    INVALID_STORAGE_CLASS = _Row("InvalidStorageClass", 400, "The storage class you specified is not valid")
     INVALID_TAG = _Row("InvalidTag", 400, "The tag provided was not a valid tag.")
     INVALID_URI = _Row("InvalidURI", 400, "The specified URI couldn't be parsed.")
     KEY_TOO_LONG = _Row("KeyTooLongError", 400, "Your key is too long")

@@ -37,6 +37,13 @@ METADATA_BYTES_MAX: Final = 2048
 CONTENT_HEADERS: Final = (
     "content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires",
 )  # fmt: skip
+STORAGE_CLASSES: Final = frozenset(
+    {
+        "STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "GLACIER_IR",
+        "DEEP_ARCHIVE", "OUTPOSTS", "SNOW", "EXPRESS_ONEZONE",
+    }
+)  # fmt: skip
+"""What S3 knows; it is kept and told, and means nothing here."""
 _META: Final = "x-amz-meta-"
 _COPY: Final = "x-amz-copy-source"
 
@@ -156,7 +163,10 @@ def attributes_of(headers: Mapping[str, str]) -> Attributes:
         raise S3Error(Code.METADATA_TOO_LARGE)
     tags = tuple(parse_query(headers.get("x-amz-tagging", "")))
     check_tags(tags)
-    return Attributes(content, metadata, tags, headers.get("x-amz-storage-class", "STANDARD"), lock_of(headers))
+    storage_class = headers.get("x-amz-storage-class", "STANDARD")
+    if storage_class not in STORAGE_CLASSES:
+        raise S3Error(Code.INVALID_STORAGE_CLASS)
+    return Attributes(content, metadata, tags, storage_class, lock_of(headers))
 
 
 def check_tags(tags: tuple[tuple[str, str], ...], most: int = TAGS_MAX) -> None:

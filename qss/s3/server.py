@@ -22,7 +22,6 @@ from qss.s3.backend import (
     CopiesItself,
     CreateUpload,
     DeleteOutcome,
-    EtagMode,
     KnowsRoom,
     ObjectBackend,
     ObjectReader,
@@ -30,7 +29,8 @@ from qss.s3.backend import (
     StoredObject,
     UploadRef,
 )
-from qss.s3.body import BodyClaims, CheckedBody, claims_of
+from qss.s3.body import BodyClaims, CheckedBody
+from qss.s3.call import Call
 from qss.s3.documents import complete_body, delete_body, location_body, tags_body
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.exchange import Exchange
@@ -39,12 +39,14 @@ from qss.s3.lock import check_future
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import check_bucket_name, is_form, parse, put_request, split_path
 from qss.s3.post import answer, read_form
-from qss.s3.sigv4 import Verified, Verifier
-from qss.s3.xml import XML_BYTES_MAX
+from qss.s3.sigv4 import Verifier
 
 log = logging.getLogger(__name__)
 
+TAGS_BYTES_MAX: Final = 64 * 1024
+"""Of the document of an object's tags: it is read before it is known whether they may be set."""
 COPY_BYTES_MAX: Final = 5 * 1024**3
+_ANONYMOUS_OVERRIDE: Final = "Request specific response headers cannot be used for anonymous GET requests."
 _MARKER_SOURCE: Final = "The source of a copy request may not specifically refer to a delete marker by version id."
 
 
@@ -68,36 +70,6 @@ async def signed_only(caller: Caller, _: op.Operation) -> None:
 class ServiceOptions:
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()  # for virtual-host style: <bucket>.<domain>
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One request on its way."""
-
-    head: RequestHead
-    raw: AsyncIterator[Chunk]
-    verified: Verified | None
-    acts_for: str | None = None
-
-    @property
-    def caller(self) -> Caller:
-        return Caller(self.head, self.verified, acts_for=self.acts_for)
-
-    def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
-        """The body of a put."""
-        claims = claims_of(self.head.headers, self.verified)
-        if claims.checksum is None and claims.trailer is None:
-            claims = replace(claims, want_checksum=want_checksum)
-        return CheckedBody(self.raw, claims, etag_mode, self.verified)
-
-    async def document(self) -> bytes:
-        """A whole XML body, checked; empty when there is none."""
-        headers = self.head.headers
-        if not headers.keys() & {"content-length", "transfer-encoding"}:
-            return b""
-        claims = claims_of(headers, self.verified, XML_BYTES_MAX)
-        body = CheckedBody(self.raw, claims, EtagMode.OPAQUE, self.verified)
-        return b"".join([bytes(chunk) async for chunk in body.chunks()])
 
 
 class S3Service:
@@ -157,7 +129,9 @@ class S3Service:
         exchange.user = "" if verified is None else verified.access_key
         operation = parse(head, self._options.domains)
         exchange.operation = type(operation).__name__
-        return await self._perform(operation, _Call(head, raw, verified))
+        if verified is None and isinstance(operation, op.GetObject) and operation.overrides:
+            raise S3Error(Code.INVALID_REQUEST, _ANONYMOUS_OVERRIDE)
+        return await self._perform(operation, Call(head, raw, verified))
 
     async def permit(self, access_key: str, operation: op.Operation, head: RequestHead) -> None:
         """Raises S3Error unless the user with this key may do this. For fronts that find out themselves who asks."""
@@ -167,10 +141,11 @@ class S3Service:
         self, access_key: str, operation: op.Operation, head: RequestHead, raw: AsyncIterator[Chunk]
     ) -> Response:
         """Authorise an operation as `permit` does, and do it. Raises what goes wrong."""
-        return await self._perform(operation, _Call(head, raw, None, access_key))
+        return await self._perform(operation, Call(head, raw, None, access_key))
 
-    async def _perform(self, operation: op.Operation, call: _Call) -> Response:
-        await self._authorize(call.caller, operation)
+    async def _perform(self, operation: op.Operation, call: Call) -> Response:
+        if not isinstance(operation, op.PutTags):  # which is allowed or not by what its body says
+            await self._authorize(call.caller, operation)
         configure.check_encryption(call.head.headers)
         if isinstance(operation, op.PutObject | op.CopyObject | op.StartUpload):
             configure.check_acl(call.head.headers)
@@ -180,7 +155,7 @@ class S3Service:
             await self._hide_absence(error, operation, call)
             raise
 
-    async def _hide_absence(self, error: S3Error, operation: op.Operation, call: _Call) -> None:
+    async def _hide_absence(self, error: S3Error, operation: op.Operation, call: Call) -> None:
         """That a key is not there is told, as by AWS, to those who may list the bucket. Raises ACCESS_DENIED."""
         if error.code in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION) and isinstance(operation, op.GetObject):
             await self._authorize(call.caller, op.HeadBucket(operation.bucket))
@@ -199,10 +174,10 @@ class S3Service:
         return answer(form, await self._backend.put(operation.request, body))
 
     # -- buckets
-    async def _list_buckets(self, asked: op.ListBuckets, _: _Call) -> Response:
+    async def _list_buckets(self, asked: op.ListBuckets, _: Call) -> Response:
         return render.buckets(asked, await self._backend.list_buckets())
 
-    async def _create_bucket(self, asked: op.CreateBucket, call: _Call) -> Response:
+    async def _create_bucket(self, asked: op.CreateBucket, call: Call) -> Response:
         check_bucket_name(asked.bucket)
         region = location_body(await call.document(), self._options.region)
         if region != self._options.region:
@@ -212,44 +187,44 @@ class S3Service:
         await configure.create_with(self._backend, asked.bucket, call.head.headers)
         return Response(200, (("location", f"/{asked.bucket}"),))
 
-    async def _head_bucket(self, asked: op.HeadBucket, call: _Call) -> Response:
+    async def _head_bucket(self, asked: op.HeadBucket, call: Call) -> Response:
         bucket = await self._backend.head_bucket(asked.bucket)
         headers: tuple[tuple[str, str], ...] = (("x-amz-bucket-region", bucket.region),)
         if call.verified is not None and isinstance(self._backend, KnowsRoom):
             headers += ((room.HEADER, str(self._backend.free_bytes(asked.bucket))),)
         return Response(200, headers)
 
-    async def _delete_bucket(self, asked: op.DeleteBucket, _: _Call) -> Response:
+    async def _delete_bucket(self, asked: op.DeleteBucket, _: Call) -> Response:
         await self._backend.delete_bucket(asked.bucket)
         return Response(204)
 
-    async def _get_location(self, asked: op.GetLocation, _: _Call) -> Response:
+    async def _get_location(self, asked: op.GetLocation, _: Call) -> Response:
         return render.location(await self._backend.head_bucket(asked.bucket))
 
-    async def _get_config(self, asked: op.GetConfig, _: _Call) -> Response:
+    async def _get_config(self, asked: op.GetConfig, _: Call) -> Response:
         return await configure.get_config(self._backend, asked)
 
-    async def _put_config(self, asked: op.PutConfig, call: _Call) -> Response:
+    async def _put_config(self, asked: op.PutConfig, call: Call) -> Response:
         return await configure.put_config(self._backend, asked, await call.document())
 
-    async def _delete_config(self, asked: op.DeleteConfig, _: _Call) -> Response:
+    async def _delete_config(self, asked: op.DeleteConfig, _: Call) -> Response:
         return await configure.delete_config(self._backend, asked)
 
-    async def _get_acl(self, asked: op.GetAcl, _: _Call) -> Response:
+    async def _get_acl(self, asked: op.GetAcl, _: Call) -> Response:
         await self._backend.head_bucket(asked.bucket)
         if asked.key:
             await self._backend.head(asked.bucket, asked.key, asked.version_id)
         return configure.acl()
 
-    async def _put_acl(self, asked: op.PutAcl, call: _Call) -> Response:
+    async def _put_acl(self, asked: op.PutAcl, call: Call) -> Response:
         await self._get_acl(op.GetAcl(asked.bucket, asked.key, asked.version_id), call)
         raise S3Error(Code.ACL_NOT_SUPPORTED)
 
-    async def _list_objects(self, asked: op.ListObjects, _: _Call) -> Response:
+    async def _list_objects(self, asked: op.ListObjects, _: Call) -> Response:
         return render.listing(asked, await self._backend.list_objects(asked.query))
 
     # -- objects
-    async def _get(self, asked: op.GetObject, _: _Call) -> Response:
+    async def _get(self, asked: op.GetObject, _: Call) -> Response:
         if asked.head:
             found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
             status, start, stop, headers = _plan_read(asked, found)
@@ -282,12 +257,12 @@ class S3Service:
         if retention is not None:
             check_future(retention, self._clock.now_ns())
 
-    async def _put(self, asked: op.PutObject, call: _Call) -> Response:
+    async def _put(self, asked: op.PutObject, call: Call) -> Response:
         self._check_lock(asked.request)
         found = await self._backend.put(asked.request, call.body(asked.request.etag_mode))
         return Response(200, tuple(render.stored_headers(found)))
 
-    async def _copy(self, asked: op.CopyObject, call: _Call) -> Response:
+    async def _copy(self, asked: op.CopyObject, call: Call) -> Response:
         self._check_lock(asked.request)
         reader = await self._source(asked.source)
         try:
@@ -296,7 +271,8 @@ class S3Service:
                 await self._authorize(
                     call.caller, op.GetTags(asked.source.bucket, asked.source.key, asked.source.version_id)
                 )
-                await self._authorize(call.caller, op.PutTags(request.bucket, request.key))
+                taking = call.setting(source.attributes.tags)
+                await self._authorize(taking, op.PutTags(request.bucket, request.key))
             same = (asked.source.bucket, asked.source.key) == (request.bucket, request.key)
             if same and asked.source.version_id is None and not (asked.replace_metadata or asked.replace_tags):
                 raise S3Error(
@@ -335,13 +311,13 @@ class S3Service:
             raise
         return reader
 
-    async def _delete(self, asked: op.DeleteObject, _: _Call) -> Response:
+    async def _delete(self, asked: op.DeleteObject, _: Call) -> Response:
         outcome = (await self._backend.delete(asked.bucket, [asked.request]))[0]
         if outcome.error is not None:
             raise outcome.error
         return Response(204, render.deletion_headers(outcome))
 
-    async def _delete_many(self, asked: op.DeleteObjects, call: _Call) -> Response:
+    async def _delete_many(self, asked: op.DeleteObjects, call: Call) -> Response:
         """Each key is allowed or denied by itself."""
         requests, quiet = delete_body(await call.document())
         if asked.bypass:
@@ -356,40 +332,45 @@ class S3Service:
         ]
         return render.deleted(requests, outcomes, quiet=quiet)
 
-    async def _refusal(self, call: _Call, operation: op.Operation) -> S3Error | None:
+    async def _refusal(self, call: Call, operation: op.Operation) -> S3Error | None:
         try:
             await self._authorize(call.caller, operation)
         except S3Error as error:
             return error
         return None
 
-    async def _get_tags(self, asked: op.GetTags, _: _Call) -> Response:
+    async def _get_tags(self, asked: op.GetTags, _: Call) -> Response:
         found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
         response = render.tagging(found.attributes.tags)
         return replace(response, headers=(*response.headers, *version_headers(found.version_id)))
 
-    async def _put_tags(self, asked: op.PutTags, call: _Call) -> Response:
-        tags = tags_body(await call.document())
+    async def _put_tags(self, asked: op.PutTags, call: Call) -> Response:
+        try:
+            tags = tags_body(await call.document(TAGS_BYTES_MAX))
+        except S3Error:
+            await self._authorize(call.caller, asked)  # who may not at all is told so first
+            raise
+        await self._authorize(call.setting(tags), asked)
         version_id = await self._backend.put_tags(asked.bucket, asked.key, tags, asked.version_id)
         return Response(200, version_headers(version_id))
 
-    async def _delete_tags(self, asked: op.DeleteTags, _: _Call) -> Response:
+    async def _delete_tags(self, asked: op.DeleteTags, _: Call) -> Response:
         version_id = await self._backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
         return Response(204, version_headers(version_id))
 
     # -- multipart
-    async def _start_upload(self, asked: op.StartUpload, _: _Call) -> Response:
+    async def _start_upload(self, asked: op.StartUpload, _: Call) -> Response:
         self._check_lock(asked.request)
         upload = await self._backend.create_upload(asked.request)
         return render.upload_started(UploadRef(asked.request.bucket, asked.request.key, upload.upload_id), upload)
 
-    async def _put_part(self, asked: op.PutPart, call: _Call) -> Response:
+    async def _put_part(self, asked: op.PutPart, call: Call) -> Response:
         upload = await self._backend.get_upload(asked.ref)
         body = call.body(upload.etag_mode, upload.checksum_algorithm)
         part = await self._backend.put_part(asked.ref, asked.number, body)
         return Response(200, (("etag", f'"{part.etag}"'), *render.checksum_headers(part.checksum)[:1]))
 
-    async def _copy_part(self, asked: op.CopyPart, _: _Call) -> Response:
+    async def _copy_part(self, asked: op.CopyPart, _: Call) -> Response:
         upload = await self._backend.get_upload(asked.ref)
         reader = await self._source(asked.source)
         try:
@@ -404,22 +385,22 @@ class S3Service:
             await reader.aclose()
         return render.copied("CopyPartResult", part, source)
 
-    async def _complete(self, asked: op.CompleteUpload, call: _Call) -> Response:
+    async def _complete(self, asked: op.CompleteUpload, call: Call) -> Response:
         wanted = complete_body(await call.document())
         found = await self._backend.complete_upload(asked.ref, wanted, asked.condition)
         scheme = "https" if call.head.secure else "http"
         place = f"{scheme}://{call.head.headers.get('host', '')}/{asked.ref.bucket}/{asked.ref.key}"
         return render.upload_completed(asked.ref, found, place)
 
-    async def _abort(self, asked: op.AbortUpload, _: _Call) -> Response:
+    async def _abort(self, asked: op.AbortUpload, _: Call) -> Response:
         await self._backend.abort_upload(asked.ref)
         return Response(204)
 
-    async def _list_parts(self, asked: op.ListParts, _: _Call) -> Response:
+    async def _list_parts(self, asked: op.ListParts, _: Call) -> Response:
         parts, more = await self._backend.list_parts(asked.ref, asked.after, asked.limit)
         return render.parts(asked, parts, more=more)
 
-    async def _list_uploads(self, asked: op.ListUploads, _: _Call) -> Response:
+    async def _list_uploads(self, asked: op.ListUploads, _: Call) -> Response:
         return render.uploads(asked, await self._backend.list_uploads(asked.query))
 
 
@@ -459,16 +440,16 @@ def _part_range(found: StoredObject, number: int) -> tuple[int, int]:
     return start, start + sizes[number - 1]
 
 
-def _beside(handler: Handler) -> Callable[[S3Service, Any, _Call], Awaitable[Response]]:
+def _beside(handler: Handler) -> Callable[[S3Service, Any, Call], Awaitable[Response]]:
     """A handler of `qss.s3.handlers` as if it were one of ours."""
 
-    async def answer(service: S3Service, asked: Any, call: _Call) -> Response:
+    async def answer(service: S3Service, asked: Any, call: Call) -> Response:
         return await handler(Place(service._backend, service._clock.now_ns()), asked, call)
 
     return answer
 
 
-_HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response]]]] = {
+_HANDLERS: Final[dict[type, Callable[[S3Service, Any, Call], Awaitable[Response]]]] = {
     op.ListBuckets: S3Service._list_buckets,
     op.CreateBucket: S3Service._create_bucket,
     op.HeadBucket: S3Service._head_bucket,
