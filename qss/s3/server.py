@@ -157,8 +157,12 @@ class S3Service:
 
     async def _hide_absence(self, error: S3Error, operation: op.Operation, call: Call) -> None:
         """That a key is not there is told, as by AWS, to those who may list the bucket. Raises ACCESS_DENIED."""
-        if error.code in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION) and isinstance(operation, op.GetObject):
+        if error.code not in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION):
+            return
+        if isinstance(operation, op.GetObject):
             await self._authorize(call.caller, op.HeadBucket(operation.bucket))
+        elif isinstance(operation, op.CopyObject | op.CopyPart):
+            await self._authorize(call.caller, op.HeadBucket(operation.source.bucket))
 
     async def _post(self, head: RequestHead, bucket: str, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
         """A browser's form: read up to its file, then a put like others."""
