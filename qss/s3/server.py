@@ -104,7 +104,7 @@ class S3Service:
             told = to_s3(found)
             if told.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
                 trace = None if isinstance(found, QssError) else found
-                log.error("request %s, %s %s: %s", request_id, head.method, head.path, found, exc_info=trace)
+                log.error("request %s, %.16r %.256r: %s", request_id, head.method, head.path, found, exc_info=trace)
             response = render.error(told, head.path, request_id, with_body=head.method != "HEAD")
         extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
