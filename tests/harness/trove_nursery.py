@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import traceback
 from io import FileIO
 from pathlib import Path
 from typing import Any, cast
@@ -103,6 +104,8 @@ def _raise_them() -> None:
             try:
                 code = run(wanted["argv"])
                 sys.stdout.flush()
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         os.close(target)
