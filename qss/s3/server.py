@@ -38,7 +38,7 @@ from qss.s3.expiry import Expiry
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
 from qss.s3.lock import DAY_NS, check_future
 from qss.s3.message import RequestHead, Response
-from qss.s3.parse import check_bucket_name, is_form, parse_at, put_request, split_path
+from qss.s3.parse import REDIRECT, check_bucket_name, is_form, parse_at, put_request, split_path
 from qss.s3.post import answer, read_form
 from qss.s3.reading import copied_body, plan_read
 from qss.s3.sigv4 import Verifier
@@ -319,7 +319,9 @@ class S3Service:
             kept = request.attributes if asked.replace_metadata else source.attributes
             tags = request.attributes.tags if asked.replace_tags else source.attributes.tags
             own = request.attributes
-            attributes = replace(kept, tags=tags, storage_class=own.storage_class, lock=own.lock)
+            headers = {name: value for name, value in kept.headers.items() if name != REDIRECT}
+            headers |= {name: value for name, value in own.headers.items() if name == REDIRECT}
+            attributes = replace(kept, headers=headers, tags=tags, storage_class=own.storage_class, lock=own.lock)
             request = replace(request, attributes=attributes)
             found = await self._store_copy(reader, request, asked.checksum_algorithm)
         finally:
