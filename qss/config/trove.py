@@ -33,6 +33,7 @@ def _fields(folder: Path) -> Fields:
         "s3": Field("s3", schema.text),
         "admin": Field("admin", schema.text),
         "files": Field("files", schema.text),
+        "console": Field("console", schema.text),
         "tls_cert": Field("tls_cert", schema.path_in(folder)),
         "tls_key": Field("tls_key", schema.path_in(folder)),
         "tls_client_ca": Field("tls_client_ca", schema.path_in(folder)),
@@ -42,9 +43,14 @@ def _fields(folder: Path) -> Fields:
         "domain": Field("domains", _names),
         "access_key": Field("access_key", schema.text),
         "secret_key_file": Field("secret_key_file", schema.path_in(folder)),
+        "client_wait": Field("client_wait_s", schema.duration(1)),
         "sync": Field("sync", schema.one_of("group", "each", "os")),
         "upload_max_age": Field("upload_age_s_max", schema.duration(1)),
         "compact_garbage": Field("compact_garbage", schema.number),
+        "compact_limit": Field("compact_bytes_per_s", schema.optional(schema.size(1))),
+        "scrub_period": Field("scrub_period_s", schema.optional(schema.duration(1))),
+        "scrub_limit": Field("scrub_bytes_per_s", schema.optional(schema.size(1))),
+        "sse_c_over_http": Field("sse_c_over_http", schema.flag),
     }
 
 

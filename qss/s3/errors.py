@@ -86,6 +86,11 @@ class Code(Enum):
     )
     INVALID_BUCKET_NAME = _Row("InvalidBucketName", 400, "The specified bucket is not valid.")
     INVALID_DIGEST = _Row("InvalidDigest", 400, "The Content-MD5 or checksum value that you specified is not valid.")
+    INVALID_ENCRYPTION_ALGORITHM = _Row(
+        "InvalidEncryptionAlgorithmError",
+        400,
+        "The encryption request you specified is not valid. The valid value is AES256.",
+    )
     INVALID_LOCATION = _Row(
         "InvalidLocationConstraint", 400, "The specified location-constraint is not valid for this server."
     )
@@ -102,6 +107,7 @@ class Code(Enum):
     INVALID_RETENTION_PERIOD = _Row(
         "InvalidRetentionPeriod", 400, "Default retention period must be a positive integer value."
     )
+    INVALID_STORAGE_CLASS = _Row("InvalidStorageClass", 400, "The storage class you specified is not valid")
     INVALID_TAG = _Row("InvalidTag", 400, "The tag provided was not a valid tag.")
     INVALID_URI = _Row("InvalidURI", 400, "The specified URI couldn't be parsed.")
     KEY_TOO_LONG = _Row("KeyTooLongError", 400, "Your key is too long")

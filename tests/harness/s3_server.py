@@ -52,7 +52,7 @@ def served(app: RsgiApp, tls: Tls | None = None) -> Iterator[int]:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         handles["stop"] = lambda: loop.call_soon_threadsafe(stop.set)
-        await serve(app, "127.0.0.1", 0, stop=stop, tls=tls, on_ready=lambda _, port: ready.put(port))
+        await serve(app, ("127.0.0.1", 0), stop=stop, tls=tls, on_ready=lambda _, port: ready.put(port))
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()

@@ -164,7 +164,7 @@ def test_stop_lets_requests_finish_and_frees_the_port() -> None:
             writer.close()
             return answer
 
-        serving = serve(app, "127.0.0.1", 0, stop=stop, on_ready=lambda _, number: port.set_result(number))
+        serving = serve(app, ("127.0.0.1", 0), stop=stop, on_ready=lambda _, number: port.set_result(number))
         _, answer = await asyncio.gather(serving, client())
         assert answer.endswith(b"finished")
         listen("127.0.0.1", port.result()).close()
