@@ -381,6 +381,11 @@ def _authorization(authorization: str) -> tuple[str, Scope, tuple[str, ...], str
 
 def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
     fields = dict(params)
+    if "X-Amz-Algorithm" not in fields and "Signature" in fields:  # SigV2; clients know this answer by its text
+        raise S3Error(
+            Code.INVALID_REQUEST,
+            f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.",
+        )
     wanted = {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders"}
     if not (wanted | {"X-Amz-Signature"}) <= fields.keys() or fields["X-Amz-Algorithm"] != ALGORITHM:
         raise S3Error(

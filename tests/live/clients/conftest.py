@@ -10,12 +10,13 @@ import pytest
 
 from qss.trove.testing import TroveServer
 from tests.harness.certificates import Authority
-from tests.harness.clients.programs import Server
+from tests.harness.clients.programs import INSTALLED, Server
 
 
 @pytest.fixture(scope="package")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     """Whatever clients ask for, a node never has to say that it failed, or that it cannot do that."""
+    assert INSTALLED.is_dir(), "the clients are not installed; run scripts/setup --test"
     folder = tmp_path_factory.mktemp("nodes")
     authority = Authority(folder / "ca")
     tls = authority.issue("node")

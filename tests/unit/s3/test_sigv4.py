@@ -154,6 +154,14 @@ def test_presigned_expiry(after_s: int, code: Code | None) -> None:
         assert refused(head, NOW_NS + after_s * S) is code
 
 
+def test_addresses_signed_by_sigv2_are_told_so() -> None:
+    """s3cmd knows the text, and signs by SigV4 then."""
+    head = RequestHead("GET", "/k", "AWSAccessKeyId=AKIA&Expires=1795279346&Signature=ShaGrm%3D", HOST)
+    with pytest.raises(S3Error, match=r"you have provided is not supported\. Please use AWS4-HMAC-SHA256") as caught:
+        verifier().verify(head, NOW_NS)
+    assert caught.value.code is Code.INVALID_REQUEST
+
+
 @pytest.mark.parametrize("expires", ["0", "604801", "-1", "x", "1e3", "٣"])
 def test_presigned_bounds(expires: str) -> None:
     query = presign(RequestHead("GET", "/k", "", HOST), EXAMPLE, "us-east-1", NOW_NS, 60)
