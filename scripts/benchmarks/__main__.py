@@ -117,7 +117,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "misses": alone(
         "p99 of cached reads, alone and beside 20 readers of evicted data", lambda rig, options: upkeep.misses(rig)
     ),
-    "trove": alone("requests a second and CPU of one node", lambda rig, options: node.requests(rig)),
+    "trove": alone(
+        "one Trove, CPU and wall per request, beside SeaweedFS, rclone serve s3, s3rver and moto; under scrub",
+        lambda rig, options: node.requests(rig),
+    ),
     "memory": alone("memory of mount and offload while 4 GiB are copied", lambda rig, options: locations.memory(rig)),
 }
 
