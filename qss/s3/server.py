@@ -36,6 +36,7 @@ from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.exchange import Exchange
 from qss.s3.expiry import Expiry
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
+from qss.s3.hoisted import with_hoisted
 from qss.s3.lock import DAY_NS, check_future
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import REDIRECT, check_bucket_name, is_form, parse_at, put_request, split_path
@@ -139,6 +140,7 @@ class S3Service:
             return await self._post(head, bucket, raw, exchange)
         verified = self._verifier.verify(head, self._clock.now_ns())
         exchange.user = "" if verified is None else verified.access_key
+        head = head if verified is None else with_hoisted(head)
         operation = parse_at(head, bucket, key)
         exchange.operation = type(operation).__name__
         if verified is None and isinstance(operation, op.GetObject) and operation.overrides:
