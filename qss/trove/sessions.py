@@ -66,7 +66,7 @@ class Sessions:
 
     def check_patience(self, client: str) -> None:
         """Raises Busy while too many from this address have failed to sign in: whoever guesses, guesses slowly."""
-        failures = self._failures.get(client, ())
+        failures = self._failures.get(client) or deque[int]()
         if len(failures) == FAILURES_MAX and self._clock.now_ns() - failures[0] < FAILURES_WITHIN_S * _NS:
             raise Busy("too many failed to sign in; wait a minute", retry_after_s=FAILURES_WITHIN_S)
 
