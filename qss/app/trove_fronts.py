@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from qss.s3.access.context import Tags
 from qss.s3.access.gate import Gate
 from qss.s3.rsgi import RsgiApp, s3_app
-from qss.s3.server import S3Service
+from qss.s3.server import S3Service, ServiceOptions
 from qss.s3.sigv4 import Verifier
 from qss.trove.admin import HEADERS, Admin, AdminApp
 from qss.trove.admin_buckets import BucketRoutes
 from qss.trove.admin_shares import ShareRoutes
+from qss.trove.admin_upkeep import UpkeepRoutes
 from qss.trove.admin_users import UserRoutes
 from qss.trove.console import Behind, ConsoleApp
 from qss.trove.console_shares import OwnShares
@@ -35,7 +37,14 @@ FRONTS: Final[Mapping[str, str]] = {"s3": "S3", "files": "file API", "admin": "a
 class Fronts:
     """All applications of a node. `listening` is filled in as they begin to listen: name → scheme://host:port."""
 
-    def __init__(self, node: Node, credentials: Credentials, watching: Watching, public_url: str | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        credentials: Credentials,
+        watching: Watching,
+        public_url: str | None = None,
+        service: ServiceOptions | None = None,
+    ) -> None:
         """`public_url`: how people reach the file API from outside, for links to shares."""
         self.health = Health()
         self._public_url = public_url
@@ -49,12 +58,20 @@ class Fronts:
             return (await node.store.head(bucket, key, version_id)).attributes.tags
 
         gate = Gate(users, node.store, tags_of, host.clock.now_ns)
-        self._service = S3Service(node.store, Verifier(users.secret_of), host.clock, host.entropy.token, authorize=gate)
+        self._service = S3Service(
+            node.store,
+            Verifier(users.secret_of),
+            host.clock,
+            host.entropy.token,
+            options=replace(service or ServiceOptions(), day_ns=int(node.options.lifecycle_day_s * 1e9)),
+            authorize=gate,
+        )
         self._shares = ShareRoutes(node, self._files_url)
         routes = [
             *BucketRoutes(node).routes,
             *self._shares.routes,
             *UserRoutes(users).routes,
+            *UpkeepRoutes(node).routes,
             *watching.routes,
         ]
         self.admin = Admin(node, credentials.admin_token, routes, self.health, [watching.metrics])

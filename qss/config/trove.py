@@ -40,11 +40,17 @@ def _fields(folder: Path) -> Fields:
         "mutual_tls": Field("mutual_tls", _names),
         "access_log": Field("access_log", schema.path_in(folder)),
         "public_url": Field("public_url", schema.text),
+        "domain": Field("domains", _names),
         "access_key": Field("access_key", schema.text),
         "secret_key_file": Field("secret_key_file", schema.path_in(folder)),
+        "client_wait": Field("client_wait_s", schema.duration(1)),
         "sync": Field("sync", schema.one_of("group", "each", "os")),
         "upload_max_age": Field("upload_age_s_max", schema.duration(1)),
         "compact_garbage": Field("compact_garbage", schema.number),
+        "compact_limit": Field("compact_bytes_per_s", schema.optional(schema.size(1))),
+        "scrub_period": Field("scrub_period_s", schema.optional(schema.duration(1))),
+        "scrub_limit": Field("scrub_bytes_per_s", schema.optional(schema.size(1))),
+        "sse_c_over_http": Field("sse_c_over_http", schema.flag),
     }
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server
@@ -24,12 +25,12 @@ from granian.server.embed import Server
 from qss.errors import Refused
 from qss.s3.asgi import asgi_app
 from qss.s3.exchange import Observer
+from qss.s3.patience import USUAL, Patience
 from qss.s3.rsgi import RsgiApp
 
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 1024
-REQUESTS_IN_FLIGHT_MAX: Final = 128
 GRACE_S_MAX: Final = 5.0
 """How long requests under way may take after `stop`."""
 
@@ -68,20 +69,32 @@ def _no_password() -> bytes:
     raise ValueError("the key has a passphrase")
 
 
+@dataclass(frozen=True, slots=True)
+class _Front:
+    """What a server serves, and how."""
+
+    app: RsgiApp
+    tls: Tls | None
+    observe: Observer | None
+    patience: Patience
+
+
 class _Server(Server):
     """Listens on a socket that is bound already: the port may be 0, and an address in use is found out here."""
 
-    def __init__(self, app: RsgiApp, listener: socket.socket, tls: Tls | None, observe: Observer | None) -> None:
+    def __init__(self, front: _Front, listener: socket.socket) -> None:
         host, port = listener.getsockname()[:2]
+        tls = front.tls
         super().__init__(
-            asgi_app(app, observe),
+            asgi_app(front.app, front.observe, front.patience),
             address=host,
             port=port,
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
             websockets=False,
             backlog=BACKLOG,
-            backpressure=REQUESTS_IN_FLIGHT_MAX,
+            backpressure=front.patience.connections_max,  # of connections, not of requests
+            http1_settings=HTTP1Settings(header_read_timeout=int(front.patience.head_s * 1000)),
             log_level=LogLevels.error,
             log_dictconfig=_LOGGING,
             ssl_cert=None if tls is None else tls.certificate,
@@ -96,12 +109,14 @@ class _Server(Server):
         self._shd = SocketHolder(self._listener.detach(), False, BACKLOG)  # type: ignore[call-arg, assignment]
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound, listening TCP socket. Raises Refused when the address cannot be had."""
+def listen(host: str, port: int, stall_s: float = USUAL.wait_s) -> socket.socket:
+    """A bound, listening TCP socket. Raises Refused when the address cannot be had. `stall_s`: a connection whose
+    client takes nothing of what was sent for so long is dropped by the system."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_s * 1000))  # connections inherit it
         listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -113,27 +128,28 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def serve(
     app: RsgiApp,
-    host: str,
-    port: int,
+    address: tuple[str, int],
     *,
     stop: asyncio.Event,
     tls: Tls | None = None,
     on_ready: Callable[[str, int], None] | None = None,
     renew: asyncio.Event | None = None,
     observe: Observer | None = None,
+    patience: Patience = USUAL,
 ) -> None:
-    """Serve until `stop` is set, then let requests under way finish for GRACE_S_MAX. Port 0: the system chooses, and
-    `on_ready(host, port)` tells which; it is called when connections are accepted. `renew`: read the certificates
-    again, and clear it; new connections get the new ones, those that are open are ended like at a stop. Raises
-    Refused."""
+    """Serve until `stop` is set, then let requests under way finish for GRACE_S_MAX. `address`: host and port; port 0:
+    the system chooses, and `on_ready(host, port)` tells which; it is called when connections are accepted. `renew`:
+    read the certificates again, and clear it; new connections get the new ones, those that are open are ended like at
+    a stop. Raises Refused."""
     if tls is not None:
         tls.check()
     renew = renew or asyncio.Event()
-    listener = listen(host, port)
+    front = _Front(app, tls, observe, patience)
+    listener = listen(*address, patience.wait_s)
     leaving: set[asyncio.Task[None]] = set()
     try:
         name = listener.getsockname()
-        server, running = _begin(app, listener, tls, observe)
+        server, running = _begin(front, listener)
         waits = {asyncio.create_task(stop.wait())}
         try:
             await asyncio.sleep(0)  # the server task spawns its worker; the socket queues from here on
@@ -147,7 +163,7 @@ async def serve(
                     renew.clear()
                     if tls is not None and _is_good(tls):
                         old = server, running
-                        server, running = _begin(app, listener, tls, observe)
+                        server, running = _begin(front, listener)
                         task = asyncio.create_task(_end(*old))
                         leaving.add(task)
                         task.add_done_callback(leaving.discard)
@@ -159,10 +175,8 @@ async def serve(
         listener.close()
 
 
-def _begin(
-    app: RsgiApp, listener: socket.socket, tls: Tls | None, observe: Observer | None
-) -> tuple[_Server, asyncio.Task[None]]:
-    server = _Server(app, listener, tls, observe)
+def _begin(front: _Front, listener: socket.socket) -> tuple[_Server, asyncio.Task[None]]:
+    server = _Server(front, listener)
     return server, asyncio.create_task(server.serve(), name="serve")
 
 

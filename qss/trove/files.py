@@ -27,6 +27,7 @@ from qss.s3.parse import parse
 from qss.s3.render import iso
 from qss.s3.rsgi import head_of, raw_body, send
 from qss.s3.server import S3Service
+from qss.s3.sse import KeyNeeded
 from qss.trove.admin_buckets import list_query, object_value
 from qss.trove.health import Health
 from qss.trove.routes import JSON, Asked, answer
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 FILES: Final = "/files"
 SHARES: Final = "/s/"
+_SEALED: Final = "This file is encrypted with a key of its owner's (SSE-C) and can only be had over S3, with that key."
 _ADMIN: Final = FileToken("admin", "the admin token")
 _HEADERS: Final = frozenset(
     {
@@ -190,7 +192,7 @@ async def answered(work: Any, head: RequestHead) -> Response:
         error = to_s3(found)
         if error.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
             trace = None if isinstance(found, QssError) else found
-            log.error("%s %s: %s", head.method, redacted_path(head.path), found, exc_info=trace)
+            log.error("%.16r %.256r: %s", head.method, redacted_path(head.path), found, exc_info=trace)
         return _refused(error, head)
     return response
 
@@ -210,7 +212,8 @@ def _refused(error: S3Error, head: RequestHead) -> Response:
         headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
     if head.method == "HEAD" or status == 304:
         return Response(status, tuple(headers[1:]))
-    return Response(status, tuple(headers), answer({"error": str(error), "code": error.code.wire}).body)
+    text = _SEALED if isinstance(error, KeyNeeded) else str(error)
+    return Response(status, tuple(headers), answer({"error": text, "code": error.code.wire}).body)
 
 
 def _json(value: Any) -> Response:

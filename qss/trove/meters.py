@@ -73,7 +73,9 @@ class Meters:
         if latency is None:
             latency = self._latency[key[:2]] = Histogram()
         latency.add(exchange.seconds)
-        moved = self._bytes.setdefault(front, [0, 0])
+        moved = self._bytes.get(front)
+        if moved is None:
+            moved = self._bytes[front] = [0, 0]
         moved[0] += exchange.bytes_in
         moved[1] += exchange.bytes_out
         since = self._since

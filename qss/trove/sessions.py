@@ -66,8 +66,10 @@ class Sessions:
 
     def check_patience(self, client: str) -> None:
         """Raises Busy while too many from this address have failed to sign in: whoever guesses, guesses slowly."""
-        failures = self._failures.get(client) or deque[int]()
-        if len(failures) == FAILURES_MAX and self._clock.now_ns() - failures[0] < FAILURES_WITHIN_S * _NS:
+        failures = self._failures.get(client)
+        if failures is None or len(failures) < FAILURES_MAX:
+            return
+        if self._clock.now_ns() - failures[0] < FAILURES_WITHIN_S * _NS:
             raise Busy("too many failed to sign in; wait a minute", retry_after_s=FAILURES_WITHIN_S)
 
     def note_failure(self, client: str) -> None:

@@ -53,8 +53,7 @@ def at_site(tls: Tls, work: Callable[[Site], Awaitable[None]]) -> None:
         serving = asyncio.create_task(
             serve(
                 site.app,
-                "127.0.0.1",
-                0,
+                ("127.0.0.1", 0),
                 stop=stop,
                 tls=tls,
                 renew=site.renew,
