@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any, Final
 from urllib.parse import unquote
 
-from qss.s3.border import refusal
+from qss.s3.border import Refusal, refusal
 from qss.s3.errors import Code, S3Error
 from qss.s3.exchange import Exchange, Observer
 from qss.s3.message import join_headers
@@ -29,6 +29,13 @@ and no reset swallows the answer. Beyond it, and where the client waits for `100
 REQUESTS_IN_FLIGHT_MAX: Final = 128
 """Being worked on, of one front door; others wait their turn. A request that waits for its client (its body has been
 asked for, its answer is being streamed) has given its turn away, so slow clients cannot take all of them."""
+
+
+class BodyTooSlow(S3Error):
+    """A client lets us wait for its body for longer than patience lasts. Answered for applications that let it pass."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.REQUEST_TIMEOUT)
 
 
 class TookTooLong(Exception):
@@ -144,7 +151,7 @@ class _Protocol:
         return first if not self._unread else b"".join([first, *[chunk async for chunk in self]])
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Just ends when the client has gone: whoever reads must know the length. Raises S3Error REQUEST_TIMEOUT."""
+        """Just ends when the client has gone: whoever reads must know the length. Raises BodyTooSlow."""
         self._waits = False
         while self._unread:
             message = await self._next()
@@ -163,7 +170,7 @@ class _Protocol:
                 message = await self._receive()
         except TimeoutError:
             self._waits = True  # no more is taken, the connection is closed after the answer
-            raise S3Error(Code.REQUEST_TIMEOUT) from None
+            raise BodyTooSlow from None
         self._waiting.passed(len(message.get("body", b"")), perf_counter() - begun)
         return message
 
@@ -195,10 +202,11 @@ class _Protocol:
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.whole = (status, headers, body)
 
-    def refuse(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Where a body begins and ends is in doubt: nothing of it is taken."""
+    def refuse(self, refused: Refusal) -> None:
+        """Where a body begins and ends is in doubt: nothing of it is taken, and nothing that follows."""
         self._unread = False
-        self.whole = (status, headers, body)
+        headers = [("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
+        self.whole = (refused.status, headers, refused.why.encode())
 
     def response_stream(self, status: int, headers: list[tuple[str, str]]) -> _Stream:
         close = [("connection", "close")] if self._unread else []
@@ -268,8 +276,7 @@ def asgi_app(
         protocol = _Protocol(asked.headers, receive, send, patience, turn := _Turn(turns))
         begun = perf_counter()
         try:
-            if not _is_refused(scope, asked, protocol):
-                await app(asked, protocol)
+            await _run_app(app, scope, asked, protocol)
             turn.end()
             await _send_answer(protocol, send)
         except TookTooLong:
@@ -283,14 +290,16 @@ def asgi_app(
     return run
 
 
-def _is_refused(scope: Message, asked: _Scope, protocol: _Protocol) -> bool:
+async def _run_app(app: RsgiApp, scope: Message, asked: _Scope, protocol: _Protocol) -> None:
     target_chars = len(asked.raw_path) + len(asked.query_string)
     refused = refusal(scope.get("http_version", "1.1"), target_chars, asked.headers.items())
-    if refused is None:
-        return False
-    headers = [("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
-    protocol.refuse(refused.status, headers, refused.why.encode())
-    return True
+    if refused is not None:
+        protocol.refuse(refused)
+        return
+    try:
+        await app(asked, protocol)
+    except BodyTooSlow as error:
+        protocol.refuse(Refusal(error.code.status, str(error)))
 
 
 async def _send_answer(protocol: _Protocol, send: Send) -> None:

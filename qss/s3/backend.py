@@ -129,9 +129,13 @@ class WriteCondition:
     if_match: str | None = None  # an etag without quotes, or "*"
     if_none_match: str | None = None  # only "*" means something to S3 on writes; an etag is honoured too
     if_modified_ns: int | None = None  # only what was stored at this very time; not told by clients
+    if_modified_s: int | None = None  # of a delete: only what was stored in this second
+    if_size: int | None = None  # of a delete: only what has so many bytes
 
     def check(self, current: StoredObject | None) -> None:
         """Raise S3Error unless the write may replace `current` (None: there is no object)."""
+        if self.if_modified_s is not None or self.if_size is not None:
+            self._check_delete(current)
         if self.if_match is not None:
             if current is None:
                 raise S3Error(Code.NO_SUCH_KEY)
@@ -140,6 +144,14 @@ class WriteCondition:
         if self.if_none_match is not None and current is not None and self.if_none_match in ("*", current.etag):
             raise S3Error(Code.PRECONDITION_FAILED)
         if self.if_modified_ns is not None and (current is None or current.modified_ns != self.if_modified_ns):
+            raise S3Error(Code.PRECONDITION_FAILED)
+
+    def _check_delete(self, current: StoredObject | None) -> None:
+        if current is None:
+            raise S3Error(Code.NO_SUCH_KEY)
+        if self.if_modified_s not in (None, current.modified_ns // 1_000_000_000):
+            raise S3Error(Code.PRECONDITION_FAILED)
+        if self.if_size not in (None, current.size):
             raise S3Error(Code.PRECONDITION_FAILED)
 
 

@@ -21,7 +21,7 @@ _SINGLE: Final = frozenset(
     }
 )  # fmt: skip
 """Headers that mean one thing: sent twice, a program may take the first, the last or both."""
-_HOST: Final = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=-]*(:\d{0,5})?|\[[0-9A-Fa-f:.]+\](:\d{0,5})?", re.ASCII)
+_HOST: Final = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=-]+(:\d{0,5})?|\[[0-9A-Fa-f:.]+\](:\d{0,5})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

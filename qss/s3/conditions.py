@@ -126,6 +126,22 @@ def read_condition(headers: Mapping[str, str], prefix: str = "") -> ReadConditio
     )
 
 
+def delete_condition(etag: str | None, modified: str | None, size: str | None) -> WriteCondition:
+    """Of a delete, from headers or from its place in a list. What cannot be read is refused: S3Error, never ignored."""
+    if etag is None and modified is None and size is None:
+        return _UNCONDITIONAL_WRITE
+    modified_ns = parse_http_date(modified)
+    if modified is not None and modified_ns is None:
+        raise S3Error(Code.INVALID_ARGUMENT, "The last modified time to match is not an HTTP date.")
+    if size is not None and not (size.isascii() and size.isdigit() and len(size) < 16):
+        raise S3Error(Code.INVALID_ARGUMENT, "The size to match is not a number of bytes.")
+    return WriteCondition(
+        None if etag is None else etag.strip().strip('"'),
+        if_modified_s=None if modified_ns is None else modified_ns // 1_000_000_000,
+        if_size=None if size is None else int(size),
+    )
+
+
 def write_condition(headers: Mapping[str, str]) -> WriteCondition:
     """If-Match and If-None-Match of a write."""
     match, none_match = headers.get("if-match"), headers.get("if-none-match")

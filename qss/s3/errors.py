@@ -103,6 +103,7 @@ class Code(Enum):
         "InvalidPolicyDocument", 400, "The content of the form does not meet the conditions specified in the policy."
     )
     INVALID_RANGE = _Row("InvalidRange", 416, "The requested range is not satisfiable")
+    INVALID_REDIRECT = _Row("InvalidRedirectLocation", 400, "The website redirect location is not valid.")
     INVALID_REQUEST = _Row("InvalidRequest", 400, "Invalid Request")
     INVALID_RETENTION_PERIOD = _Row(
         "InvalidRetentionPeriod", 400, "Default retention period must be a positive integer value."

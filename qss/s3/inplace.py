@@ -14,9 +14,12 @@ from typing import Final, Protocol, runtime_checkable
 from blake3 import blake3
 
 from qss.errors import CorruptData, Damaged
+from qss.s3.errors import Code, S3Error
 
 HEADER: Final = "x-trove-hashes"
 SPANS_MAX: Final = 64
+READ_TWICE_BYTES: Final = 1024 * 1024
+"""What spans may overlap beside the object's size: a header of a few bytes must not cost 64 reads of 5 GiB."""
 _UNREADABLE: Final = "-"
 _SPAN = re.compile(r"(\d{1,19})-(\d{1,19})", re.ASCII)
 
@@ -54,7 +57,9 @@ def asked(untrusted: str) -> list[tuple[int, int]]:
 
 
 async def answer(reader: Reads, size: int, spans: Spans) -> str:
-    """The answer header for an object of `size` bytes."""
+    """The answer header for an object of `size` bytes. Raises S3Error for spans that would read it many times over."""
+    if sum(stop - start for start, stop in spans if stop <= size) > 2 * size + READ_TWICE_BYTES:
+        raise S3Error(Code.INVALID_ARGUMENT, f"{HEADER}: the spans overlap too much")
     parts: list[str] = []
     for start, stop in spans:
         try:

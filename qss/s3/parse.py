@@ -22,10 +22,9 @@ from qss.s3.backend import (
     PutRequest,
     UploadRef,
     UploadsQuery,
-    WriteCondition,
 )
 from qss.s3.checksums import ALGORITHMS
-from qss.s3.conditions import parse_range, read_condition, write_condition
+from qss.s3.conditions import delete_condition, parse_range, read_condition, write_condition
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, parse_query
 from qss.s3.parse_subresources import ROWS, bypasses, lock_of, version_id
@@ -38,6 +37,8 @@ METADATA_BYTES_MAX: Final = 2048
 CONTENT_HEADERS: Final = (
     "content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires",
 )  # fmt: skip
+REDIRECT: Final = "x-amz-website-redirect-location"
+"""Kept with an object and told; nothing is redirected, since no websites are served."""
 STORAGE_CLASSES: Final = frozenset(
     {
         "STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "GLACIER_IR",
@@ -159,6 +160,8 @@ def is_form(head: RequestHead, bucket: str, key: str) -> bool:
 def attributes_of(headers: Mapping[str, str]) -> Attributes:
     """What a put, copy or upload says about the object. Raises S3Error."""
     content = {name: headers[name] for name in CONTENT_HEADERS if name in headers}
+    if REDIRECT in headers:
+        content[REDIRECT] = _redirect(headers[REDIRECT])
     if "content-encoding" in content:  # aws-chunked is about the way here, not about the object
         codings = [each.strip() for each in content["content-encoding"].split(",")]
         kept = ",".join(each for each in codings if each and each != "aws-chunked")
@@ -177,6 +180,17 @@ def attributes_of(headers: Mapping[str, str]) -> Attributes:
     if "x-amz-write-offset-bytes" in headers:
         raise S3Error(Code.NOT_IMPLEMENTED, "Objects cannot be appended to.")
     return Attributes(content, metadata, tags, storage, lock_of(headers))
+
+
+def _redirect(target: str) -> str:
+    if not target.startswith(("/", "http://", "https://")):
+        raise S3Error(
+            Code.INVALID_REDIRECT,
+            "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.",
+        )
+    if len(target.encode()) > METADATA_BYTES_MAX:
+        raise S3Error(Code.INVALID_REDIRECT, "The length of website redirect location cannot exceed 2,048 bytes.")
+    return target
 
 
 def check_tags(tags: tuple[tuple[str, str], ...], most: int = TAGS_MAX) -> None:
@@ -367,7 +381,8 @@ def _list_parts(request: _In) -> op.ListParts:
 
 
 def _delete_object(request: _In) -> op.DeleteObject:
-    condition = WriteCondition(if_match=write_condition(request.headers).if_match)
+    names = ("if-match", "x-amz-if-match-last-modified-time", "x-amz-if-match-size")
+    condition = delete_condition(*(request.headers.get(name) for name in names))
     bypass = bypasses(request.headers)
     return op.DeleteObject(request.bucket, DeleteRequest(request.key, version_id(request), condition, bypass))
 

@@ -6,6 +6,7 @@ the code that reads those of a PUT, and the gate sees an ordinary PutObject.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -30,6 +31,7 @@ _HEADERS: Final = (
     "content-md5",
 )  # fmt: skip
 _FROM_OUTSIDE: Final = ("host", "user-agent", "referer", "origin")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+", re.ASCII)  # RFC 9110: what names of headers are made of
 _STATUS: Final = {"200": 200, "201": 201, "204": 204}
 
 
@@ -113,6 +115,8 @@ def _put_head(head: RequestHead, bucket: str, fields: Mapping[str, str]) -> Requ
         for name, value in fields.items()
         if name in _HEADERS or (name.startswith("x-amz-") and name not in ("x-amz-signature", "x-amz-copy-source"))
     }
+    if not all(_TOKEN.fullmatch(name) for name in headers):  # it would come back as a header with each read
+        raise S3Error(Code.INVALID_ARGUMENT, "The name of a field that becomes a header is no name of one.")
     if "acl" in fields:
         headers["x-amz-acl"] = fields["acl"]
     if "tagging" in fields:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from qss.errors import CorruptData
+from qss.s3 import strict_json
 from qss.s3.errors import Code, S3Error
 
 POLICY_BYTES_MAX: Final = 20 * 1024
@@ -81,8 +82,8 @@ def read_post_policy(encoded: str) -> PostPolicy:
     if len(encoded) > POLICY_BYTES_MAX * 4 // 3:
         raise _invalid("Policy is too long.")
     try:
-        value = json.loads(base64.b64decode(encoded, validate=True))
-    except (binascii.Error, ValueError, RecursionError):
+        value = strict_json.load(base64.b64decode(encoded, validate=True))
+    except (binascii.Error, ValueError, CorruptData):
         raise _invalid("Invalid JSON.") from None
     if not isinstance(value, dict) or value.keys() != {"expiration", "conditions"}:
         raise _invalid("Policy wants expiration and conditions.")
@@ -110,7 +111,7 @@ def _expiration(text: Any) -> int:
 def _range(value: list[Any]) -> tuple[int, int]:
     try:
         _, low, high = (int(each) if number else each for number, each in enumerate(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise _invalid("content-length-range wants two numbers.") from None
     return low, high
 

@@ -22,14 +22,14 @@ from qss.s3.backend import (
     CopiesItself,
     CreateUpload,
     DeleteOutcome,
-    EtagMode,
     KnowsRoom,
     ObjectBackend,
     ObjectReader,
     PutRequest,
     StoredObject,
 )
-from qss.s3.body import CheckedBody, claims_of
+from qss.s3.body import CheckedBody
+from qss.s3.call import Call
 from qss.s3.documents import delete_body, location_body, tags_body
 from qss.s3.encryption import Encryptor, to_store
 from qss.s3.errors import Code, S3Error, to_s3
@@ -38,15 +38,17 @@ from qss.s3.expiry import Expiry
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
 from qss.s3.lock import DAY_NS, check_future
 from qss.s3.message import RequestHead, Response
-from qss.s3.parse import check_bucket_name, is_form, parse_at, put_request, split_path
+from qss.s3.parse import REDIRECT, check_bucket_name, is_form, parse_at, put_request, split_path
 from qss.s3.post import answer, read_form
 from qss.s3.reading import copied_body, plan_read
-from qss.s3.sigv4 import Verified, Verifier
+from qss.s3.sigv4 import Verifier
 from qss.s3.uploading import UPLOADING, open_source
-from qss.s3.xml import XML_BYTES_MAX
-from qss.values import quick
 
 log = logging.getLogger(__name__)
+
+TAGS_BYTES_MAX: Final = 64 * 1024
+"""Of the document of an object's tags: it is read before it is known whether they may be set."""
+_ANONYMOUS_OVERRIDE: Final = "Request specific response headers cannot be used for anonymous GET requests."
 
 
 class Clock(Protocol):
@@ -71,38 +73,6 @@ class ServiceOptions:
     domains: tuple[str, ...] = ()  # for virtual-host style: <bucket>.<domain>
     keys_over_http: bool = False  # customers' keys are taken without TLS, which AWS refuses
     day_ns: int = DAY_NS  # what a day is to lifecycle rules
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One request on its way."""
-
-    head: RequestHead
-    raw: AsyncIterator[Chunk]
-    verified: Verified | None
-    acts_for: str | None = None
-    sse: sse.Asked = sse.NOTHING
-
-    @property
-    def caller(self) -> Caller:
-        return Caller(self.head, self.verified, acts_for=self.acts_for)
-
-    def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
-        """The body of a put."""
-        claims = claims_of(self.head.headers, self.verified)
-        if want_checksum is not None and claims.checksum is None and claims.trailer is None:
-            claims = replace(claims, want_checksum=want_checksum)
-        return CheckedBody(self.raw, claims, etag_mode, self.verified)
-
-    async def document(self) -> bytes:
-        """A whole XML body, checked; empty when there is none."""
-        headers = self.head.headers
-        if not headers.keys() & {"content-length", "transfer-encoding"}:
-            return b""
-        claims = claims_of(headers, self.verified, XML_BYTES_MAX)
-        body = CheckedBody(self.raw, claims, EtagMode.OPAQUE, self.verified)
-        return b"".join([bytes(chunk) async for chunk in body.chunks()])
 
 
 class S3Service:
@@ -139,7 +109,7 @@ class S3Service:
             told = to_s3(found)
             if told.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
                 trace = None if isinstance(found, QssError) else found
-                log.error("request %s, %s %s: %s", request_id, head.method, head.path, found, exc_info=trace)
+                log.error("request %s, %.16r %.256r: %s", request_id, head.method, head.path, found, exc_info=trace)
             response = render.error(told, head.path, request_id, with_body=head.method != "HEAD")
         extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
@@ -171,7 +141,9 @@ class S3Service:
         exchange.user = "" if verified is None else verified.access_key
         operation = parse_at(head, bucket, key)
         exchange.operation = type(operation).__name__
-        return await self._perform(operation, _Call(head, raw, verified))
+        if verified is None and isinstance(operation, op.GetObject) and operation.overrides:
+            raise S3Error(Code.INVALID_REQUEST, _ANONYMOUS_OVERRIDE)
+        return await self._perform(operation, Call(head, raw, verified))
 
     async def permit(self, access_key: str, operation: op.Operation, head: RequestHead) -> None:
         """Raises S3Error unless the user with this key may do this. For fronts that find out themselves who asks."""
@@ -181,10 +153,11 @@ class S3Service:
         self, access_key: str, operation: op.Operation, head: RequestHead, raw: AsyncIterator[Chunk]
     ) -> Response:
         """Authorise an operation as `permit` does, and do it. Raises what goes wrong."""
-        return await self._perform(operation, _Call(head, raw, None, access_key))
+        return await self._perform(operation, Call(head, raw, None, access_key))
 
-    async def _perform(self, operation: op.Operation, call: _Call) -> Response:
-        await self._authorize(call.caller, operation)
+    async def _perform(self, operation: op.Operation, call: Call) -> Response:
+        if not isinstance(operation, op.PutTags):  # which is allowed or not by what its body says
+            await self._authorize(call.caller, operation)
         asked = self._encryptor.asked(operation, call.head.headers, secure=call.head.secure)
         if asked is not sse.NOTHING:
             call = replace(call, sse=asked)
@@ -196,10 +169,14 @@ class S3Service:
             await self._hide_absence(error, operation, call)
             raise
 
-    async def _hide_absence(self, error: S3Error, operation: op.Operation, call: _Call) -> None:
+    async def _hide_absence(self, error: S3Error, operation: op.Operation, call: Call) -> None:
         """That a key is not there is told, as by AWS, to those who may list the bucket. Raises ACCESS_DENIED."""
-        if error.code in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION) and isinstance(operation, op.GetObject):
+        if error.code not in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION):
+            return
+        if isinstance(operation, op.GetObject):
             await self._authorize(call.caller, op.HeadBucket(operation.bucket))
+        elif isinstance(operation, op.CopyObject | op.CopyPart):
+            await self._authorize(call.caller, op.HeadBucket(operation.source.bucket))
 
     async def _post(self, head: RequestHead, bucket: str, raw: AsyncIterator[Chunk], exchange: Exchange) -> Response:
         """A browser's form: read up to its file, then a put like others."""
@@ -217,10 +194,10 @@ class S3Service:
         return answer(form, found).and_headers(asked.answer(found.sse) + told)
 
     # -- buckets
-    async def _list_buckets(self, asked: op.ListBuckets, _: _Call) -> Response:
+    async def _list_buckets(self, asked: op.ListBuckets, _: Call) -> Response:
         return render.buckets(asked, await self._backend.list_buckets())
 
-    async def _create_bucket(self, asked: op.CreateBucket, call: _Call) -> Response:
+    async def _create_bucket(self, asked: op.CreateBucket, call: Call) -> Response:
         check_bucket_name(asked.bucket)
         region = location_body(await call.document(), self._options.region)
         if region != self._options.region:
@@ -230,51 +207,51 @@ class S3Service:
         await configure.create_with(self._backend, asked.bucket, call.head.headers)
         return Response(200, (("location", f"/{asked.bucket}"),))
 
-    async def _head_bucket(self, asked: op.HeadBucket, call: _Call) -> Response:
+    async def _head_bucket(self, asked: op.HeadBucket, call: Call) -> Response:
         bucket = await self._backend.head_bucket(asked.bucket)
         headers: tuple[tuple[str, str], ...] = (("x-amz-bucket-region", bucket.region),)
         if call.verified is not None and isinstance(self._backend, KnowsRoom):
             headers += ((room.HEADER, str(self._backend.free_bytes(asked.bucket))),)
         return Response(200, headers)
 
-    async def _delete_bucket(self, asked: op.DeleteBucket, _: _Call) -> Response:
+    async def _delete_bucket(self, asked: op.DeleteBucket, _: Call) -> Response:
         await self._backend.delete_bucket(asked.bucket)
         return Response(204)
 
-    async def _get_location(self, asked: op.GetLocation, _: _Call) -> Response:
+    async def _get_location(self, asked: op.GetLocation, _: Call) -> Response:
         return render.location(await self._backend.head_bucket(asked.bucket))
 
-    async def _get_config(self, asked: op.GetConfig, _: _Call) -> Response:
+    async def _get_config(self, asked: op.GetConfig, _: Call) -> Response:
         if asked.config is op.Config.ENCRYPTION:
             return await self._encryptor.get_default(asked.bucket)
         return await configure.get_config(self._backend, asked)
 
-    async def _put_config(self, asked: op.PutConfig, call: _Call) -> Response:
+    async def _put_config(self, asked: op.PutConfig, call: Call) -> Response:
         content = await call.document()
         if asked.config is op.Config.ENCRYPTION:
             return await self._encryptor.put_default(asked.bucket, content)
         return await configure.put_config(self._backend, asked, content)
 
-    async def _delete_config(self, asked: op.DeleteConfig, _: _Call) -> Response:
+    async def _delete_config(self, asked: op.DeleteConfig, _: Call) -> Response:
         if asked.config is op.Config.ENCRYPTION:
             return await self._encryptor.delete_default(asked.bucket)
         return await configure.delete_config(self._backend, asked)
 
-    async def _get_acl(self, asked: op.GetAcl, _: _Call) -> Response:
+    async def _get_acl(self, asked: op.GetAcl, _: Call) -> Response:
         await self._backend.head_bucket(asked.bucket)
         if asked.key:
             await self._backend.head(asked.bucket, asked.key, asked.version_id)
         return configure.acl()
 
-    async def _put_acl(self, asked: op.PutAcl, call: _Call) -> Response:
+    async def _put_acl(self, asked: op.PutAcl, call: Call) -> Response:
         await self._get_acl(op.GetAcl(asked.bucket, asked.key, asked.version_id), call)
         raise S3Error(Code.ACL_NOT_SUPPORTED)
 
-    async def _list_objects(self, asked: op.ListObjects, _: _Call) -> Response:
+    async def _list_objects(self, asked: op.ListObjects, _: Call) -> Response:
         return render.listing(asked, await self._backend.list_objects(asked.query))
 
     # -- objects
-    async def _get(self, asked: op.GetObject, call: _Call) -> Response:
+    async def _get(self, asked: op.GetObject, call: Call) -> Response:
         if asked.head:
             found = await self._encryptor.head(asked.bucket, asked.key, asked.version_id, call.sse.customer)
             status, start, stop, headers = plan_read(asked, found)
@@ -302,7 +279,7 @@ class S3Service:
             return ()
         return await self._expiry.told(asked.bucket, found, found.attributes.tags)
 
-    async def _hashes(self, asked: op.GetObject, call: _Call) -> str:
+    async def _hashes(self, asked: op.GetObject, call: Call) -> str:
         reader = await self._encryptor.open(asked.bucket, asked.key, asked.version_id, call.sse.customer)
         try:
             return await inplace.answer(reader, reader.info.size, asked.hash_spans)
@@ -314,14 +291,14 @@ class S3Service:
         if retention is not None:
             check_future(retention, self._clock.now_ns())
 
-    async def _put(self, asked: op.PutObject, call: _Call) -> Response:
+    async def _put(self, asked: op.PutObject, call: Call) -> Response:
         self._check_lock(asked.request)
         request = to_store(asked.request, call.sse)
         found = await self._backend.put(request, call.body(request.etag_mode))
         told = await self._expiry.told(request.bucket, found, request.attributes.tags)
         return Response(200, (*render.stored_headers(found), *call.sse.answer(found.sse), *told))
 
-    async def _copy(self, asked: op.CopyObject, call: _Call) -> Response:
+    async def _copy(self, asked: op.CopyObject, call: Call) -> Response:
         self._check_lock(asked.request)
         reader = await open_source(self._encryptor, asked.source, call.sse.source)
         try:
@@ -330,7 +307,8 @@ class S3Service:
                 await self._authorize(
                     call.caller, op.GetTags(asked.source.bucket, asked.source.key, asked.source.version_id)
                 )
-                await self._authorize(call.caller, op.PutTags(request.bucket, request.key))
+                taking = call.setting(source.attributes.tags)
+                await self._authorize(taking, op.PutTags(request.bucket, request.key))
             same = (asked.source.bucket, asked.source.key) == (request.bucket, request.key)
             changes = asked.replace_metadata or asked.replace_tags or call.sse.store is not None
             if same and asked.source.version_id is None and not changes:
@@ -341,7 +319,9 @@ class S3Service:
             kept = request.attributes if asked.replace_metadata else source.attributes
             tags = request.attributes.tags if asked.replace_tags else source.attributes.tags
             own = request.attributes
-            attributes = replace(kept, tags=tags, storage_class=own.storage_class, lock=own.lock)
+            headers = {name: value for name, value in kept.headers.items() if name != REDIRECT}
+            headers |= {name: value for name, value in own.headers.items() if name == REDIRECT}
+            attributes = replace(kept, headers=headers, tags=tags, storage_class=own.storage_class, lock=own.lock)
             request = replace(request, attributes=attributes)
             found = await self._store_copy(reader, request, asked.checksum_algorithm)
         finally:
@@ -357,13 +337,13 @@ class S3Service:
         body = copied_body(reader, 0, reader.info.size, algorithm, request.etag_mode)
         return await self._backend.put(request, body)
 
-    async def _delete(self, asked: op.DeleteObject, _: _Call) -> Response:
+    async def _delete(self, asked: op.DeleteObject, _: Call) -> Response:
         outcome = (await self._backend.delete(asked.bucket, [asked.request]))[0]
         if outcome.error is not None:
             raise outcome.error
         return Response(204, render.deletion_headers(outcome))
 
-    async def _delete_many(self, asked: op.DeleteObjects, call: _Call) -> Response:
+    async def _delete_many(self, asked: op.DeleteObjects, call: Call) -> Response:
         """Each key is allowed or denied by itself."""
         requests, quiet = delete_body(await call.document())
         if asked.bypass:
@@ -378,32 +358,37 @@ class S3Service:
         ]
         return render.deleted(requests, outcomes, quiet=quiet)
 
-    async def _refusal(self, call: _Call, operation: op.Operation) -> S3Error | None:
+    async def _refusal(self, call: Call, operation: op.Operation) -> S3Error | None:
         try:
             await self._authorize(call.caller, operation)
         except S3Error as error:
             return error
         return None
 
-    async def _get_tags(self, asked: op.GetTags, _: _Call) -> Response:
+    async def _get_tags(self, asked: op.GetTags, _: Call) -> Response:
         found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
         response = render.tagging(found.attributes.tags)
         return replace(response, headers=(*response.headers, *version_headers(found.version_id)))
 
-    async def _put_tags(self, asked: op.PutTags, call: _Call) -> Response:
-        tags = tags_body(await call.document())
+    async def _put_tags(self, asked: op.PutTags, call: Call) -> Response:
+        try:
+            tags = tags_body(await call.document(TAGS_BYTES_MAX))
+        except S3Error:
+            await self._authorize(call.caller, asked)  # who may not at all is told so first
+            raise
+        await self._authorize(call.setting(tags), asked)
         version_id = await self._backend.put_tags(asked.bucket, asked.key, tags, asked.version_id)
         return Response(200, version_headers(version_id))
 
-    async def _delete_tags(self, asked: op.DeleteTags, _: _Call) -> Response:
+    async def _delete_tags(self, asked: op.DeleteTags, _: Call) -> Response:
         version_id = await self._backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
         return Response(204, version_headers(version_id))
 
 
-def _beside(handler: Handler) -> Callable[[S3Service, Any, _Call], Awaitable[Response]]:
+def _beside(handler: Handler) -> Callable[[S3Service, Any, Call], Awaitable[Response]]:
     """A handler of `qss.s3.handlers` as if it were one of ours."""
 
-    async def answer(service: S3Service, asked: Any, call: _Call) -> Response:
+    async def answer(service: S3Service, asked: Any, call: Call) -> Response:
         place = Place(service._backend, service._clock.now_ns(), service._encryptor, service._expiry)
         return await handler(place, asked, call)
 
@@ -411,7 +396,7 @@ def _beside(handler: Handler) -> Callable[[S3Service, Any, _Call], Awaitable[Res
 
 
 _WITH_ACL: Final = frozenset({op.PutObject, op.CopyObject, op.StartUpload})
-_HANDLERS: Final[dict[type, Callable[[S3Service, Any, _Call], Awaitable[Response]]]] = {
+_HANDLERS: Final[dict[type, Callable[[S3Service, Any, Call], Awaitable[Response]]]] = {
     op.ListBuckets: S3Service._list_buckets,
     op.CreateBucket: S3Service._create_bucket,
     op.HeadBucket: S3Service._head_bucket,

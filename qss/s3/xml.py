@@ -13,6 +13,10 @@ from qss.errors import CorruptData
 
 XML_BYTES_MAX: Final = 4 * 1024 * 1024
 DEPTH_MAX: Final = 16
+ELEMENTS_MAX: Final = 100_000
+"""The largest documents there are: 10,000 parts of an upload with nine elements each, at most."""
+TAG_BYTES_MAX: Final = 16 * 1024
+"""Of a start tag with its attributes, which nobody needs here; a quarter of a million of them take seconds."""
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f]")
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 
@@ -41,19 +45,25 @@ class _Builder:
     def __init__(self) -> None:
         self.top = Node("")
         self._open = [self.top]
+        self._texts: list[list[str]] = [[]]  # pieces of each open element: adding to one string would be quadratic
+        self._count = 0
 
     def start(self, name: str, _: dict[str, str]) -> None:
         if len(self._open) > DEPTH_MAX:
             raise CorruptData("XML is nested too deep")
+        self._count += 1
+        if self._count > ELEMENTS_MAX:
+            raise CorruptData(f"XML has more than {ELEMENTS_MAX} elements")
         node = Node(name.rpartition(":")[2])
         self._open[-1].children.append(node)
         self._open.append(node)
+        self._texts.append([])
 
     def end(self, _: str) -> None:
-        self._open.pop()
+        self._open.pop().text = "".join(self._texts.pop())
 
     def text(self, text: str) -> None:
-        self._open[-1].text += text
+        self._texts[-1].append(text)
 
     def refuse(self, *_: object) -> None:
         raise CorruptData("XML with a DOCTYPE or entities is not accepted")
@@ -63,6 +73,8 @@ def parse(data: bytes) -> Node:
     """The root element. Raises CorruptData, nothing else."""
     if len(data) > XML_BYTES_MAX:
         raise CorruptData(f"XML is longer than {XML_BYTES_MAX} bytes")
+    if len(data) > TAG_BYTES_MAX:
+        _check_tags(data)
     builder = _Builder()
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -76,6 +88,15 @@ def parse(data: bytes) -> Node:
     except (expat.ExpatError, ValueError, LookupError) as error:  # ValueError, LookupError: odd declared encodings
         raise CorruptData(f"XML does not parse: {error}") from None
     return builder.top.children[0]
+
+
+def _check_tags(data: bytes) -> None:
+    """Before the parser works on it. In UTF-16 as well: there, too, "<" and ">" are these bytes."""
+    if data.count(b"<") > 2 * ELEMENTS_MAX + 1000:
+        raise CorruptData("XML has too many tags")
+    for tag in data.split(b"<")[1:]:
+        if len(tag) > TAG_BYTES_MAX and tag.find(b">", 0, TAG_BYTES_MAX) < 0:
+            raise CorruptData("XML has too long a tag")
 
 
 def element(name: str, *content: str) -> str:
@@ -94,4 +115,5 @@ def leaf(name: str, value: object) -> str:
 def document(name: str, content: Iterable[str], *, namespace: bool = True) -> bytes:
     """A whole document with S3's namespace."""
     xmlns = f' xmlns="{NAMESPACE}"' if namespace else ""
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n<{name}{xmlns}>{"".join(content)}</{name}>'.encode()
+    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<{name}{xmlns}>{"".join(content)}</{name}>'
+    return text.encode("utf-8", "replace")

@@ -192,7 +192,7 @@ async def answered(work: Any, head: RequestHead) -> Response:
         error = to_s3(found)
         if error.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
             trace = None if isinstance(found, QssError) else found
-            log.error("%s %s: %s", head.method, redacted_path(head.path), found, exc_info=trace)
+            log.error("%.16r %.256r: %s", head.method, redacted_path(head.path), found, exc_info=trace)
         return _refused(error, head)
     return response
 

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from qss.errors import CorruptData
+from qss.s3 import strict_json
 from qss.s3.errors import Code, S3Error
 
 Schema = Mapping[str, Any]
@@ -103,8 +105,8 @@ def read_body(route: Route, body: bytes) -> dict[str, Any]:
 def json_object(body: bytes) -> dict[str, Any]:
     """{} for no body. Raises S3Error INVALID_REQUEST."""
     try:
-        value = json.loads(body) if body else {}
-    except (ValueError, RecursionError):
+        value = strict_json.load(body) if body else {}
+    except CorruptData:
         raise S3Error(Code.INVALID_REQUEST, "the body is not JSON") from None
     if not isinstance(value, dict):
         raise S3Error(Code.INVALID_REQUEST, "the body is not a JSON object")

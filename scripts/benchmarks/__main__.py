@@ -130,7 +130,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "misses": alone(
         "p99 of cached reads, alone and beside 20 readers of evicted data", lambda rig, options: upkeep.misses(rig)
     ),
-    "trove": alone("requests a second and CPU of one node", lambda rig, options: node.requests(rig)),
+    "trove": alone(
+        "one Trove, CPU and wall per request, beside SeaweedFS, rclone serve s3, s3rver and moto; under scrub",
+        lambda rig, options: node.requests(rig),
+    ),
     "trove-million": alone(
         "1,000,000 objects (--files) in one node: ready after a stop and a kill, memory, a listing of all",
         lambda rig, options: trove_million.trove_million(rig, options.files or 1_000_000),

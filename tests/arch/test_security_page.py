@@ -26,3 +26,17 @@ def test_every_attack_has_an_answer_and_its_tests_exist() -> None:
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             }
             assert name in found, f"attack {number}: there is no {file}::{name}"
+
+
+def test_all_tests_that_the_page_names_exist() -> None:
+    """Also those of what a Trove's adversaries can do."""
+    page = (REPOSITORY / "docs" / "security.md").read_text()
+    defined = {
+        (path.name, node.name)
+        for path in (REPOSITORY / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    named = set(re.findall(r"`(test_\w+\.py)::(test_\w+)`", page))
+    assert not named - defined
+    assert set(re.findall(r"`(test_\w+\.py)`", page)) <= {file for file, _ in defined}

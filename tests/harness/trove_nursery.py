@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import traceback
 from io import FileIO
 from pathlib import Path
 from typing import Any, cast
@@ -95,15 +96,17 @@ def _raise_them() -> None:
         if pid == 0:
             os.dup2(target, 1)
             os.close(target)
-            os.close(0)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
             os.environ.update(wanted["environ"])
             code = 1
             try:
                 code = run(wanted["argv"])
-            finally:
                 sys.stdout.flush()
+            except BaseException:
+                traceback.print_exc()
+            finally:
                 os._exit(code)
         os.close(target)
         os.write(1, b"%d\n" % pid)

@@ -78,16 +78,32 @@ def request_context(
     for name in _FROM_HEADERS:
         if name in head.headers:
             found[f"s3:{name}"] = head.headers[name]
+    if isinstance(operation, op.CopyObject | op.CopyPart):
+        found["s3:x-amz-copy-source"] = _source(operation.source)
     _add_principal(found, principal)
     _add_signature(found, caller, now_ns)
     _add_operation(found, head, operation, now_ns)
     context: dict[str, tuple[str, ...]] = {key: (value,) for key, value in found.items()}
-    tags = parse_query(head.headers.get("x-amz-tagging", ""))
-    for name, value in tags:
-        context[f"s3:requestobjecttag/{name.lower()}"] = (value,)
+    tags = parse_query(head.headers.get("x-amz-tagging", "")) if _sets_tags(operation) else ()
+    for name, value in tags:  # names that differ in case only are one key, with both values: a Deny sees either
+        key = f"s3:requestobjecttag/{name.lower()}"
+        context[key] = (*context.get(key, ()), value)
     if tags:
         context["s3:requestobjecttagkeys"] = tuple(name for name, _ in tags)
     return context
+
+
+def _source(source: op.CopySource) -> str:
+    """As AWS's examples write it, whatever way the header was written: an escape or a slash is no way around a Deny."""
+    version = "" if source.version_id is None else f"?versionId={source.version_id}"
+    return f"{source.bucket}/{source.key}{version}"
+
+
+def _sets_tags(operation: op.Operation) -> bool:
+    """Whether x-amz-tagging is what will be set. With other operations the header would only be said to the gate."""
+    if isinstance(operation, op.CopyObject):
+        return operation.replace_tags
+    return isinstance(operation, op.PutObject | op.StartUpload | op.PutTags)
 
 
 def _add_principal(found: dict[str, str], principal: Principal | None) -> None:
@@ -136,5 +152,6 @@ def need_context(base: Mapping[str, tuple[str, ...]], need: Need, existing: Tags
     if need.version_id is not None:
         context["s3:versionid"] = (need.version_id,)
     for name, value in existing:
-        context[f"s3:existingobjecttag/{name.lower()}"] = (value,)
+        key = f"s3:existingobjecttag/{name.lower()}"
+        context[key] = (*context.get(key, ()), value)
     return context

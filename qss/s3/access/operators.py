@@ -231,6 +231,7 @@ _OPERATORS: Final[dict[str, _Operator]] = {
     "null": _Operator(_bool, _same_bool),
 }
 
+_COPY_SOURCE: Final = "s3:x-amz-copy-source"
 OPERATORS: Final = frozenset(_OPERATORS)
 
 
@@ -246,5 +247,7 @@ def make_condition(name: str, key: str, values: list[str], *, variables: bool) -
         raise CorruptData(f"Invalid Condition type : {name}")
     if not values:
         raise CorruptData(f"Condition {name} names no values")
+    if key.lower() == _COPY_SOURCE:  # requests may write it with a slash in front: they are compared without
+        values = [value.removeprefix("/") for value in values]
     wanted = tuple(Wanted(text, operator.prepare(text, variables)) for text in values)
     return Condition(rest, key.lower(), wanted, quantifier, if_exists)

@@ -8,7 +8,6 @@ program did not understand would be a hole.
 from __future__ import annotations
 
 import enum
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from qss.errors import CorruptData
+from qss.s3 import strict_json
 from qss.s3.access.globs import Pattern, Wild, compile_pattern, matches
 from qss.s3.access.operators import Condition, Context, make_condition, single
 from qss.s3.access.vocabulary import ACTIONS, is_condition_key
@@ -180,10 +180,7 @@ def parse_policy(text: str | bytes, flavor: Flavor, bucket: str = "") -> Policy:
     data = text.encode() if isinstance(text, str) else text
     if len(data) > POLICY_BYTES_MAX:
         raise CorruptData(f"Policies must not be longer than {POLICY_BYTES_MAX} bytes")
-    try:
-        value = json.loads(data, object_pairs_hook=_no_twins, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise CorruptData("Policies must be valid JSON and the first byte must be '{'") from None
+    value = _json(data)
     if not isinstance(value, dict):
         raise CorruptData("Policies must be valid JSON and the first byte must be '{'")
     if unknown := value.keys() - {"Version", "Id", "Statement"}:
@@ -210,15 +207,13 @@ def kept_policy(text: str | bytes, flavor: Flavor, bucket: str = "") -> Policy:
     return parse_policy(text, flavor, bucket)
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise CorruptData("A name stands twice in one object")
-    return value
-
-
-def _no_constant(name: str) -> Any:
-    raise CorruptData(f"{name} is not JSON")
+def _json(data: bytes) -> Any:
+    try:
+        return strict_json.load(data)
+    except CorruptData as error:
+        if str(error) != strict_json.NOT_JSON:
+            raise
+        raise CorruptData("Policies must be valid JSON and the first byte must be '{'") from None
 
 
 def _listed(value: Any) -> list[Any]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import socket
+import ssl
 import threading
 
 import pytest
 
 from qss.errors import Refused
+from qss.s3.asgi import REQUESTS_IN_FLIGHT_MAX
 from qss.s3.message import Response
 from qss.s3.rsgi import head_of, send
 from qss.s3.serve import listen, serve
-from tests.harness.s3_server import memory_s3, served
+from tests.harness.s3_server import memory_s3, self_signed, served
 
 MIB = 1 << 20
 
@@ -102,6 +105,24 @@ def test_a_slow_reader_holds_the_stream_back_and_one_that_leaves_ends_it(port, p
         assert len(probe.seen) < 100
     assert probe.event.wait(10)
     assert len(probe.seen) < 200
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_idle_connections_keep_nobody_out(secure, tmp_path) -> None:
+    """128 of them did, for half a minute."""
+    tls = self_signed(tmp_path) if secure else None
+    with memory_s3(tls) as server, contextlib.ExitStack() as stack:
+        port = int(server.endpoint.rpartition(":")[2])
+        for _ in range(2 * REQUESTS_IN_FLIGHT_MAX):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        if secure:
+            connection = ssl.create_default_context(cafile=tls.certificate).wrap_socket(
+                connection, server_hostname="localhost"
+            )
+        with connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 403"
 
 
 def test_100_continue_waits_for_the_signature() -> None:
