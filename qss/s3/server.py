@@ -252,6 +252,7 @@ class S3Service:
     async def _hashes(self, asked: op.GetObject) -> str:
         reader = await self._backend.open(asked.bucket, asked.key, asked.version_id)
         try:
+            inplace.check_cost(reader.info.size, asked.hash_spans)
             return await inplace.answer(reader, reader.info.size, asked.hash_spans)
         finally:
             await reader.aclose()
