@@ -26,6 +26,8 @@ def document(settings: Settings, standing: Json) -> dict[str, Json]:
         "locations": count,
         "overhead": facts.overhead,
         "may_be_lost": m,
+        "reads_need": k,
+        "uploads_need": max(settings.offload.safe_shards, count // 2 + 1),
         "loss_a_year": facts.total,
         "nines": facts.nines,
         "nines_independent": nines(facts.markov),

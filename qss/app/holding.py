@@ -78,8 +78,10 @@ async def _admit(settings: Settings, keys: FsKeys, take_over: bool, accept_rollb
             if take_over and there is not None:
                 roots.raise_epoch(there.epoch)
             fence.lower()
-            if not take_over:  # else the offload process waits until the other one cannot have a lease any more
-                await holds.write(hold_of(settings, roots.known, host))
+            ours = hold_of(settings, roots.known, host)
+            image = there is not None and there.seat == ours.seat and not ours.follows(there)
+            if not (take_over or image):  # else the offload process waits until the other one cannot have a lease
+                await holds.write(ours)
             return ""
         assert there is not None
         raise Refused(held_by(there, newest, "mount --take-over"))
@@ -93,8 +95,8 @@ async def _look(roots: Roots) -> tuple[Root | None, History] | None:
 
 
 async def _is_free(holds: HoldBook, there: Hold | None, roots: Roots, ours: Hold, *, take_over: bool) -> bool:
-    """Whether nobody else lives who holds it; then what a dead one held is void. One seat cannot be held twice: the
-    lock of the state directory sees to that."""
+    """Whether nobody else lives who holds it; then what a dead one held is void. One seat is not waited for here: it
+    is this machine before a crash, or an image of it, and the offload process finds out which."""
     if there is None or there.seat == ours.seat:
         return True
     if not take_over and await holds.is_alive(there) is not None:
@@ -136,7 +138,7 @@ async def refuse_unless_ours(settings: Settings, keys: FsKeys, nodes: Nodes, hos
     if trouble is not None:
         raise trouble
     there = await holds.read()
-    if there is not None and there.seat != hold_of(settings, roots.known, host).seat:
+    if there is not None and not hold_of(settings, roots.known, host).follows(there):
         await refuse_if_held(holds, found[0] if found is not None else None)
 
 

@@ -36,8 +36,8 @@ from qss.app.logs import start_logging
 from qss.app.losses import keep_track
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
-from qss.app.priority import answer_soon
-from qss.app.running import is_held, pid_file, state_lock
+from qss.app.priority import answer_soon, freeze_what_stays
+from qss.app.running import is_held, leaving_path, pid_file, state_lock
 from qss.app.secrecy import handed_over
 from qss.app.shell import mount_main, mount_parser
 from qss.app.snapshots import LOCK, folder_of, schedule_of, sweep
@@ -138,12 +138,18 @@ async def _serve_fuse(filesystem: FileSystem, process: MountProcess, readiness: 
         nursery.start_soon(leave_on_request, nursery.cancel_scope, process.asked_to_end)
         await nursery.start(until_unmounted)
         log.info("mounted on %s", process.mountpoint)
+        freeze_what_stays()
         readiness.ready()
         process.hooks.post("ready", {"mountpoint": str(process.mountpoint)})
 
 
 async def _wind_down(process: MountProcess) -> None:
-    """Bring away what can be in the time there is, and say what is still at risk."""
+    """Bring away what can be in the time there is, and say what is still at risk. Who mounts meanwhile waits for it."""
+    with pid_file(leaving_path(process.settings.run_dir)):
+        await _bring_away(process)
+
+
+async def _bring_away(process: MountProcess) -> None:
     if not process.settings.mount.read_only:  # else nothing came in: nothing to wait for
         try:
             journal = await process.cache.cut()

@@ -53,6 +53,7 @@ from qss.offload.mover import Mover, Progress
 from qss.offload.nodes import NodeFacts, Nodes, jitter_from
 from qss.offload.root_history import HistoryBook
 from qss.offload.roots import RootBook, Roots
+from qss.offload.status import silent_majority
 from qss.offload.tenure import Tenure
 from qss.offload.vault import Vault
 
@@ -146,6 +147,7 @@ def _methods(vault: Vault, courier: Courier, watch: SealWatch, mover: Mover) -> 
 
     async def status(_call: Call) -> Json:
         facts = courier.status()
+        up = [each.up for each in facts.nodes]
         return {
             "offload": {
                 "queued": facts.queued,
@@ -171,7 +173,7 @@ def _methods(vault: Vault, courier: Courier, watch: SealWatch, mover: Mover) -> 
             },
             "repair": repair_facts(courier),
             "locations": [_location_to_json(each, mover.facts.left.get(each.location)) for each in facts.nodes],
-            "errors": [line for line in (facts.blocked, facts.last_error) if line],
+            "errors": [line for line in (facts.blocked, silent_majority(up), facts.last_error) if line],
         }
 
     return {**vault_methods(vault), **upkeep_methods(vault, courier, courier.shelf), "status": status}

@@ -49,7 +49,7 @@ _MARK: Final = "recovering"
 CLAIM_S_MAX: Final = 20.0
 """How long the locations may take for a root."""
 TAKE_OVER_GAP: Final = 2**20
-"""Numbers of segments left out by a recovery; 64 TiB of segments."""
+"""Numbers of segments left out by a recovery; 64 TiB of segments, and room for 4,000 recoveries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +195,13 @@ async def _bring_back(settings: Settings, keys: FsKeys, wish: Wish) -> _Outcome:
         outcome = await _rebuilt(settings, host, recovery, chosen, wish.partial)
         if outcome.restored:
             roots = make_roots(settings, keys, nodes, host)
-            roots.take_over(chosen.newest)  # 3.
+            roots.take_over(chosen.newest, first_number(chosen))  # 3.
             there = await holds.read()
             if there is not None:
                 roots.raise_epoch(there.epoch)
             newest = chosen.root.order == chosen.newest.order
             if chosen.majority and newest:  # else the user may still want the newer one from here
-                await _claim(roots, chosen.root.point)
+                await _claim(roots, roots.raised(chosen.root.point))
             await holds.write(replace(hold_of(settings, roots.known, host), released=True))  # it does not run yet
             if wish.take_over and there is not None and holds.may_live(there):
                 await trio.sleep(there.watch_s)  # it has learnt it by then, or has no lease any more
@@ -214,7 +214,7 @@ async def _rebuilt(settings: Settings, host: Host, recovery: Recovery, chosen: C
     # Behind all numbers the other machine may still give out before it learns that it has lost: names of shards
     # follow from numbers, and it would write over ours.
     point = chosen.root.point
-    behind = SegmentId(max(point.next_segment, chosen.newest.point.next_segment) + TAKE_OVER_GAP)
+    behind = first_number(chosen)
     made = await SegmentCache.rebuild(settings.cache_dir, host, settings.cache, list(chosen.paths), behind)
     found, lost = await recovery.find_all(made.unplaced)
     cache = await SegmentCache.open(settings.cache_dir, host, settings.cache, None)
@@ -231,6 +231,12 @@ async def _rebuilt(settings: Settings, host: Host, recovery: Recovery, chosen: C
         return _Outcome(report, loss, inodes, segments)
     finally:
         await cache.close()
+
+
+def first_number(chosen: Chosen) -> SegmentId:
+    """Of the segments that are written after this recovery. Every root from now on says so (`Roots.raised`): who
+    recovers from one of them begins behind all that was sent since, though nothing may have been published."""
+    return SegmentId(max(chosen.root.point.next_segment, chosen.newest.point.next_segment) + TAKE_OVER_GAP)
 
 
 def only(cache: Path, logs: Collection[Path]) -> None:

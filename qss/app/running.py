@@ -8,8 +8,17 @@ import os
 import select
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from qss.errors import Refused
+
+LEAVING_S_MAX: Final = 60.0
+"""How long a mount process takes to end, beside the time that offload is given."""
+
+
+def leaving_path(run_dir: Path) -> Path:
+    """A pid file, there while the mount process of an unmounted file system brings away what was written last."""
+    return run_dir / "leaving.pid"
 
 
 @contextlib.contextmanager

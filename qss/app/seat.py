@@ -21,6 +21,16 @@ def name_of_seat(settings: Settings) -> str:
     return f"{socket.gethostname()}:{settings.state.resolve()}"
 
 
+def _place(state: Path, host: Host) -> str:
+    """Changes with a reboot, too: then a hold that was not given up is waited for, before anything is uploaded."""
+    try:
+        facts = state.stat()
+        directory = f"{facts.st_dev}\0{facts.st_ino}"
+    except OSError:
+        directory = ""
+    return blake3(f"qss place v1\0{host.clock.boot_id()}\0{directory}".encode()).hexdigest()[:32]
+
+
 def hold_of(settings: Settings, known: Known, host: Host) -> Hold:
     """As this machine would hold the file system. A copy of the state directory elsewhere gives another seat."""
     try:
@@ -40,4 +50,5 @@ def hold_of(settings: Settings, known: Known, host: Host) -> Hold:
         every_s=BEAT_S,
         life=host.entropy.token(_LIFE_BYTES).hex(),
         generation=known.generation,
+        place=_place(settings.state, host),
     )

@@ -29,7 +29,7 @@ from qss.app.identity import read_identity, unlocked
 from qss.app.leaving import ANSWERS_S_MAX, leave_on_request, leave_on_signal
 from qss.app.logs import start_logging
 from qss.app.mount_choices import mount_options
-from qss.app.priority import answer_soon
+from qss.app.priority import answer_soon, freeze_what_stays
 from qss.app.running import state_lock, write_whole
 from qss.app.shell import mount_main, mount_parser
 from qss.app.snapshot_view import lay_out, patient
@@ -93,6 +93,7 @@ async def _serve_fuse(filesystem: FileSystem, place: Place, readiness: Readiness
         mounted = MountedSnapshot(place.cut.name, str(place.mountpoint), os.getpid())
         write_whole(place.folder / MOUNTED, json.dumps(asdict(mounted)) + "\n")
         log.info("the snapshot %s is mounted on %s", place.cut.name, place.mountpoint)
+        freeze_what_stays()
         readiness.ready()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qss.app import daemon
 from qss.app.holding import admit
+from qss.app.running import LEAVING_S_MAX, is_alive, is_locked, leaving_path, pid_in, wait_gone
 from qss.config import Settings
 
 
@@ -53,5 +54,14 @@ def in_foreground(start: Start, warn: Callable[[str], None]) -> int:
 
 
 def _admit(start: Start, warn: Callable[[str], None]) -> None:
+    _after_the_last(start.settings, warn)
     if said := admit(start.settings, take_over=start.take_over, accept_rollback=start.accept_rollback):
         warn(said)
+
+
+def _after_the_last(settings: Settings, warn: Callable[[str], None]) -> None:
+    """umount(8) returns at once, while the process of that mount still brings away what was written."""
+    pid = pid_in(leaving_path(settings.run_dir))
+    if pid is not None and is_locked(settings.state) and is_alive(pid):
+        warn("it was unmounted a moment ago and still brings away what was written last; waiting for that")
+        wait_gone(pid, settings.mount.drain_s + LEAVING_S_MAX)

@@ -11,32 +11,44 @@ import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from qss.app.exits import Exit
+from qss.app.log_limit import limit_logs
 from qss.app.trove_fronts import FRONTS, Fronts
 from qss.app.trove_tls import tls_of
 from qss.config.find import environment
-from qss.config.trove import load_trove
 from qss.errors import ConfigInvalid, Refused
+from qss.formats.sse import key_id_of
 from qss.host import Host
 from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.s3.patience import USUAL, Patience, shared
 from qss.s3.serve import Tls, serve
+from qss.s3.server import ServiceOptions
 from qss.trove.access_log import AccessLog
-from qss.trove.admin import Admin
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.credentials import Credentials, Given, load_credentials
 from qss.trove.meters import Meters
-from qss.trove.node import Node, NodeOptions, clean_slate
+from qss.trove.node import MARKER, DataLock, Node, NodeOptions, clean_slate
+from qss.trove.repair import Outcome, mend_superblocks, repair
+from qss.trove.sealing import add_key
+from qss.trove.verify import verify_all
 from qss.trove.watching import Watching
 
 S3_DEFAULT: Final = "127.0.0.1:9000"
 OFF: Final = "off"
+_OF_THE_NODE: Final = (
+    "upload_age_s_max",
+    "compact_garbage",
+    "compact_bytes_per_s",
+    "scrub_period_s",
+    "scrub_bytes_per_s",
+)
+"""Keys of trove.toml that no option of the command line says."""
 CONNECTIONS_MAX: Final[Mapping[str, int]] = {"admin": 256, "console": 1024}
 """Of fronts for people and operators; the others have what `qss.s3.patience` gives."""
 
@@ -56,20 +68,27 @@ class ServeOptions:
     mutual_tls: tuple[str, ...] = ()
     access_log: Path | None = None
     public_url: str | None = None
+    domains: tuple[str, ...] = ()
     config: Path | None = None
     access_key: str | None = None
     secret_key_file: Path | None = None
     client_wait_s: float | None = None
     sync: str | None = None
     clean_slate: bool = False
+    allow_missing: bool = False
     pid_file: Path | None = None
     as_json: bool = False
+    sse_c_over_http: bool = False  # only from the file
 
 
 def _with_file(options: ServeOptions) -> tuple[ServeOptions, dict[str, Any]]:
     """Fill in from the configuration file what the command line leaves open. Also the node's own options from there."""
-    values = load_trove(options.config) if options.config is not None else {}
-    own: dict[str, Any] = {name: values.pop(name) for name in ("upload_age_s_max", "compact_garbage") if name in values}
+    values: dict[str, Any] = {}
+    if options.config is not None:
+        from qss.config.trove import load_trove  # here: most starts have no file, and readiness is counted in ms
+
+        values = load_trove(options.config)
+    own: dict[str, Any] = {name: values.pop(name) for name in _OF_THE_NODE if name in values}
     left_open = {name: value for name, value in values.items() if not getattr(options, name)}
     options = replace(options, **left_open)
     if not options.data:
@@ -95,13 +114,14 @@ def _sync_mode(text: str) -> SyncMode:
 def serve_node(options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT. Raises Refused and its kin when it cannot start."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    limit_logs()
     options, own = _with_file(options)
     addresses = {name: parse_address(text) for name in FRONTS if (text := getattr(options, name)) not in (None, OFF)}
     if not addresses:
-        raise ConfigInvalid("every front door is off; give one of --s3, --files and --admin an address")
+        raise ConfigInvalid("every front door is off; give one of --s3, --files, --admin and --console an address")
     tls = tls_of(options.tls_cert, options.tls_key, options.tls_client_ca, options.mutual_tls, list(addresses))
     data = tuple(path.absolute() for path in options.data)
-    node_options = NodeOptions(data, _sync_mode(options.sync or "group"), **own)
+    node_options = NodeOptions(data, _sync_mode(options.sync or "group"), allow_missing=options.allow_missing, **own)
     if options.clean_slate:
         for directory in node_options.data:
             clean_slate(directory)
@@ -157,7 +177,10 @@ async def _run(
     """Listen, say so, and run until `stop` is set or a part fails. SIGHUP: read certificates again, begin a new log."""
     clock = node.options.host.clock
     watching = Watching(Meters(clock), None if options.access_log is None else AccessLog(options.access_log, clock))
-    fronts = Fronts(node, credentials, watching, options.public_url)
+    service = ServiceOptions(
+        domains=tuple(name.lower() for name in options.domains), keys_over_http=options.sse_c_over_http
+    )
+    fronts = Fronts(node, credentials, watching, options.public_url, service)
     apps = fronts.apps()
 
     def renew() -> None:
@@ -222,17 +245,20 @@ def _announce(options: ServeOptions, listening: dict[str, str], credentials: Cre
                 "They are shown this once and kept in credentials.json of the data directory.\n"
             )
         if "console" in listening:
-            sys.stdout.write("Sign in at the console with the admin token: it stands in credentials.json.\n")
+            sys.stdout.write("Sign in at the console with an access key and its secret key.\n")
     sys.stdout.flush()
 
 
-def _opened(data: tuple[Path, ...], work: Callable[[Node], Awaitable[Any]]) -> Any:
+def _opened(
+    data: tuple[Path, ...], work: Callable[[Node], Awaitable[Any]], *, rebuild: bool = False, forget: bool = False
+) -> Any:
     """Open a stopped node, do something with it, close it."""
     if not all(path.is_dir() for path in data):
         raise Refused("there is no such directory: " + ", ".join(str(path) for path in data if not path.is_dir()))
 
     async def all_of_it() -> Any:
-        node = Node(NodeOptions(tuple(path.absolute() for path in data)))
+        paths = tuple(path.absolute() for path in data)
+        node = Node(NodeOptions(paths, rebuild=rebuild, forget_missing=forget))
         try:
             return await work(node)
         finally:
@@ -250,7 +276,7 @@ def inspect_node(data: tuple[Path, ...]) -> None:
 
 def verify_node(data: tuple[Path, ...]) -> int:
     async def work(node: Node) -> dict[str, Any]:
-        return await Admin(node, "").verify_all(None)
+        return await verify_all(node.store, None)
 
     result = _opened(data, work)
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
@@ -263,3 +289,36 @@ def compact_node(data: tuple[Path, ...]) -> None:
         return sum([await compact_one(node.engine, 0.0, 0) for _ in range(rounds)])
 
     sys.stdout.write(json.dumps({"freed_bytes": _opened(data, work)}) + "\n")
+
+
+def new_node_key(directory: Path) -> None:
+    """Of the node whose first directory this is. Raises Refused."""
+    if not ((directory / MARKER).exists() and (directory / "index").exists()):
+        raise Refused(f"{directory} is not the first --data of a Trove")
+    lock = DataLock([directory])
+    try:
+        keys = add_key(directory, Host().entropy)
+    finally:
+        lock.release()
+    sys.stdout.write(json.dumps({"key": key_id_of(keys[0]).hex(), "keys": len(keys)}) + "\n")
+
+
+def repair_node(data: tuple[Path, ...], *, dry_run: bool, rebuild_index: bool, forget_missing: bool) -> int:
+    """One line of JSON for each loss, and one at the end."""
+
+    def say(line: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(line) + "\n")
+
+    async def work(node: Node) -> Outcome:
+        return await repair(node, say, dry_run=dry_run)
+
+    if not dry_run:
+        lock = DataLock([path for path in data if (path / MARKER).exists()])
+        try:
+            for name in mend_superblocks(Host().disk, data):
+                say({"mended": name})
+        finally:
+            lock.release()
+    outcome: Outcome = _opened(data, work, rebuild=rebuild_index, forget=forget_missing and not dry_run)
+    say({"dry_run": dry_run} | asdict(outcome))
+    return Exit.DATA if dry_run and not outcome.sound else Exit.OK

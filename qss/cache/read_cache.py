@@ -219,13 +219,13 @@ class ReadCache:
         first = start // BLOCK_BYTES
         block_start = first * BLOCK_BYTES
         block_stop = min(-(-stop // BLOCK_BYTES) * BLOCK_BYTES, record_length)
-        data = self._disk.pread(handle, block_stop - block_start, payload_at + block_start)
+        data = self._disk.pread_once(handle, block_stop - block_start, payload_at + block_start)
         if len(data) < block_stop - block_start:
             raise CorruptData("a record is cut short")
         verify_blocks(table, first, data)
         if block_start == start and block_stop == stop:
             return data
-        return memoryview(data)[start - block_start : stop - block_start]
+        return data[start - block_start : stop - block_start]
 
     def _locate(self, segment: SegmentId, position: int, touched: int) -> tuple[Handle | None, int]:
         """Open file with this place of a segment, and the place in the segment where that file begins. `touched`:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,6 +65,7 @@ class LogFile:
     named: bool  # its directory entry survives a power cut
     needs_upto: SegmentId = SEGMENT_ID_NONE  # journal, once closed: the newest data segment closed by then
     dead_from: SegmentId = SEGMENT_ID_NONE  # data: held no live byte when a cut closed it with this journal
+    begun: int = 0  # bytes the disk was told to begin writing
     ragged: bool = False  # a write failed half-way, and so did taking it back: there may be garbage behind `position`
 
     @property
@@ -157,7 +159,7 @@ class SegmentLog:
             file, at, room = self._next_place(len(view), segment_bytes_max)
             put = functools.partial(self._put, file.handle, at, ino, offset, sequence_of(file.segment, file.count))
             try:
-                written = await trio.to_thread.run_sync(put, view[:room])
+                written = await trio.to_thread.run_sync(self._put_and_begin, put, view[:room], file, at)
             except (FsError, OSError):
                 self._cut_back(file, file.position)
                 raise
@@ -224,6 +226,17 @@ class SegmentLog:
         """Changes nothing but the file: a thread may do it."""
         return self._disk.pwrite(handle, [encode_head(ino, offset, sequence, payload), payload], position)
 
+    def _put_and_begin(
+        self, put: Callable[[memoryview], int], payload: memoryview, file: LogFile, position: int
+    ) -> int:
+        """In a thread. After each stripe the disk begins with what it will be asked to sync."""
+        written = put(payload)
+        end = position + written
+        if end - file.begun >= STRIPE_BYTES:
+            self._disk.begin_sync(file.handle, file.begun, end - file.begun)
+            file.begun = end
+        return written
+
     @staticmethod
     def _noted(file: LogFile, position: int, written: int, length: int) -> ExtentRow:
         file.count += 1
@@ -255,6 +268,7 @@ class SegmentLog:
     def _cut_back(self, file: LogFile, position: int) -> None:
         """A write failed half-way: no garbage may stand where the next scan expects padding."""
         file.position = position
+        file.begun = min(file.begun, position)
         file.synced = 0  # the garbage may have been synced, and taking it back has not
         try:
             self._disk.truncate(file.handle, min(position, self._disk.size(file.handle)))

@@ -13,9 +13,6 @@ from qss.cli.session import JsonFlag, call_mount, print_json, say, session_of, w
 if TYPE_CHECKING:
     from qss.config import Settings
 
-CLOSE_S_MAX = 60.0
-"""How long the mount process may take to close its index after its last word."""
-
 
 def add_to(app: typer.Typer) -> None:
     app.command()(mount)
@@ -68,7 +65,7 @@ def umount(
     as_json: Annotated[bool, JsonFlag] = False,
 ) -> None:
     """Unmount, seal what was written, give offload a bounded time to bring it to the locations."""
-    from qss.app.running import is_locked, wait_gone
+    from qss.app.running import LEAVING_S_MAX, is_locked, wait_gone
     from qss.config.units import human_size, parse_duration
     from qss.errors import Refused, Unreachable
 
@@ -91,7 +88,7 @@ def umount(
     if directory is not None and directory.absolute() != seen:
         raise Refused(f"this file system is mounted on {seen}, not on {directory}")
     left = call_mount(settings, "unmount", lazy=lazy, drain_s=drain_s)
-    wait_gone(where["pid"], CLOSE_S_MAX)
+    wait_gone(where["pid"], drain_s + LEAVING_S_MAX)
     at_risk = left["at_risk_bytes"]
     if as_json:
         print_json(left)
@@ -106,14 +103,14 @@ def umount(
 
 def _umount_snapshot(settings: Settings, directory: Path, *, lazy: bool) -> bool:
     """Whether a snapshot was mounted there; then its process has gone."""
-    from qss.app.running import wait_gone
+    from qss.app.running import LEAVING_S_MAX, wait_gone
     from qss.app.snapshots import SOCKET, all_mounted
     from qss.app.talk import call
 
     for folder, mounted in all_mounted(settings):
         if Path(mounted.mountpoint) == directory and (folder / SOCKET).exists():
             call(folder / SOCKET, "unmount", lazy=lazy)
-            wait_gone(mounted.pid, CLOSE_S_MAX)
+            wait_gone(mounted.pid, LEAVING_S_MAX)
             return True
     return False
 

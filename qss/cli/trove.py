@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from qss.cli import serve_options as options
+
 app = typer.Typer(
     name="trove",
     help="Trove: an S3 object store in one program. Small objects in big volumes, every byte verified on every read.",
@@ -32,74 +34,53 @@ def _trove() -> None:
 
 @app.command()
 def serve(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
-    data: Annotated[
-        list[Path] | None, typer.Option("--data", metavar="DIR", help="Data directory; again for more drives.")
-    ] = None,
-    s3: Annotated[
-        str | None,
-        typer.Option("--s3", metavar="ADDR", help="Host:port of the S3 API, port 0 picks one; off [127.0.0.1:9000]."),
-    ] = None,
-    admin: Annotated[
-        str | None, typer.Option("--admin", metavar="ADDR", help="Host:port of the admin API [default: off].")
-    ] = None,
-    files: Annotated[
-        str | None, typer.Option("--files", metavar="ADDR", help="Host:port of the REST file API [default: off].")
-    ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", metavar="FILE", help="PEM: with it every front door speaks TLS.")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key, PEM, 0600.")] = None,
-    tls_client_ca: Annotated[
-        Path | None,
-        typer.Option("--tls-client-ca", metavar="FILE", help="PEM: clients need a certificate signed by this."),
-    ] = None,
-    mutual_tls: Annotated[
-        list[str] | None,
-        typer.Option("--mutual-tls", metavar="FRONT", help="Only this front door wants one; may be repeated [all]."),
-    ] = None,
-    access_log: Annotated[
-        Path | None, typer.Option("--access-log", metavar="FILE", help="One JSON line a request; SIGHUP begins a new.")
-    ] = None,
-    public_url: Annotated[
-        str | None, typer.Option("--public-url", metavar="URL", help="Where people reach the file API, for shares.")
-    ] = None,
-    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="trove.toml")] = None,
-    access_key: Annotated[
-        str | None, typer.Option("--access-key", help="Access key [$TROVE_ACCESS_KEY; default: made at first start].")
-    ] = None,
-    secret_key_file: Annotated[
-        Path | None, typer.Option("--secret-key-file", metavar="FILE", help="Its secret key [$TROVE_SECRET_KEY].")
-    ] = None,
-    sync: Annotated[str | None, typer.Option("--sync", help="group, each or os: docs/trove.md [group].")] = None,
-    clean_slate: Annotated[
-        bool, typer.Option("--clean-slate", help="First remove what a node has in DIR; no other directory's content.")
-    ] = False,
-    pid_file: Annotated[Path | None, typer.Option("--pid-file", metavar="FILE")] = None,
+    data: options.Data = None,
+    s3: options.S3 = None,
+    admin: options.Admin = None,
+    files: options.Files = None,
+    console: options.Console = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    tls_client_ca: options.TlsClientCa = None,
+    mutual_tls: options.MutualTls = None,
+    access_log: options.AccessLog = None,
+    public_url: options.PublicUrl = None,
+    domain: options.Domain = None,
+    config: options.Config = None,
+    access_key: options.AccessKey = None,
+    secret_key_file: options.SecretKeyFile = None,
+    sync: options.Sync = None,
+    clean_slate: options.CleanSlate = False,
+    allow_missing: options.AllowMissing = False,
+    pid_file: options.PidFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     from qss.app.trove import ServeOptions, serve_node
 
-    options = ServeOptions(
+    wanted = ServeOptions(
         data=tuple(data or ()),
         s3=s3,
         admin=admin,
         files=files,
+        console=console,
         tls_cert=tls_cert,
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
         mutual_tls=tuple(mutual_tls or ()),
         access_log=access_log,
         public_url=public_url,
+        domains=tuple(domain or ()),
         config=config,
         access_key=access_key,
         secret_key_file=secret_key_file,
         sync=sync,
         clean_slate=clean_slate,
+        allow_missing=allow_missing,
         pid_file=pid_file,
         as_json=as_json,
     )
-    serve_node(options)
+    serve_node(wanted)
 
 
 @app.command()
@@ -124,6 +105,34 @@ def compact(data: OneData) -> None:
     from qss.app.trove import compact_node
 
     compact_node(tuple(data))
+
+
+@app.command("new-key")
+def new_key(data: OneData) -> None:
+    """Make a new key of a stopped node for server-side encryption; older ones go on opening what is under them."""
+    from qss.app.trove import new_node_key
+
+    new_node_key(data[0])
+
+
+@app.command()
+def repair(
+    data: OneData,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be given up; then exit code 5.")
+    ] = False,
+    rebuild_index: Annotated[
+        bool, typer.Option("--rebuild-index", help="First make the index again from the volumes.")
+    ] = False,
+    forget_missing: Annotated[
+        bool, typer.Option("--forget-missing", help="Give up drives that are not there, and what is on them.")
+    ] = False,
+) -> None:
+    """Keep every byte of a stopped node that verifies; list and drop what does not; set damaged volumes aside."""
+    from qss.app.trove import repair_node
+
+    code = repair_node(tuple(data), dry_run=dry_run, rebuild_index=rebuild_index, forget_missing=forget_missing)
+    raise typer.Exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -292,6 +292,8 @@ class FileSystem:
         self._check_writable()
         if opened.unprivileged:
             self._drop_privileges(opened.ino)
+        if opened.ino not in self.without_capability:
+            self._xattrs.lose_capability(opened.ino)
         return await self._files.write(opened.ino, None if opened.append else offset, data)
 
     def _drop_privileges(self, ino: int) -> None:

@@ -61,6 +61,13 @@ class Xattrs:
             self.without_capability.clear()
         self.without_capability.add(ino)
 
+    def lose_capability(self, ino: int) -> None:
+        """The content is about to change, and what was granted was granted to the old one. The kernel sees to it only
+        for what goes through its memory. Raises FsError(ENOENT); NoSpace."""
+        if self._inodes.cache.get(Table.XATTRS, name_key(ino, CAPABILITY)) is not None:
+            self.remove(ino, CAPABILITY)
+        self.note_without_capability(ino)
+
     def names(self, ino: int) -> list[bytes]:
         """Raises FsError(ENOENT)."""
         self._inodes.get(ino)

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_HOW: Final = os.O_ACCMODE | os.O_TRUNC | os.O_APPEND
+
 REMOTE_WAITS_MAX: Final = 64
 """Reads that wait for other machines at the same time. More queue; they hold a request, never a cached read's way."""
 
@@ -242,13 +244,13 @@ class Operations(pyfuse3.Operations):
         attributes = self._fs.create(parent, name, mode, ctx)
         opening = self._flags(flags) & ~os.O_TRUNC
         handle = await self._fs.open(attributes.ino, opening, unprivileged=ctx.uid != 0)
-        return FileInfo(fh=FileHandleT(handle)), self._entry(attributes)
+        return self._info(handle, flags | os.O_TRUNC), self._entry(attributes)
 
     @awaited
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         handle = await self._fs.open(inode, self._flags(flags), unprivileged=ctx.uid != 0)
         self._tell_stale()
-        return FileInfo(fh=FileHandleT(handle))
+        return self._info(handle, flags)
 
     @awaited
     async def read(  # type: ignore[override]  # pyfuse3 takes any buffer
@@ -325,6 +327,12 @@ class Operations(pyfuse3.Operations):
         entry = self._shown(attributes)
         self._fs.remember(attributes.ino)
         return entry
+
+    def _info(self, handle: int, flags: FlagT) -> FileInfo:
+        """Who makes a file anew and only writes it needs no copy of it in the kernel's memory: each write is one
+        request then, wherever it begins, and reaches us without a copy more. docs/adr/0088."""
+        direct = flags & _HOW == os.O_WRONLY | os.O_TRUNC and not self.enable_writeback_cache
+        return FileInfo(fh=FileHandleT(handle), direct_io=direct)
 
     def _flags(self, flags: int) -> int:
         """With its writeback cache the kernel reads through handles opened for writing, and appends by itself."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NewType, Protocol
 
 from qss.errors import NoSpace
+from qss.host.page_cache import begin_writeback, read_once
 from qss.limits import KIB
 
 Handle = NewType("Handle", int)
@@ -26,6 +27,8 @@ CACHED_WRITE_BYTES: Final = 64 * KIB
 """What one call writes into the page cache. The kernel takes memory in pieces of up to the length of the call, and
 large pieces are, on a virtual machine that gives free memory back to its host, memory that has to be faulted in again:
 10 ms for 4 MiB instead of 1. Nor does a processor leave such a call for anybody else (docs/adr/0124)."""
+ONCE_BYTES: Final = 128 * KIB
+"""Reads of this size are worth telling the kernel that they are not repeated."""
 
 
 class Disk(Protocol):
@@ -54,8 +57,16 @@ class Disk(Protocol):
         """
         ...
 
+    def begin_sync(self, handle: Handle, position: int, count: int) -> None:
+        """Have the disk begin to write these bytes: a later `sync_data` waits less. A hint, it promises nothing."""
+        ...
+
     def pread(self, handle: Handle, count: int, position: int) -> bytes:
         """Up to `count` bytes; fewer only at the end of the file."""
+        ...
+
+    def pread_once(self, handle: Handle, count: int, position: int) -> memoryview:
+        """As `pread`, of what is not read here again soon: the page cache need not keep what it does not hold."""
         ...
 
     def size(self, handle: Handle) -> int: ...
@@ -161,6 +172,9 @@ class PosixDisk:
             raise
         return total
 
+    def begin_sync(self, handle: Handle, position: int, count: int) -> None:
+        begin_writeback(handle, position, count)
+
     def pread(self, handle: Handle, count: int, position: int) -> bytes:
         data = os.pread(handle, count, position)
         if len(data) == count or not data:
@@ -171,6 +185,15 @@ class PosixDisk:
             data = os.pread(handle, count - have, position + have)
             parts.append(data)
         return b"".join(parts)
+
+    def pread_once(self, handle: Handle, count: int, position: int) -> memoryview:
+        if count < ONCE_BYTES:
+            return memoryview(self.pread(handle, count, position))
+        done = 0
+        view = memoryview(bytearray(count))
+        while done < count and (got := read_once(handle, view[done:], position + done)):
+            done += got
+        return view[:done]
 
     def size(self, handle: Handle) -> int:
         return os.fstat(handle).st_size

@@ -278,7 +278,7 @@ class Courier:
         period = self.tenure.period
         last = await self._roots.catch_up()
         if last is not None:
-            point = await self.shelf.restore_point() or last.point
+            point = self._roots.raised(await self.shelf.restore_point() or last.point)
             await self._roots.publish(point, anew=True)
             await self.shelf.mark_published(point)
             self._marked = point
@@ -292,7 +292,8 @@ class Courier:
         self._wake_publisher = trio.Event()
 
     async def _publish(self) -> None:
-        point = await self.shelf.restore_point()
+        found = await self.shelf.restore_point()
+        point = None if found is None else self._roots.raised(found)
         if point is None or (point == self._marked and self._roots.names_them):
             return
         last = self._roots.last

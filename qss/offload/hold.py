@@ -60,6 +60,7 @@ class Hold:
     life: str  # of the process that renews it; hex
     generation: int = 0  # of its last root
     released: bool = False  # it was unmounted in order
+    place: str = ""  # this boot of the machine, this very directory: not that of an image or a copy; hex
 
     @property
     def order(self) -> tuple[int, int, int, int]:
@@ -71,8 +72,16 @@ class Hold:
         """How long it may stay the same before it counts as dead."""
         return WATCH_BEATS * self.every_s + 1.0
 
+    def follows(self, other: Hold) -> bool:
+        """Whether the other is an earlier life of this machine, and has ended: the lock of the state directory sees to
+        that within one boot. An image of the whole machine has the same seat, and may live."""
+        return self.seat == other.seat and (self.place == other.place or other.released)
+
     def pack(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        body = asdict(self)
+        if not self.place:  # as earlier versions have it
+            del body["place"]
+        return json.dumps(body, sort_keys=True).encode()
 
     @classmethod
     def unpack(cls, data: bytes) -> Hold:
@@ -83,7 +92,7 @@ class Hold:
                 seat=str(body["seat"]), epoch=int(body["epoch"]), writer=str(body["writer"]), host=str(body["host"]),
                 state=str(body["state"]), beats=int(body["beats"]), beat_ns=int(body["beat_ns"]),
                 every_s=min(600.0, max(0.0, float(body["every_s"]))), released=bool(body["released"]),
-                life=str(body["life"]), generation=int(body["generation"]),
+                life=str(body["life"]), generation=int(body["generation"]), place=str(body.get("place", "")),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise CorruptData("a hold does not hold") from error
@@ -255,8 +264,8 @@ class Holder:
             self._tenure.lease(began_s + LEASE_BEATS * self._hold.every_s)
 
     def _is_former(self, hold: Hold) -> bool:
-        """An earlier life of this machine: the lock of the state directory sees to it that it has ended."""
-        return hold.seat == self._hold.seat and not self._began
+        """An earlier life of this machine."""
+        return self._hold.follows(hold) and not self._began
 
     def _has_lost_to(self, there: Hold, *, lives: bool) -> bool:
         """Without a lease we give way to everybody who lives. With one, to a higher epoch and to whoever has published

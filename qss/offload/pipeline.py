@@ -17,6 +17,7 @@ import trio
 
 from qss.errors import CorruptData
 from qss.formats.manifest import StripeFacts, block_bytes
+from qss.host.page_cache import read_once
 from qss.ids import ShardNo, StripeNo
 from qss.limits import STRIPE_BYTES
 from qss.offload import erasure
@@ -128,7 +129,7 @@ def read_whole(file: int, into: memoryview, position: int) -> None:
     """Raises CorruptData at an early end of the file."""
     done = 0
     while done < len(into):
-        count = os.preadv(file, [into[done:]], position + done)
+        count = read_once(file, into[done:], position + done)
         if count == 0:
             raise CorruptData("a segment file is shorter than it was when it was sealed")
         done += count

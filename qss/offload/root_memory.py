@@ -30,6 +30,7 @@ class RootMemory:
         self._fs_id = fs_id
         self.claim: Root | None = None  # perhaps at some locations, not known to be at a majority
         self.overdue: dict[LocationId, set[int]] = {}  # generations to delete there; kept with the next change
+        self.numbers_from = 0  # segments written since the last recovery have this number or a higher one
         self.known = self._load(entropy)
 
     def intend(self, root: Root) -> None:
@@ -63,6 +64,7 @@ class RootMemory:
             "writer": known.writer.hex(),
             "next_epoch": known.next_epoch,
             "claim": self.claim.pack().hex() if self.claim is not None else "",
+            "numbers_from": self.numbers_from,
             "overdue": {place: sorted(due) for place, due in self.overdue.items() if due},
         }
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,6 +82,7 @@ class RootMemory:
                 raise Refused(f"{self._path} is of another file system: key and state directory do not belong together")
             claim = str(fields.get("claim", ""))
             self.claim = Root.unpack(bytes.fromhex(claim)) if claim else None
+            self.numbers_from = int(fields.get("numbers_from", 0))
             overdue = fields.get("overdue", {}).items()
             self.overdue = {LocationId(place): {int(generation) for generation in due} for place, due in overdue}
             return Known(

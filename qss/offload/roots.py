@@ -16,7 +16,7 @@ from pathlib import Path
 from qss.errors import PreconditionFailed, QssError, Unreachable
 from qss.formats.root import Root, RootLocation
 from qss.host import Host
-from qss.ids import LocationId
+from qss.ids import LocationId, SegmentId
 from qss.offload.history import NO_DIGEST, History, Known, judge, refusal
 from qss.offload.keys import FsKeys
 from qss.offload.root_book import HISTORY_KEPT, PROBE_AHEAD, RootBook
@@ -124,11 +124,19 @@ class Roots:
         self._withdraw()
         self._memory.keep(replace(self.known, next_epoch=max(self.known.next_epoch, above + 1)))
 
-    def take_over(self, newest: Root) -> None:
+    def take_over(self, newest: Root, numbers_from: int = 0) -> None:
         """After recovery on this machine: continue behind the newest root that was seen, with a new epoch, whichever
-        root was restored. The first publication tells the other machine, if it is alive, that it has lost."""
+        root was restored. The first publication tells the other machine, if it is alive, that it has lost.
+        `numbers_from`: the first number of a segment of this machine."""
         self._pending = None
+        self._memory.numbers_from = numbers_from
         self._memory.committed(newest, newest.epoch + 1)
+
+    def raised(self, point: RestorePoint) -> RestorePoint:
+        """This point as a root of ours says it: its numbers never go back behind those of an earlier root, nor behind
+        those that were left out by a recovery, although no journal with such a number may be published yet."""
+        before = self.last.point.next_segment if self.last is not None else 0
+        return replace(point, next_segment=SegmentId(max(point.next_segment, self._memory.numbers_from, before)))
 
     async def publish(self, point: RestorePoint, *, anew: bool = False) -> Root:
         """Make `point` what the file system is. Returns when a majority of locations holds the root. `anew`: a root

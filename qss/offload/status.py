@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,18 @@ class OffloadStatus:
     root_behind: int  # locations that have not got the last root
     buffers_bytes: int  # memory held for coded segments
     nodes: tuple[NodeFacts, ...]
+
+
+def silent_majority(up: Sequence[bool]) -> str:
+    """For people: why nothing is uploaded while most locations are away, though fewer are enough for reading. `up`: of
+    each location. Empty: a majority is there."""
+    majority, there = len(up) // 2 + 1, sum(up)
+    if there >= majority:
+        return ""
+    return (
+        f"{there} of {len(up)} locations are up: nothing is uploaded or deleted until {majority} are, for a majority"
+        " says who writes this file system; writing here goes on, and so does reading where enough shards are left"
+    )
 
 
 class Rate:

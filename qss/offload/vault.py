@@ -126,6 +126,7 @@ class Vault:
         if known is None or len(census.of_seal(known.seal)) < known.k:
             best, census = await locate(self.nodes, self.keys, self.manifests, segment)
             if known is not None and known.seal != best.seal:
+                _refuse_another(known, best)
                 _log.warning("segment %s is stored under another seal than was known here", segment_text(segment))
             known = best
         manifest = _confirmed(known, census)
@@ -276,6 +277,8 @@ class Vault:
             if known is not None and known is not stale:
                 return known
             manifest, census = await locate(self.nodes, self.keys, self.manifests, segment)
+            if stale is not None:
+                _refuse_another(stale, manifest)
             if stale is not None and stale.seal == manifest.seal:
                 manifest = _confirmed(stale, census)
             self.manifests.save(manifest)
@@ -287,6 +290,15 @@ def _cpuinfo() -> str:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def _refuse_another(known: Manifest, found: Manifest) -> None:
+    """Another seal may be of the same segment, or of other content with its number: of a machine that has lost the file
+    system, or of a copy of this state directory. Raises TooFewShards."""
+    if found.segment != known.segment:
+        raise TooFewShards(
+            f"segment {segment_text(known.segment.id)}: what the locations hold is another one with this number"
+        )
 
 
 def _confirmed(known: Manifest, census: Census) -> Manifest:

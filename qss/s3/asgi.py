@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from qss.s3.border import Refusal, refusal
 from qss.s3.errors import Code, S3Error
 from qss.s3.exchange import Exchange, Observer
+from qss.s3.message import join_headers
 from qss.s3.patience import USUAL, Patience, Waiting
 from qss.s3.rsgi import RsgiApp
 
@@ -47,15 +48,26 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class _Headers:
-    __slots__ = ("_items",)
+    __slots__ = ("_items", "_joined")
 
     def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self._items = [(_text(name), _text(value)) for name, value in raw]
+        try:
+            self._items = [(name.decode(), value.decode()) for name, value in raw]
+        except UnicodeDecodeError:
+            self._items = [(_text(name), _text(value)) for name, value in raw]
+        first = dict(self._items)
+        self._joined = first if len(first) == len(self._items) else None
 
     def items(self) -> list[tuple[str, str]]:
         return self._items
 
+    def joined(self) -> dict[str, str]:
+        """ASGI's names are in lower case already."""
+        return join_headers(self._items) if self._joined is None else dict(self._joined)
+
     def get(self, key: str, default: str | None = None) -> str | None:
+        if self._joined is not None:
+            return self._joined.get(key, default)
         return next((value for name, value in self._items if name == key), default)
 
 
@@ -68,12 +80,15 @@ def _text(raw: bytes) -> str:
 
 
 class _Scope:
-    __slots__ = ("authority", "client", "headers", "method", "path", "query_string", "raw_path", "scheme")
+    __slots__ = ("authority", "client", "headers", "method", "query_string", "raw_path", "scheme")
+
+    @property
+    def path(self) -> str:
+        return unquote(self.raw_path)
 
     def __init__(self, scope: Message) -> None:
         self.method: str = scope["method"]
         self.raw_path: str = scope["raw_path"].decode("latin-1")
-        self.path = unquote(self.raw_path)
         self.query_string: str = scope["query_string"].decode("latin-1")
         self.scheme: str = scope["scheme"]
         self.client = str((scope.get("client") or ("",))[0])
@@ -124,7 +139,16 @@ class _Protocol:
         self.exchange = Exchange()
 
     async def __call__(self) -> bytes:
-        return b"".join([chunk async for chunk in self])
+        if not self._unread:
+            return b""
+        self._waits = False
+        message = await self._next()
+        if message["type"] != "http.request":
+            return b""
+        self._unread = message["more_body"]
+        first: bytes = message["body"]
+        self.exchange.bytes_in += len(first)
+        return first if not self._unread else b"".join([first, *[chunk async for chunk in self]])
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Just ends when the client has gone: whoever reads must know the length. Raises BodyTooSlow."""
@@ -149,6 +173,10 @@ class _Protocol:
             raise BodyTooSlow from None
         self._waiting.passed(len(message.get("body", b"")), perf_counter() - begun)
         return message
+
+    @property
+    def unread(self) -> bool:
+        return self._unread
 
     async def settle(self) -> list[tuple[str, str]]:
         """Headers to add to an answer. A body left unread would be taken for the next request: take or close."""
@@ -280,6 +308,8 @@ async def _send_answer(protocol: _Protocol, send: Send) -> None:
     elif protocol.whole is not None:
         status, headers, body = protocol.whole
         protocol.exchange.status = status
-        await send(_start(status, [*headers, *await protocol.settle()]))
+        if protocol.unread:
+            headers = [*headers, *await protocol.settle()]
+        await send(_start(status, headers))
         await send({"type": "http.response.body", "body": _flat(body), "more_body": False})
         protocol.exchange.bytes_out += len(body)

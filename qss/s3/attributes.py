@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from qss.s3.backend import Checksum, StoredObject
 from qss.s3.message import Response
 from qss.s3.render import http_date, xml_response
 from qss.s3.subresources import Wanted
 from qss.s3.xml import element, leaf
 
+Checksums = Sequence[Checksum | None]
 
-def attributes(found: StoredObject, wanted: Wanted) -> Response:
-    """GetObjectAttributesResponse, with what was asked for and is there."""
+
+def attributes(found: StoredObject, wanted: Wanted, checksums: Checksums = ()) -> Response:
+    """GetObjectAttributesResponse, with what was asked for and is there. `checksums`: of the parts, if known."""
     content: list[str] = []
     if "ETag" in wanted.names:
         content.append(leaf("ETag", found.etag))
     if "Checksum" in wanted.names and found.checksum is not None:
         content.append(_checksum(found.checksum))
     if "ObjectParts" in wanted.names and found.part_bytes:
-        content.append(_parts(found.part_bytes, wanted))
+        content.append(_parts(found.part_bytes, wanted, checksums))
     if "StorageClass" in wanted.names:
         content.append(leaf("StorageClass", found.attributes.storage_class))
     if "ObjectSize" in wanted.names:
@@ -35,7 +39,7 @@ def _checksum(checksum: Checksum) -> str:
     return element("Checksum", leaf(f"Checksum{checksum.algorithm}", value), leaf("ChecksumType", kind))
 
 
-def _parts(sizes: tuple[int, ...], wanted: Wanted) -> str:
+def _parts(sizes: tuple[int, ...], wanted: Wanted, checksums: Checksums) -> str:
     """Parts count from 1 as GET's partNumber does, whatever numbers they were uploaded under."""
     shown = list(enumerate(sizes, 1))[wanted.after_part : wanted.after_part + wanted.parts_max]
     last = shown[-1][0] if shown else wanted.after_part
@@ -46,5 +50,8 @@ def _parts(sizes: tuple[int, ...], wanted: Wanted) -> str:
         leaf("MaxParts", wanted.parts_max),
         leaf("IsTruncated", last < len(sizes)),
     ]
-    content += [element("Part", leaf("PartNumber", number), leaf("Size", size)) for number, size in shown]
+    for number, size in shown:
+        known = checksums[number - 1] if checksums else None
+        own = "" if known is None else leaf(f"Checksum{known.algorithm}", known.value)
+        content.append(element("Part", own, leaf("PartNumber", number), leaf("Size", size)))
     return element("ObjectParts", *content)

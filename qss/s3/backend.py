@@ -24,6 +24,8 @@ from typing import Final, Protocol, runtime_checkable
 
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, DefaultRetention, LockChange, ObjectLock
+from qss.s3.sse import CustomerKey, Encryption, Sse
+from qss.values import quick
 
 Chunk = bytes | memoryview
 
@@ -43,6 +45,7 @@ class EtagMode(Enum):
     with the content, from a hash it computes anyway. `BodyDigests.md5` is None."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Checksum:
     """One of S3's additional checksums."""
@@ -52,6 +55,7 @@ class Checksum:
     composite: bool = False
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """What a put says about an object besides its bytes."""
@@ -73,6 +77,7 @@ class Versioning(Enum):
     SUSPENDED = "Suspended"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """What head, get and list say about an object."""
@@ -85,8 +90,10 @@ class StoredObject:
     checksum: Checksum | None = None
     part_bytes: tuple[int, ...] = ()  # sizes of the parts it was made of; () for a single put
     version_id: str | None = None  # None where versioning was never switched on; there is the version "null"
+    sse: Sse | None = None  # how it is encrypted; size, parts, checksum are of the plain bytes. Not in listings
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class BodyDigests:
     """Known once the last chunk has been taken and everything announced about the body held."""
@@ -114,6 +121,7 @@ class IncomingBody(Protocol):
         ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class WriteCondition:
     """If-Match / If-None-Match of a put, copy, completion or delete."""
@@ -121,9 +129,13 @@ class WriteCondition:
     if_match: str | None = None  # an etag without quotes, or "*"
     if_none_match: str | None = None  # only "*" means something to S3 on writes; an etag is honoured too
     if_modified_ns: int | None = None  # only what was stored at this very time; not told by clients
+    if_modified_s: int | None = None  # of a delete: only what was stored in this second
+    if_size: int | None = None  # of a delete: only what has so many bytes
 
     def check(self, current: StoredObject | None) -> None:
         """Raise S3Error unless the write may replace `current` (None: there is no object)."""
+        if self.if_modified_s is not None or self.if_size is not None:
+            self._check_delete(current)
         if self.if_match is not None:
             if current is None:
                 raise S3Error(Code.NO_SUCH_KEY)
@@ -134,10 +146,19 @@ class WriteCondition:
         if self.if_modified_ns is not None and (current is None or current.modified_ns != self.if_modified_ns):
             raise S3Error(Code.PRECONDITION_FAILED)
 
+    def _check_delete(self, current: StoredObject | None) -> None:
+        if current is None:
+            raise S3Error(Code.NO_SUCH_KEY)
+        if self.if_modified_s not in (None, current.modified_ns // 1_000_000_000):
+            raise S3Error(Code.PRECONDITION_FAILED)
+        if self.if_size not in (None, current.size):
+            raise S3Error(Code.PRECONDITION_FAILED)
+
 
 ALWAYS: Final = WriteCondition()
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PutRequest:
     bucket: str
@@ -145,8 +166,10 @@ class PutRequest:
     attributes: Attributes = field(default_factory=Attributes)
     condition: WriteCondition = ALWAYS
     etag_mode: EtagMode = EtagMode.MD5
+    encryption: Encryption | None = None  # None: what the bucket has for a default. Only told to who `Encrypts`
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DeleteRequest:
     key: str
@@ -155,6 +178,7 @@ class DeleteRequest:
     bypass: bool = False  # GOVERNANCE does not hold
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DeleteOutcome:
     """One for each DeleteRequest, in order. Deleting what is not there succeeds."""
@@ -178,7 +202,7 @@ class ListQuery:
 class ListPage:
     """`qss.s3.listing.page` makes one from an ordered scan: backends need not group by delimiter themselves."""
 
-    objects: tuple[StoredObject, ...]
+    objects: Sequence[StoredObject]
     prefixes: tuple[str, ...]
     next_after: str | None  # `after` of the next page; None: this was the last
 
@@ -219,6 +243,7 @@ class Bucket:
     versioning: Versioning | None = None
     lock: bool = False  # object lock may be used; then versioning is enabled, for good
     default_retention: DefaultRetention | None = None
+    encrypted: bool = False  # new objects are, by default, under the server's key
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +255,7 @@ class Upload:
     checksum_algorithm: str | None = None
     checksum_composite: bool = True
     etag_mode: EtagMode = EtagMode.MD5
+    sse: Sse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +266,10 @@ class CreateUpload:
     checksum_algorithm: str | None = None  # announced in x-amz-checksum-algorithm
     checksum_composite: bool = True  # x-amz-checksum-type; False = FULL_OBJECT
     etag_mode: EtagMode = EtagMode.MD5
+    encryption: Encryption | None = None  # as in PutRequest
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class UploadRef:
     bucket: str
@@ -393,7 +421,8 @@ class ObjectBackend(Protocol):
         self, ref: UploadRef, wanted: Sequence[WantedPart], condition: WriteCondition
     ) -> StoredObject:
         """Let `qss.s3.multipart.assemble(upload, stored_parts, wanted)` check the list and compute etag, size and
-        checksum, then make the object visible and drop the upload in one step."""
+        checksum, then make the object visible and drop the upload in one step. Once more for what an upload has
+        become, as long as it is there, may answer as at first."""
         ...
 
     async def abort_upload(self, ref: UploadRef) -> None:
@@ -407,6 +436,33 @@ class CopiesItself(Protocol):
 
     async def copy(self, source: ObjectReader, request: PutRequest) -> StoredObject:
         """Store the bytes of `source` (from this backend's `open`) under a new name or with new attributes."""
+        ...
+
+
+@runtime_checkable
+class Encrypts(Protocol):
+    """Optional: a backend that encrypts what it keeps, where a request or a bucket's default says so. Without a key of
+    the customer's, `open`, `put_part` raise KeyNeeded for what is under one (qss.s3.sse); `head` tells."""
+
+    async def set_encryption(self, bucket: str, encrypted: bool) -> None:
+        """Of new objects, by default."""
+        ...
+
+    async def open_with(self, bucket: str, key: str, version_id: str | None, customer: CustomerKey) -> ObjectReader:
+        """As `open`. Raises ACCESS_DENIED for a wrong key, KeyNotApplicable for what is not under a customer's."""
+        ...
+
+    async def put_part_with(self, ref: UploadRef, number: int, body: IncomingBody, customer: CustomerKey) -> Part:
+        """As `put_part`; raises as `open_with`."""
+        ...
+
+
+@runtime_checkable
+class KnowsParts(Protocol):
+    """Optional: a backend that keeps the checksums of parts."""
+
+    async def part_checksums(self, bucket: str, key: str, version_id: str | None) -> Sequence[Checksum | None]:
+        """Of an object's parts, in order; nothing for one that was put whole."""
         ...
 
 

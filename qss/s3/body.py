@@ -14,10 +14,12 @@ from qss.s3.checksums import ALGORITHMS, Running, algorithm_of_header, decode_va
 from qss.s3.chunked import ChunkedDecoder
 from qss.s3.errors import Code, S3Error
 from qss.s3.sigv4 import Payload, Verified
+from qss.values import quick
 
 PUT_BYTES_MAX: Final = 5 * 1024**3
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class BodyClaims:
     """What the head announces about the body; checked when it has passed."""
@@ -76,7 +78,11 @@ def _content_md5(headers: Mapping[str, str]) -> bytes | None:
 
 
 def _header_checksum(headers: Mapping[str, str]) -> Checksum | None:
-    found = [(algorithm, value) for name, value in headers.items() if (algorithm := algorithm_of_header(name))]
+    found = [
+        (algorithm, value)
+        for name, value in headers.items()
+        if name.startswith("x-amz-checksum-") and (algorithm := algorithm_of_header(name))
+    ]
     if len(found) > 1:
         raise S3Error(Code.INVALID_REQUEST, "Expecting a single x-amz-checksum- header.")
     if not found:

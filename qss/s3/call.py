@@ -12,9 +12,12 @@ from qss.s3.body import CheckedBody, claims_of
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead
 from qss.s3.sigv4 import EMPTY_SHA256, Verified
+from qss.s3.sse import NOTHING, Asked
 from qss.s3.xml import XML_BYTES_MAX
+from qss.values import quick
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Call:
     """`acts_for`: the access key that another front has found to be asking."""
@@ -23,6 +26,7 @@ class Call:
     raw: AsyncIterator[Chunk]
     verified: Verified | None
     acts_for: str | None = None
+    sse: Asked = NOTHING
 
     @property
     def caller(self) -> Caller:
@@ -36,7 +40,7 @@ class Call:
     def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> CheckedBody:
         """The body of a put."""
         claims = claims_of(self.head.headers, self.verified)
-        if claims.checksum is None and claims.trailer is None:
+        if want_checksum is not None and claims.checksum is None and claims.trailer is None:
             claims = replace(claims, want_checksum=want_checksum)
         return CheckedBody(self.raw, claims, etag_mode, self.verified)
 

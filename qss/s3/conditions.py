@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 from qss.s3.backend import StoredObject, WriteCondition
 from qss.s3.errors import Code, S3Error
+from qss.values import quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 20
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ReadCondition:
     """Times in nanoseconds since 1970, whole seconds."""
@@ -83,6 +86,11 @@ class ReadCondition:
             raise S3Error(Code.PRECONDITION_FAILED) from None
 
 
+_CONDITIONAL: Final = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"})
+_UNCONDITIONAL: Final = ReadCondition()
+_UNCONDITIONAL_WRITE: Final = WriteCondition()
+
+
 def _among(etag: str, wanted: tuple[str, ...]) -> bool:
     return "*" in wanted or etag in wanted
 
@@ -96,8 +104,10 @@ def parse_etags(text: str | None) -> tuple[str, ...] | None:
 
 def parse_http_date(text: str | None) -> int | None:
     """Nanoseconds; None when absent or not a date (then ignored, as HTTP asks)."""
+    if text is None:
+        return None
     try:
-        moment = parsedate_to_datetime(text or "")
+        moment = parsedate_to_datetime(text)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return int(moment.timestamp()) * 1_000_000_000
     except (ValueError, TypeError, OverflowError):
@@ -106,6 +116,8 @@ def parse_http_date(text: str | None) -> int | None:
 
 def read_condition(headers: Mapping[str, str], prefix: str = "") -> ReadCondition:
     """From If-* headers, or those of a copy source with `prefix` "x-amz-copy-source-"."""
+    if not prefix and _CONDITIONAL.isdisjoint(headers):
+        return _UNCONDITIONAL
     return ReadCondition(
         parse_etags(headers.get(f"{prefix}if-match")),
         parse_etags(headers.get(f"{prefix}if-none-match")),
@@ -114,9 +126,27 @@ def read_condition(headers: Mapping[str, str], prefix: str = "") -> ReadConditio
     )
 
 
+def delete_condition(etag: str | None, modified: str | None, size: str | None) -> WriteCondition:
+    """Of a delete, from headers or from its place in a list. What cannot be read is refused: S3Error, never ignored."""
+    if etag is None and modified is None and size is None:
+        return _UNCONDITIONAL_WRITE
+    modified_ns = parse_http_date(modified)
+    if modified is not None and modified_ns is None:
+        raise S3Error(Code.INVALID_ARGUMENT, "The last modified time to match is not an HTTP date.")
+    if size is not None and not (size.isascii() and size.isdigit() and len(size) < 16):
+        raise S3Error(Code.INVALID_ARGUMENT, "The size to match is not a number of bytes.")
+    return WriteCondition(
+        None if etag is None else etag.strip().strip('"'),
+        if_modified_s=None if modified_ns is None else modified_ns // 1_000_000_000,
+        if_size=None if size is None else int(size),
+    )
+
+
 def write_condition(headers: Mapping[str, str]) -> WriteCondition:
     """If-Match and If-None-Match of a write."""
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
+    if match is None and none_match is None:
+        return _UNCONDITIONAL_WRITE
     return WriteCondition(
         None if match is None else match.strip().strip('"'),
         None if none_match is None else none_match.strip().strip('"'),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from qss.errors import CorruptData
-from qss.s3.backend import KEY_BYTES_MAX, PART_NUMBER_MAX, Checksum, DeleteRequest, WantedPart, WriteCondition
+from qss.s3.backend import KEY_BYTES_MAX, PART_NUMBER_MAX, Checksum, DeleteRequest, WantedPart
 from qss.s3.checksums import ALGORITHMS
+from qss.s3.conditions import delete_condition
 from qss.s3.errors import Code, S3Error
 from qss.s3.parse import TAGS_MAX, check_tags
 from qss.s3.xml import Node, parse
@@ -35,8 +36,8 @@ def delete_body(data: bytes) -> tuple[list[DeleteRequest], bool]:
             raise S3Error(Code.MALFORMED_XML)
         if len(key.encode()) > KEY_BYTES_MAX:
             raise S3Error(Code.KEY_TOO_LONG)
-        etag = node.get("ETag").strip('"') or None
-        requests.append(DeleteRequest(key, node.get("VersionId") or None, WriteCondition(if_match=etag)))
+        said = (node.get(name) or None for name in ("ETag", "LastModifiedTime", "Size"))
+        requests.append(DeleteRequest(key, node.get("VersionId") or None, delete_condition(*said)))
     if not 1 <= len(requests) <= DELETE_MAX:
         raise S3Error(Code.MALFORMED_XML)
     return requests, root.get("Quiet").lower() == "true"

@@ -86,6 +86,11 @@ class Code(Enum):
     )
     INVALID_BUCKET_NAME = _Row("InvalidBucketName", 400, "The specified bucket is not valid.")
     INVALID_DIGEST = _Row("InvalidDigest", 400, "The Content-MD5 or checksum value that you specified is not valid.")
+    INVALID_ENCRYPTION_ALGORITHM = _Row(
+        "InvalidEncryptionAlgorithmError",
+        400,
+        "The encryption request you specified is not valid. The valid value is AES256.",
+    )
     INVALID_LOCATION = _Row(
         "InvalidLocationConstraint", 400, "The specified location-constraint is not valid for this server."
     )
@@ -98,6 +103,7 @@ class Code(Enum):
         "InvalidPolicyDocument", 400, "The content of the form does not meet the conditions specified in the policy."
     )
     INVALID_RANGE = _Row("InvalidRange", 416, "The requested range is not satisfiable")
+    INVALID_REDIRECT = _Row("InvalidRedirectLocation", 400, "The website redirect location is not valid.")
     INVALID_REQUEST = _Row("InvalidRequest", 400, "Invalid Request")
     INVALID_RETENTION_PERIOD = _Row(
         "InvalidRetentionPeriod", 400, "Default retention period must be a positive integer value."
@@ -210,11 +216,13 @@ class S3Error(Refused):
         *,
         retry_after_s: float | None = None,
         headers: tuple[tuple[str, str], ...] = (),
+        elements: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__(detail or code.message)
         self.code = code
         self.retry_after_s = retry_after_s
         self.headers = headers  # of the answer, besides the usual ones
+        self.elements = elements  # of its document, likewise: name and text
 
 
 # First match by isinstance wins, so subclasses stand before their bases. Total: the last row takes every QssError.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -10,15 +10,17 @@ from qss.s3 import lock_documents as docs
 from qss.s3 import render
 from qss.s3 import subresources as sub
 from qss.s3.attributes import attributes
-from qss.s3.backend import ObjectBackend
+from qss.s3.backend import Checksum, EtagMode, IncomingBody, KnowsParts, ObjectBackend
 from qss.s3.documents import tags_body
+from qss.s3.encryption import Encryptor
 from qss.s3.errors import Code, S3Error
+from qss.s3.expiry import LIFECYCLE, Expiry
 from qss.s3.lifecycle_documents import rules_body, rules_document
 from qss.s3.lock import LockChange, ObjectLock, check_future
-from qss.s3.message import Response
+from qss.s3.message import RequestHead, Response
+from qss.s3.sse import Asked
 from qss.s3.unset import told
 
-LIFECYCLE: Final = "lifecycle"
 TAGGING: Final = "tagging"
 """Names of documents are the subresources' own."""
 
@@ -27,6 +29,16 @@ BUCKET_TAGS_MAX: Final = 50
 
 class Call(Protocol):
     """A request whose signature holds and which is allowed."""
+
+    @property
+    def head(self) -> RequestHead: ...
+
+    @property
+    def sse(self) -> Asked: ...
+
+    def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> IncomingBody:
+        """The body of a put, with a checksum of that algorithm if it brings none."""
+        ...
 
     async def document(self) -> bytes:
         """Its whole body, checked; empty when there is none."""
@@ -39,6 +51,8 @@ class Place:
 
     backend: ObjectBackend
     now_ns: int
+    encryptor: Encryptor
+    expiry: Expiry
 
 
 def version_headers(version_id: str | None) -> tuple[tuple[str, str], ...]:
@@ -140,8 +154,12 @@ async def _delete_bucket_tags(place: Place, asked: sub.DeleteBucketTags, _: Call
 
 
 # -- attributes, and what is not there
-async def _get_attributes(place: Place, asked: sub.GetObjectAttributes, _: Call) -> Response:
-    return attributes(await place.backend.head(asked.bucket, asked.key, asked.version_id), asked.wanted)
+async def _get_attributes(place: Place, asked: sub.GetObjectAttributes, call: Call) -> Response:
+    found = await place.encryptor.head(asked.bucket, asked.key, asked.version_id, call.sse.customer)
+    checksums: Sequence[Checksum | None] = ()
+    if "ObjectParts" in asked.wanted.names and found.part_bytes and isinstance(place.backend, KnowsParts):
+        checksums = await place.backend.part_checksums(asked.bucket, asked.key, asked.version_id)
+    return attributes(found, asked.wanted, checksums if len(checksums) == len(found.part_bytes) else ())
 
 
 async def _get_unset(place: Place, asked: sub.GetUnset, _: Call) -> Response:

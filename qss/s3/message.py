@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_plus
 
 from qss.s3.backend import Chunk
 from qss.s3.errors import Code, S3Error
+from qss.values import quick
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class RequestHead:
     """`path` is percent-decoded once, `query` as sent. Header names are lower-case; repeated ones joined by commas."""
@@ -26,6 +28,7 @@ class RequestHead:
         return parse_query(self.query)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Response:
     """`body` whole, or `stream` with exactly `length` bytes to come. To HEAD, `length` is told and nothing follows.
@@ -40,9 +43,23 @@ class Response:
     length: int | None = None
     close: Callable[[], Awaitable[None]] | None = None
 
+    def and_headers(self, more: tuple[tuple[str, str], ...]) -> Response:
+        """With these headers as well."""
+        return replace(self, headers=(*self.headers, *more)) if more else self
+
+
+def any_begins(headers: Mapping[str, str], prefix: str | tuple[str, ...]) -> bool:
+    """Whether there is a header whose name begins so."""
+    for name in headers:  # noqa: SIM110 - a generator costs four times this, and every request comes here
+        if name.startswith(prefix):
+            return True
+    return False
+
 
 def parse_query(query: str) -> list[tuple[str, str]]:
     """Decode a raw query string. Raises S3Error for escapes that are not UTF-8."""
+    if not query:
+        return []
     pairs = []
     try:
         for piece in query.split("&"):

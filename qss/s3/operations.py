@@ -17,6 +17,7 @@ from qss.s3.backend import (
 )
 from qss.s3.conditions import ByteRange, ReadCondition
 from qss.s3.subresources import Subresource
+from qss.values import quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class CreateBucket:
     lock: bool = False  # x-amz-bucket-object-lock-enabled
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class HeadBucket:
     bucket: str
@@ -50,6 +52,7 @@ class GetLocation:
     bucket: str
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ListObjects:
     """Version 1 or 2. In v1 `query.after` is the marker."""
@@ -76,6 +79,7 @@ class DeleteObjects:
     bypass: bool = False  # GOVERNANCE does not hold
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class GetObject:
     """Get, or head when `head`."""
@@ -92,6 +96,7 @@ class GetObject:
     hash_spans: tuple[tuple[int, int], ...] = ()  # of a head: to be hashed in place (qss.s3.inplace)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PutObject:
     request: PutRequest
@@ -114,6 +119,7 @@ class CopyObject:
     checksum_algorithm: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DeleteObject:
     bucket: str
@@ -148,6 +154,7 @@ class StartUpload:
     request: CreateUpload
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class PutPart:
     ref: UploadRef

@@ -22,13 +22,13 @@ from qss.s3.backend import (
     PutRequest,
     UploadRef,
     UploadsQuery,
-    WriteCondition,
 )
 from qss.s3.checksums import ALGORITHMS
-from qss.s3.conditions import parse_range, read_condition, write_condition
+from qss.s3.conditions import delete_condition, parse_range, read_condition, write_condition
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, parse_query
 from qss.s3.parse_subresources import ROWS, bypasses, lock_of, version_id
+from qss.values import quick
 
 PAGE_MAX: Final = 1000
 TAGS_MAX: Final = 10
@@ -37,23 +37,26 @@ METADATA_BYTES_MAX: Final = 2048
 CONTENT_HEADERS: Final = (
     "content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires",
 )  # fmt: skip
+REDIRECT: Final = "x-amz-website-redirect-location"
+"""Kept with an object and told; nothing is redirected, since no websites are served."""
 STORAGE_CLASSES: Final = frozenset(
     {
         "STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "GLACIER_IR",
         "DEEP_ARCHIVE", "OUTPOSTS", "SNOW", "EXPRESS_ONEZONE",
     }
 )  # fmt: skip
-"""What S3 knows; it is kept and told, and means nothing here."""
+"""Kept and told; all of them are stored alike, and none has to be restored before it is read."""
 _META: Final = "x-amz-meta-"
 _COPY: Final = "x-amz-copy-source"
 
 _SUBRESOURCES: Final = frozenset(
     {
-        "accelerate", "acl", "analytics", "attributes", "cors", "delete", "encryption", "intelligent-tiering",
-        "inventory", "legal-hold", "lifecycle", "location", "logging", "metrics", "notification", "object-lock",
-        "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication", "requestPayment",
-        "restore", "retention", "select", "tagging", "torrent", "uploadId", "uploads", "versioning", "versions",
-        "website",
+        "abac", "accelerate", "acl", "analytics", "attributes", "cors", "delete", "encryption", "intelligent-tiering",
+        "inventory", "legal-hold", "lifecycle", "location", "logging", "metadataConfiguration",
+        "metadataInventoryTable", "metadataJournalTable", "metadataTable", "metrics", "notification", "object-lock",
+        "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "renameObject", "replication",
+        "requestPayment", "restore", "retention", "select", "session", "tagging", "torrent", "uploadId", "uploads",
+        "versioning", "versions", "website",
     }
 )  # fmt: skip
 """Query names that make a request something else. One of these without a row in _ROWS is NotImplemented: never do to
@@ -62,6 +65,7 @@ the object what was meant for, say, its ACL."""
 _BUCKET: Final = re.compile(r"(?!xn--|sthree-|\d+\.\d+\.\d+\.\d+$)[a-z0-9](?:[a-z0-9-]|\.(?!\.))*[a-z0-9]")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _In:
     """A request taken apart."""
@@ -122,13 +126,17 @@ def split_path(head: RequestHead, domains: tuple[str, ...] = ()) -> tuple[str, s
 
 def parse(head: RequestHead, domains: tuple[str, ...] = ()) -> op.Operation:
     """The operation a request asks for. Raises S3Error."""
-    bucket, key = split_path(head, domains)
+    return parse_at(head, *split_path(head, domains))
+
+
+def parse_at(head: RequestHead, bucket: str, key: str) -> op.Operation:
+    """As `parse`, for what `split_path` found."""
     if len(key.encode()) > KEY_BYTES_MAX:
         raise S3Error(Code.KEY_TOO_LONG)
     if "\0" in key:
         raise S3Error(Code.INVALID_URI)
     params = dict(head.params())
-    asked = sorted(_SUBRESOURCES & params.keys())
+    asked = sorted(_SUBRESOURCES & params.keys()) if params else []
     if len(asked) > 1 or (asked and not bucket):
         raise S3Error(Code.INVALID_REQUEST, f"Conflicting query parameters: {', '.join(asked)}")
     level = "key" if key else "bucket" if bucket else "service"
@@ -152,6 +160,8 @@ def is_form(head: RequestHead, bucket: str, key: str) -> bool:
 def attributes_of(headers: Mapping[str, str]) -> Attributes:
     """What a put, copy or upload says about the object. Raises S3Error."""
     content = {name: headers[name] for name in CONTENT_HEADERS if name in headers}
+    if REDIRECT in headers:
+        content[REDIRECT] = _redirect(headers[REDIRECT])
     if "content-encoding" in content:  # aws-chunked is about the way here, not about the object
         codings = [each.strip() for each in content["content-encoding"].split(",")]
         kept = ",".join(each for each in codings if each and each != "aws-chunked")
@@ -159,14 +169,28 @@ def attributes_of(headers: Mapping[str, str]) -> Attributes:
         if not kept:
             del content["content-encoding"]
     metadata = {name[len(_META) :]: value for name, value in headers.items() if name.startswith(_META)}
-    if sum(len(name) + len(value.encode()) for name, value in metadata.items()) > METADATA_BYTES_MAX:
+    if metadata and sum(len(name) + len(value.encode()) for name, value in metadata.items()) > METADATA_BYTES_MAX:
         raise S3Error(Code.METADATA_TOO_LARGE)
     tags = tuple(parse_query(headers.get("x-amz-tagging", "")))
-    check_tags(tags)
-    storage_class = headers.get("x-amz-storage-class", "STANDARD")
-    if storage_class not in STORAGE_CLASSES:
+    if tags:
+        check_tags(tags)
+    storage = headers.get("x-amz-storage-class", "STANDARD")
+    if storage not in STORAGE_CLASSES:
         raise S3Error(Code.INVALID_STORAGE_CLASS)
-    return Attributes(content, metadata, tags, storage_class, lock_of(headers))
+    if "x-amz-write-offset-bytes" in headers:
+        raise S3Error(Code.NOT_IMPLEMENTED, "Objects cannot be appended to.")
+    return Attributes(content, metadata, tags, storage, lock_of(headers))
+
+
+def _redirect(target: str) -> str:
+    if not target.startswith(("/", "http://", "https://")):
+        raise S3Error(
+            Code.INVALID_REDIRECT,
+            "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.",
+        )
+    if len(target.encode()) > METADATA_BYTES_MAX:
+        raise S3Error(Code.INVALID_REDIRECT, "The length of website redirect location cannot exceed 2,048 bytes.")
+    return target
 
 
 def check_tags(tags: tuple[tuple[str, str], ...], most: int = TAGS_MAX) -> None:
@@ -254,7 +278,7 @@ def _get_object(request: _In) -> op.GetObject:
     overrides = {
         name.removeprefix("response-"): value for name, value in params.items() if name.startswith("response-")
     }
-    if not overrides.keys() <= set(CONTENT_HEADERS):
+    if overrides and not overrides.keys() <= set(CONTENT_HEADERS):
         raise S3Error(Code.INVALID_ARGUMENT, "Unknown response header override")
     part = request.part_number() if "partNumber" in params else None
     wanted = parse_range(headers.get("range"))
@@ -357,7 +381,8 @@ def _list_parts(request: _In) -> op.ListParts:
 
 
 def _delete_object(request: _In) -> op.DeleteObject:
-    condition = WriteCondition(if_match=write_condition(request.headers).if_match)
+    names = ("if-match", "x-amz-if-match-last-modified-time", "x-amz-if-match-size")
+    condition = delete_condition(*(request.headers.get(name) for name in names))
     bypass = bypasses(request.headers)
     return op.DeleteObject(request.bucket, DeleteRequest(request.key, version_id(request), condition, bypass))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from email.header import Header
 from email.utils import formatdate
+from functools import lru_cache
 from urllib.parse import quote
 
 from qss.s3.backend import (
@@ -25,6 +25,7 @@ from qss.s3.backend import (
 )
 from qss.s3.checksums import header_of
 from qss.s3.errors import S3Error
+from qss.s3.listed import ListedObjects, contents, second_text
 from qss.s3.lock import UNLOCKED, ObjectLock
 from qss.s3.message import Response
 from qss.s3.operations import ListBuckets, ListObjects, ListParts, ListUploads
@@ -37,12 +38,16 @@ OWNER = element("Owner", leaf("ID", "trove"), leaf("DisplayName", "trove"))
 
 
 def iso(time_ns: int) -> str:
-    moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 1_000_000 % 1000:03d}Z"
+    return f"{second_text(time_ns // 1_000_000_000)}.{time_ns // 1_000_000 % 1000:03d}Z"
 
 
 def http_date(time_ns: int) -> str:
-    return formatdate(time_ns // 1_000_000_000, usegmt=True)
+    return _http_date(time_ns // 1_000_000_000)
+
+
+@lru_cache(4096)
+def _http_date(time_s: int) -> str:
+    return formatdate(time_s, usegmt=True)
 
 
 def xml_response(name: str, content: Iterable[str]) -> Response:
@@ -63,6 +68,7 @@ def error(found: S3Error, resource: str, request_id: str, *, with_body: bool) ->
         [
             leaf("Code", code.wire),
             leaf("Message", str(found)),
+            *(leaf(name, text) for name, text in found.elements),
             leaf("Resource", resource),
             leaf("RequestId", request_id),
             leaf("HostId", base64.b64encode(request_id.encode()).decode()),
@@ -252,7 +258,10 @@ def listing(asked: ListObjects, page: ListPage) -> Response:
     else:
         content.append(text.leaf("Marker", query.after))
         content += text.optional("NextMarker", page.next_after)
-    content += [_contents(text, each, owner=asked.fetch_owner) for each in page.objects]
+    if isinstance(page.objects, ListedObjects):
+        content += contents(page.objects.rows, OWNER if asked.fetch_owner else "", encode=asked.encode)
+    else:
+        content += [_contents(text, each, owner=asked.fetch_owner) for each in page.objects]
     content += text.prefixes(page.prefixes)
     return xml_response("ListBucketResult", content)
 
@@ -295,6 +304,14 @@ def versions(asked: ListVersions, page: VersionsPage) -> Response:
 
 
 # -- multipart
+def _checksums_of(upload: Upload) -> list[str]:
+    """What was announced at its start."""
+    if upload.checksum_algorithm is None:
+        return []
+    kind = "COMPOSITE" if upload.checksum_composite else "FULL_OBJECT"
+    return [leaf("ChecksumAlgorithm", upload.checksum_algorithm), leaf("ChecksumType", kind)]
+
+
 def upload_started(ref: UploadRef, upload: Upload) -> Response:
     content = [leaf("Bucket", ref.bucket), leaf("Key", ref.key), leaf("UploadId", upload.upload_id)]
     response = xml_response("InitiateMultipartUploadResult", content)
@@ -322,10 +339,13 @@ def upload_completed(ref: UploadRef, found: StoredObject, place: str) -> Respons
     return Response(200, (*response.headers, ("x-amz-version-id", found.version_id)), response.body)
 
 
-def parts(asked: ListParts, found: Sequence[Part], *, more: bool) -> Response:
+def parts(asked: ListParts, upload: Upload, found: Sequence[Part], *, more: bool) -> Response:
+    """ListPartsResult."""
     text = _Text(asked.encode)
     content = [leaf("Bucket", asked.ref.bucket), text.leaf("Key", asked.ref.key), leaf("UploadId", asked.ref.upload_id)]
-    content += [OWNER, leaf("StorageClass", "STANDARD"), leaf("PartNumberMarker", asked.after), *text.kind()]
+    content += [OWNER, leaf("StorageClass", upload.attributes.storage_class)]
+    content += [leaf("PartNumberMarker", asked.after), *text.kind()]
+    content += _checksums_of(upload)
     content += [leaf("MaxParts", asked.limit), leaf("IsTruncated", more)]
     if more:
         content.append(leaf("NextPartNumberMarker", found[-1].number if found else asked.after))
@@ -348,6 +368,7 @@ def uploads(asked: ListUploads, page: UploadsPage) -> Response:
         content += [text.leaf("NextKeyMarker", page.next_after[0]), leaf("NextUploadIdMarker", page.next_after[1])]
     for each in page.uploads:
         inner = [text.leaf("Key", each.key), leaf("UploadId", each.upload_id), leaf("Initiated", iso(each.started_ns))]
-        content.append(element("Upload", *inner, OWNER, leaf("StorageClass", each.attributes.storage_class)))
+        inner += [OWNER, leaf("StorageClass", each.attributes.storage_class), *_checksums_of(each)]
+        content.append(element("Upload", *inner))
     content += text.prefixes(page.prefixes)
     return xml_response("ListMultipartUploadsResult", content)

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from qss.errors import CorruptData
 from qss.s3.exchange import Exchange
-from qss.s3.message import RequestHead, Response, join_headers
+from qss.s3.message import RequestHead, Response
 from qss.s3.server import S3Service
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,9 @@ BODY_WHOLE_BYTES_MAX: Final = 256 * 1024
 
 class Headers(Protocol):
     def items(self) -> list[tuple[str, str]]: ...
+    def joined(self) -> dict[str, str]:
+        """By lower-case name, repeated ones joined by commas; the caller's own. (Not in RSGI.)"""
+        ...
 
     def get(self, key: str, default: str | None = None) -> str | None: ...
 
@@ -95,7 +98,7 @@ def s3_app(service: S3Service) -> RsgiApp:
 
 
 def head_of(scope: Scope) -> RequestHead:
-    headers = join_headers(scope.headers.items())
+    headers = scope.headers.joined()
     if "host" not in headers and scope.authority:
         headers["host"] = scope.authority
     return RequestHead(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from qss.errors import QssError
-from qss.s3 import inplace, render, room
+from qss.s3 import inplace, render, room, sse
 from qss.s3 import operations as op
 from qss.s3.access import configure
 from qss.s3.access.context import Caller
@@ -27,27 +27,28 @@ from qss.s3.backend import (
     ObjectReader,
     PutRequest,
     StoredObject,
-    UploadRef,
 )
-from qss.s3.body import BodyClaims, CheckedBody
+from qss.s3.body import CheckedBody
 from qss.s3.call import Call
-from qss.s3.documents import complete_body, delete_body, location_body, tags_body
+from qss.s3.documents import delete_body, location_body, tags_body
+from qss.s3.encryption import Encryptor, to_store
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.exchange import Exchange
+from qss.s3.expiry import Expiry
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
-from qss.s3.lock import check_future
+from qss.s3.lock import DAY_NS, check_future
 from qss.s3.message import RequestHead, Response
-from qss.s3.parse import check_bucket_name, is_form, parse, put_request, split_path
+from qss.s3.parse import REDIRECT, check_bucket_name, is_form, parse_at, put_request, split_path
 from qss.s3.post import answer, read_form
+from qss.s3.reading import copied_body, plan_read
 from qss.s3.sigv4 import Verifier
+from qss.s3.uploading import UPLOADING, open_source
 
 log = logging.getLogger(__name__)
 
 TAGS_BYTES_MAX: Final = 64 * 1024
 """Of the document of an object's tags: it is read before it is known whether they may be set."""
-COPY_BYTES_MAX: Final = 5 * 1024**3
 _ANONYMOUS_OVERRIDE: Final = "Request specific response headers cannot be used for anonymous GET requests."
-_MARKER_SOURCE: Final = "The source of a copy request may not specifically refer to a delete marker by version id."
 
 
 class Clock(Protocol):
@@ -70,6 +71,8 @@ async def signed_only(caller: Caller, _: op.Operation) -> None:
 class ServiceOptions:
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()  # for virtual-host style: <bucket>.<domain>
+    keys_over_http: bool = False  # customers' keys are taken without TLS, which AWS refuses
+    day_ns: int = DAY_NS  # what a day is to lifecycle rules
 
 
 class S3Service:
@@ -91,6 +94,8 @@ class S3Service:
         self._token = token
         self._options = options
         self._authorize = authorize
+        self._encryptor = Encryptor(backend, options.keys_over_http)
+        self._expiry = Expiry(backend, options.day_ns)
 
     async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange | None = None) -> Response:
         """Answer one request. `raw` is asked for nothing before the signature of the head has been found good.
@@ -109,7 +114,14 @@ class S3Service:
         extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
             extra += await self._cors(head)
-        return replace(response, headers=(*response.headers, *extra))
+        return Response(
+            response.status,
+            (*response.headers, *extra),
+            response.body,
+            response.stream,
+            response.length,
+            response.close,
+        )
 
     async def _cors(self, head: RequestHead) -> tuple[tuple[str, str], ...]:
         """For a page of another origin to be able to read the answer, errors too."""
@@ -127,7 +139,7 @@ class S3Service:
             return await self._post(head, bucket, raw, exchange)
         verified = self._verifier.verify(head, self._clock.now_ns())
         exchange.user = "" if verified is None else verified.access_key
-        operation = parse(head, self._options.domains)
+        operation = parse_at(head, bucket, key)
         exchange.operation = type(operation).__name__
         if verified is None and isinstance(operation, op.GetObject) and operation.overrides:
             raise S3Error(Code.INVALID_REQUEST, _ANONYMOUS_OVERRIDE)
@@ -146,8 +158,10 @@ class S3Service:
     async def _perform(self, operation: op.Operation, call: Call) -> Response:
         if not isinstance(operation, op.PutTags):  # which is allowed or not by what its body says
             await self._authorize(call.caller, operation)
-        configure.check_encryption(call.head.headers)
-        if isinstance(operation, op.PutObject | op.CopyObject | op.StartUpload):
+        asked = self._encryptor.asked(operation, call.head.headers, secure=call.head.secure)
+        if asked is not sse.NOTHING:
+            call = replace(call, sse=asked)
+        if type(operation) in _WITH_ACL:
             configure.check_acl(call.head.headers)
         try:
             return await _HANDLERS[type(operation)](self, operation, call)
@@ -170,12 +184,14 @@ class S3Service:
         form = await read_form(head, bucket, raw, self._verifier, self._clock.now_ns())
         operation = op.PutObject(put_request(bucket, form.key, form.head.headers))
         await self._authorize(Caller(form.head, form.verified, by_form=True), operation)
-        configure.check_encryption(form.head.headers)
+        asked = self._encryptor.asked(operation, form.head.headers, secure=form.head.secure)
         configure.check_acl(form.head.headers)
         self._check_lock(operation.request)
         exchange.user = "" if form.verified is None else form.verified.access_key
-        body = CheckedBody(form.file, form.claims, operation.request.etag_mode)
-        return answer(form, await self._backend.put(operation.request, body))
+        request = to_store(operation.request, asked)
+        found = await self._backend.put(request, CheckedBody(form.file, form.claims, request.etag_mode))
+        told = await self._expiry.told(bucket, found, request.attributes.tags)
+        return answer(form, found).and_headers(asked.answer(found.sse) + told)
 
     # -- buckets
     async def _list_buckets(self, asked: op.ListBuckets, _: Call) -> Response:
@@ -206,12 +222,19 @@ class S3Service:
         return render.location(await self._backend.head_bucket(asked.bucket))
 
     async def _get_config(self, asked: op.GetConfig, _: Call) -> Response:
+        if asked.config is op.Config.ENCRYPTION:
+            return await self._encryptor.get_default(asked.bucket)
         return await configure.get_config(self._backend, asked)
 
     async def _put_config(self, asked: op.PutConfig, call: Call) -> Response:
-        return await configure.put_config(self._backend, asked, await call.document())
+        content = await call.document()
+        if asked.config is op.Config.ENCRYPTION:
+            return await self._encryptor.put_default(asked.bucket, content)
+        return await configure.put_config(self._backend, asked, content)
 
     async def _delete_config(self, asked: op.DeleteConfig, _: Call) -> Response:
+        if asked.config is op.Config.ENCRYPTION:
+            return await self._encryptor.delete_default(asked.bucket)
         return await configure.delete_config(self._backend, asked)
 
     async def _get_acl(self, asked: op.GetAcl, _: Call) -> Response:
@@ -228,16 +251,18 @@ class S3Service:
         return render.listing(asked, await self._backend.list_objects(asked.query))
 
     # -- objects
-    async def _get(self, asked: op.GetObject, _: Call) -> Response:
+    async def _get(self, asked: op.GetObject, call: Call) -> Response:
         if asked.head:
-            found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
-            status, start, stop, headers = _plan_read(asked, found)
+            found = await self._encryptor.head(asked.bucket, asked.key, asked.version_id, call.sse.customer)
+            status, start, stop, headers = plan_read(asked, found)
+            headers += call.sse.answer(found.sse) + await self._told(asked, found)
             if asked.hash_spans:
-                headers += ((inplace.HEADER, await self._hashes(asked)),)
+                headers += ((inplace.HEADER, await self._hashes(asked, call)),)
             return Response(status, headers, length=stop - start)
-        reader = await self._backend.open(asked.bucket, asked.key, asked.version_id)
+        reader = await self._encryptor.open(asked.bucket, asked.key, asked.version_id, call.sse.customer)
         try:
-            status, start, stop, headers = _plan_read(asked, reader.info)
+            status, start, stop, headers = plan_read(asked, reader.info)
+            headers += call.sse.answer(reader.info.sse) + await self._told(asked, reader.info)
             if stop - start <= READ_WHOLE_BYTES_MAX:
                 response = Response(status, headers, await reader.read(start, stop), length=stop - start)
             else:
@@ -249,8 +274,13 @@ class S3Service:
         await reader.aclose()
         return response
 
-    async def _hashes(self, asked: op.GetObject) -> str:
-        reader = await self._backend.open(asked.bucket, asked.key, asked.version_id)
+    async def _told(self, asked: op.GetObject, found: StoredObject) -> tuple[tuple[str, str], ...]:
+        if asked.version_id is not None:
+            return ()
+        return await self._expiry.told(asked.bucket, found, found.attributes.tags)
+
+    async def _hashes(self, asked: op.GetObject, call: Call) -> str:
+        reader = await self._encryptor.open(asked.bucket, asked.key, asked.version_id, call.sse.customer)
         try:
             inplace.check_cost(reader.info.size, asked.hash_spans)
             return await inplace.answer(reader, reader.info.size, asked.hash_spans)
@@ -264,14 +294,16 @@ class S3Service:
 
     async def _put(self, asked: op.PutObject, call: Call) -> Response:
         self._check_lock(asked.request)
-        found = await self._backend.put(asked.request, call.body(asked.request.etag_mode))
-        return Response(200, tuple(render.stored_headers(found)))
+        request = to_store(asked.request, call.sse)
+        found = await self._backend.put(request, call.body(request.etag_mode))
+        told = await self._expiry.told(request.bucket, found, request.attributes.tags)
+        return Response(200, (*render.stored_headers(found), *call.sse.answer(found.sse), *told))
 
     async def _copy(self, asked: op.CopyObject, call: Call) -> Response:
         self._check_lock(asked.request)
-        reader = await self._source(asked.source)
+        reader = await open_source(self._encryptor, asked.source, call.sse.source)
         try:
-            source, request = reader.info, asked.request
+            source, request = reader.info, to_store(asked.request, call.sse)
             if source.attributes.tags and not asked.replace_tags:
                 await self._authorize(
                     call.caller, op.GetTags(asked.source.bucket, asked.source.key, asked.source.version_id)
@@ -279,7 +311,8 @@ class S3Service:
                 taking = call.setting(source.attributes.tags)
                 await self._authorize(taking, op.PutTags(request.bucket, request.key))
             same = (asked.source.bucket, asked.source.key) == (request.bucket, request.key)
-            if same and asked.source.version_id is None and not (asked.replace_metadata or asked.replace_tags):
+            changes = asked.replace_metadata or asked.replace_tags or call.sse.store is not None
+            if same and asked.source.version_id is None and not changes:
                 raise S3Error(
                     Code.INVALID_REQUEST,
                     "This copy request is illegal: it would copy an object to itself without changing it.",
@@ -287,34 +320,23 @@ class S3Service:
             kept = request.attributes if asked.replace_metadata else source.attributes
             tags = request.attributes.tags if asked.replace_tags else source.attributes.tags
             own = request.attributes
-            attributes = replace(kept, tags=tags, storage_class=own.storage_class, lock=own.lock)
+            headers = {name: value for name, value in kept.headers.items() if name != REDIRECT}
+            headers |= {name: value for name, value in own.headers.items() if name == REDIRECT}
+            attributes = replace(kept, headers=headers, tags=tags, storage_class=own.storage_class, lock=own.lock)
             request = replace(request, attributes=attributes)
             found = await self._store_copy(reader, request, asked.checksum_algorithm)
         finally:
             await reader.aclose()
-        return render.copied("CopyObjectResult", found, source)
+        told = await self._expiry.told(request.bucket, found, request.attributes.tags)
+        return render.copied("CopyObjectResult", found, source).and_headers(call.sse.answer(found.sse) + told)
 
     async def _store_copy(self, reader: ObjectReader, request: PutRequest, algorithm: str | None) -> StoredObject:
         if isinstance(self._backend, CopiesItself) and algorithm is None:
             return await self._backend.copy(reader, request)
         if algorithm is None and reader.info.checksum is not None:
             algorithm = reader.info.checksum.algorithm
-        return await self._backend.put(request, _copied_body(reader, 0, reader.info.size, algorithm))
-
-    async def _source(self, source: op.CopySource) -> ObjectReader:
-        """Open what is to be copied. Reading it needs the same right as a get."""
-        try:
-            reader = await self._backend.open(source.bucket, source.key, source.version_id)
-        except S3Error as error:
-            if error.code is Code.METHOD_NOT_ALLOWED:
-                raise S3Error(Code.INVALID_REQUEST, _MARKER_SOURCE) from error
-            raise
-        try:
-            source.condition.check_copy(reader.info)
-        except BaseException:
-            await reader.aclose()
-            raise
-        return reader
+        body = copied_body(reader, 0, reader.info.size, algorithm, request.etag_mode)
+        return await self._backend.put(request, body)
 
     async def _delete(self, asked: op.DeleteObject, _: Call) -> Response:
         outcome = (await self._backend.delete(asked.bucket, [asked.request]))[0]
@@ -363,97 +385,18 @@ class S3Service:
         version_id = await self._backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
         return Response(204, version_headers(version_id))
 
-    # -- multipart
-    async def _start_upload(self, asked: op.StartUpload, _: Call) -> Response:
-        self._check_lock(asked.request)
-        upload = await self._backend.create_upload(asked.request)
-        return render.upload_started(UploadRef(asked.request.bucket, asked.request.key, upload.upload_id), upload)
-
-    async def _put_part(self, asked: op.PutPart, call: Call) -> Response:
-        upload = await self._backend.get_upload(asked.ref)
-        body = call.body(upload.etag_mode, upload.checksum_algorithm)
-        part = await self._backend.put_part(asked.ref, asked.number, body)
-        return Response(200, (("etag", f'"{part.etag}"'), *render.checksum_headers(part.checksum)[:1]))
-
-    async def _copy_part(self, asked: op.CopyPart, _: Call) -> Response:
-        upload = await self._backend.get_upload(asked.ref)
-        reader = await self._source(asked.source)
-        try:
-            source = reader.info
-            size = source.size
-            start, stop = (0, size) if asked.range is None else asked.range.resolve(size)
-            if asked.range is not None and asked.range.last is not None and asked.range.last >= size:
-                raise S3Error(Code.INVALID_ARGUMENT, "Range specified is not valid for the source object")
-            body = _copied_body(reader, start, stop, upload.checksum_algorithm)
-            part = await self._backend.put_part(asked.ref, asked.number, body)
-        finally:
-            await reader.aclose()
-        return render.copied("CopyPartResult", part, source)
-
-    async def _complete(self, asked: op.CompleteUpload, call: Call) -> Response:
-        wanted = complete_body(await call.document())
-        found = await self._backend.complete_upload(asked.ref, wanted, asked.condition)
-        scheme = "https" if call.head.secure else "http"
-        place = f"{scheme}://{call.head.headers.get('host', '')}/{asked.ref.bucket}/{asked.ref.key}"
-        return render.upload_completed(asked.ref, found, place)
-
-    async def _abort(self, asked: op.AbortUpload, _: Call) -> Response:
-        await self._backend.abort_upload(asked.ref)
-        return Response(204)
-
-    async def _list_parts(self, asked: op.ListParts, _: Call) -> Response:
-        parts, more = await self._backend.list_parts(asked.ref, asked.after, asked.limit)
-        return render.parts(asked, parts, more=more)
-
-    async def _list_uploads(self, asked: op.ListUploads, _: Call) -> Response:
-        return render.uploads(asked, await self._backend.list_uploads(asked.query))
-
-
-def _copied_body(reader: ObjectReader, start: int, stop: int, algorithm: str | None) -> CheckedBody:
-    if stop - start > COPY_BYTES_MAX:
-        raise S3Error(
-            Code.INVALID_REQUEST, "The specified copy source is larger than the maximum allowable size: 5 GiB"
-        )
-    return CheckedBody(reader.chunks(start, stop), BodyClaims(stop - start, want_checksum=algorithm))
-
-
-def _plan_read(asked: op.GetObject, found: StoredObject) -> tuple[int, int, int, tuple[tuple[str, str], ...]]:
-    """Status, [start, stop), headers. Raises S3Error, also NOT_MODIFIED."""
-    asked.condition.check(found)
-    headers = render.object_headers(found, asked.overrides)
-    if asked.part_number is not None:
-        start, stop = _part_range(found, asked.part_number)
-        whole = not found.part_bytes
-    elif asked.range is not None:
-        start, stop = asked.range.resolve(found.size)
-        whole = False
-    else:
-        start, stop, whole = 0, found.size, True
-    if asked.checksum_mode and (whole or stop - start == found.size):
-        headers += render.checksum_headers(found.checksum)
-    if whole:
-        return 200, start, stop, tuple(headers)
-    headers.append(("content-range", f"bytes {start}-{stop - 1}/{found.size}"))
-    return 206, start, stop, tuple(headers)
-
-
-def _part_range(found: StoredObject, number: int) -> tuple[int, int]:
-    sizes = found.part_bytes or (found.size,)
-    if number > len(sizes):
-        raise S3Error(Code.INVALID_PART_NUMBER)
-    start = sum(sizes[: number - 1])
-    return start, start + sizes[number - 1]
-
 
 def _beside(handler: Handler) -> Callable[[S3Service, Any, Call], Awaitable[Response]]:
     """A handler of `qss.s3.handlers` as if it were one of ours."""
 
     async def answer(service: S3Service, asked: Any, call: Call) -> Response:
-        return await handler(Place(service._backend, service._clock.now_ns()), asked, call)
+        place = Place(service._backend, service._clock.now_ns(), service._encryptor, service._expiry)
+        return await handler(place, asked, call)
 
     return answer
 
 
+_WITH_ACL: Final = frozenset({op.PutObject, op.CopyObject, op.StartUpload})
 _HANDLERS: Final[dict[type, Callable[[S3Service, Any, Call], Awaitable[Response]]]] = {
     op.ListBuckets: S3Service._list_buckets,
     op.CreateBucket: S3Service._create_bucket,
@@ -461,7 +404,6 @@ _HANDLERS: Final[dict[type, Callable[[S3Service, Any, Call], Awaitable[Response]
     op.DeleteBucket: S3Service._delete_bucket,
     op.GetLocation: S3Service._get_location,
     op.ListObjects: S3Service._list_objects,
-    op.ListUploads: S3Service._list_uploads,
     op.DeleteObjects: S3Service._delete_many,
     op.GetObject: S3Service._get,
     op.PutObject: S3Service._put,
@@ -470,17 +412,11 @@ _HANDLERS: Final[dict[type, Callable[[S3Service, Any, Call], Awaitable[Response]
     op.GetTags: S3Service._get_tags,
     op.PutTags: S3Service._put_tags,
     op.DeleteTags: S3Service._delete_tags,
-    op.StartUpload: S3Service._start_upload,
-    op.PutPart: S3Service._put_part,
-    op.CopyPart: S3Service._copy_part,
-    op.CompleteUpload: S3Service._complete,
-    op.AbortUpload: S3Service._abort,
-    op.ListParts: S3Service._list_parts,
     op.GetConfig: S3Service._get_config,
     op.PutConfig: S3Service._put_config,
     op.DeleteConfig: S3Service._delete_config,
     op.GetAcl: S3Service._get_acl,
     op.PutAcl: S3Service._put_acl,
-    **{kind: _beside(handler) for kind, handler in HANDLERS.items()},
+    **{kind: _beside(handler) for kind, handler in {**HANDLERS, **UPLOADING}.items()},
 }
 """Total over `Operation`, by test."""

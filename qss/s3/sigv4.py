@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from urllib.parse import quote
 
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead
+from qss.values import quick
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 SKEW_S_MAX: Final = 15 * 60
@@ -25,6 +27,10 @@ PRESIGN_S_MAX: Final = 7 * 24 * 3600
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 _CACHED_KEYS_MAX: Final = 256
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
+_FIELDS: Final = frozenset({"Credential", "SignedHeaders", "Signature"})
+_LAST: Final = "Signature="
+_BY_QUERY: Final = frozenset({"X-Amz-Algorithm", "X-Amz-Signature", "Signature"})
+_PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
 
 
 class Payload(Enum):
@@ -41,6 +47,10 @@ class Payload(Enum):
         return self.value.startswith("STREAMING")
 
 
+_UNSIGNED: Final = Payload.UNSIGNED.value
+
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Date, region and service a signing key is good for."""
@@ -54,6 +64,7 @@ class Scope:
         return f"{self.date}/{self.region}/{self.service}/aws4_request"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ChunkSigning:
     """What is needed to verify or make the signatures of aws-chunked frames."""
@@ -75,6 +86,7 @@ class ChunkSigning:
         return _hex_hmac(self.key, f"{kind}\n{self.timestamp}\n{self.scope}\n{previous}\n{rest}")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Verified:
     """A request whose signature holds."""
@@ -85,6 +97,7 @@ class Verified:
     chunks: ChunkSigning
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Credentials:
     access_key: str
@@ -106,13 +119,16 @@ class SigningKeys:
     """Derived keys, cached: four HMACs saved on each request."""
 
     def __init__(self) -> None:
-        self._keys: dict[tuple[str, str, str], bytes] = {}
+        self._keys: dict[tuple[str, ...], bytes] = {}
 
     def get(self, credentials: Credentials, scope: Scope) -> bytes:
-        which = (credentials.access_key, credentials.secret_key, scope.text)
+        return self.find(credentials.access_key, credentials.secret_key, scope)
+
+    def find(self, access_key: str, secret_key: str, scope: Scope) -> bytes:
+        which = (access_key, secret_key, scope.date, scope.region, scope.service)
         key = self._keys.get(which)
         if key is None:
-            key = _hmac(f"AWS4{credentials.secret_key}".encode(), scope.date)
+            key = _hmac(f"AWS4{secret_key}".encode(), scope.date)
             for part in (scope.region, scope.service, "aws4_request"):
                 key = _hmac(key, part)
             if len(self._keys) >= _CACHED_KEYS_MAX:
@@ -133,6 +149,8 @@ def uri_encode(text: str, *, keep_slash: bool) -> str:
 
 def canonical_query(params: Sequence[tuple[str, str]]) -> str:
     """Encoded, then sorted by name and value."""
+    if not params:
+        return ""
     encoded = [(uri_encode(name, keep_slash=False), uri_encode(value, keep_slash=False)) for name, value in params]
     return "&".join(f"{name}={value}" for name, value in sorted(encoded))
 
@@ -146,10 +164,9 @@ def canonical_request(
     payload: str,
 ) -> str:
     """Source: "Task 1: Create a Canonical Request". `signed`: lower-case names, sorted, all in `headers`."""
-    lines = "".join(f"{name}:{' '.join(headers[name].split())}\n" for name in signed)
-    return "\n".join(
-        (method, uri_encode(path, keep_slash=True), canonical_query(params), lines, ";".join(signed), payload)
-    )
+    lines = "".join([f"{name}:{' '.join(headers[name].split())}\n" for name in signed])
+    uri = path if _PLAIN_PATH.fullmatch(path) else uri_encode(path, keep_slash=True)
+    return f"{method}\n{uri}\n{canonical_query(params)}\n{lines}\n{';'.join(signed)}\n{payload}"
 
 
 def string_to_sign(timestamp: str, scope: Scope, canonical: str) -> str:
@@ -197,6 +214,7 @@ def presign(head: RequestHead, credentials: Credentials, region: str, now_ns: in
     return f"{canonical_query(params)}&X-Amz-Signature={signature}"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class _Claim:
     """What a request says about its signature, before it is believed."""
@@ -211,6 +229,19 @@ class _Claim:
     expires_s: int | None  # presigned only
 
 
+@lru_cache(_CACHED_KEYS_MAX)
+def _names_of(signed: str) -> tuple[str, ...]:
+    """SignedHeaders, taken apart. Cached, as all that a client says with each of its requests."""
+    return tuple(signed.split(";"))
+
+
+@lru_cache(_CACHED_KEYS_MAX)
+def _set_of(signed: tuple[str, ...]) -> frozenset[str] | None:
+    """The same names as a set; None unless they stand in order, each once."""
+    names = frozenset(signed)
+    return names if list(signed) == sorted(names) else None
+
+
 class Verifier:
     """Checks signatures for one region (any, if None). `secret_of` gives the secret key of an access key, or None."""
 
@@ -222,7 +253,7 @@ class Verifier:
     def verify(self, head: RequestHead, now_ns: int) -> Verified | None:
         """None for an anonymous request. Raises S3Error for everything that does not hold."""
         params = head.params()
-        by_query = any(name in ("X-Amz-Algorithm", "X-Amz-Signature", "Signature") for name, _ in params)
+        by_query = bool(params) and not _BY_QUERY.isdisjoint(dict(params))
         authorization = head.headers.get("authorization")
         if authorization is not None and by_query:
             raise S3Error(Code.INVALID_ARGUMENT, "Only one auth mechanism allowed.")
@@ -235,7 +266,7 @@ class Verifier:
         secret = self._secret_of(claim.access_key)
         if secret is None:
             raise S3Error(Code.INVALID_ACCESS_KEY)
-        key = self._keys.get(Credentials(claim.access_key, secret), claim.scope)
+        key = self._keys.find(claim.access_key, secret, claim.scope)
         canonical = canonical_request(head.method, head.path, claim.params, head.headers, claim.signed, claim.payload)
         signature = _hex_hmac(key, string_to_sign(claim.timestamp, claim.scope, canonical))
         if not hmac.compare_digest(signature.encode(), claim.signature.encode()):
@@ -282,6 +313,8 @@ class Verifier:
             raise S3Error(
                 malformed,
                 f"The region in the credential scope is wrong; expecting '{self._region}'.",
+                headers=(("x-amz-bucket-region", self._region),),  # botocore and s3cmd sign again for this one
+                elements=(("Region", self._region),),
             )
         if claim.scope.date != claim.timestamp[:8]:
             raise S3Error(malformed, "The date in the credential scope is not that of the request.")
@@ -289,6 +322,8 @@ class Verifier:
 
 def payload_of(text: str) -> tuple[Payload, str | None]:
     """Read x-amz-content-sha256. Raises S3Error."""
+    if text == _UNSIGNED:
+        return Payload.UNSIGNED, None
     if len(text) == 64 and _HEX_DIGITS.issuperset(text):
         return Payload.SIGNED, text
     for kind in Payload:
@@ -300,6 +335,7 @@ def payload_of(text: str) -> tuple[Payload, str | None]:
     )
 
 
+@lru_cache(_CACHED_KEYS_MAX)
 def _credential(text: str, malformed: Code) -> tuple[str, Scope]:
     parts = text.rsplit("/", 4)  # access keys may hold a slash
     if len(parts) != 5 or parts[4] != "aws4_request" or not parts[0]:
@@ -308,26 +344,48 @@ def _credential(text: str, malformed: Code) -> tuple[str, Scope]:
 
 
 def _from_header(head: RequestHead, params: Sequence[tuple[str, str]], authorization: str) -> _Claim:
+    # All but the signature is the same in each request of a client, and the signature mostly stands last.
+    said, _, signature = authorization.rpartition(_LAST)
+    if "," in signature or not said:
+        access_key, scope, signed, signature = _authorization(authorization)
+    else:
+        access_key, scope, signed, _ = _said(said)
+        signature = signature.strip()
+    timestamp = head.headers.get("x-amz-date") or _from_http_date(head.headers.get("date"))
+    payload = head.headers.get("x-amz-content-sha256")
+    if payload is None:
+        raise S3Error(Code.INVALID_REQUEST, "Missing required header for this request: x-amz-content-sha256")
+    return _Claim(access_key, scope, timestamp, signed, signature, payload, params, None)
+
+
+@lru_cache(_CACHED_KEYS_MAX)
+def _said(authorization: str) -> tuple[str, Scope, tuple[str, ...], str]:
+    """As `_authorization`, of a header without its signature, which stood last."""
+    return _authorization(f"{authorization}{_LAST}")
+
+
+def _authorization(authorization: str) -> tuple[str, Scope, tuple[str, ...], str]:
+    """Access key, scope, names of the signed headers, signature. Raises S3Error."""
     algorithm, _, rest = authorization.partition(" ")
     if algorithm != ALGORITHM:
         raise S3Error(
             Code.INVALID_REQUEST,
             f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.",
         )
-    fields = dict(piece.strip().partition("=")[::2] for piece in rest.split(","))
-    if not {"Credential", "SignedHeaders", "Signature"} <= fields.keys():
+    fields = dict([piece.strip().partition("=")[::2] for piece in rest.split(",")])
+    if not fields.keys() >= _FIELDS:
         raise S3Error(Code.AUTH_HEADER_MALFORMED)
     access_key, scope = _credential(fields["Credential"], Code.AUTH_HEADER_MALFORMED)
-    timestamp = head.headers.get("x-amz-date") or _from_http_date(head.headers.get("date"))
-    payload = head.headers.get("x-amz-content-sha256")
-    if payload is None:
-        raise S3Error(Code.INVALID_REQUEST, "Missing required header for this request: x-amz-content-sha256")
-    signed = tuple(fields["SignedHeaders"].split(";"))
-    return _Claim(access_key, scope, timestamp, signed, fields["Signature"], payload, params, None)
+    return access_key, scope, _names_of(fields["SignedHeaders"]), fields["Signature"]
 
 
 def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
     fields = dict(params)
+    if "X-Amz-Algorithm" not in fields and "Signature" in fields:  # SigV2; clients know this answer by its text
+        raise S3Error(
+            Code.INVALID_REQUEST,
+            f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.",
+        )
     wanted = {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders"}
     if not (wanted | {"X-Amz-Signature"}) <= fields.keys() or fields["X-Amz-Algorithm"] != ALGORITHM:
         raise S3Error(
@@ -344,7 +402,7 @@ def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
         access_key,
         scope,
         fields["X-Amz-Date"],
-        tuple(fields["X-Amz-SignedHeaders"].split(";")),
+        _names_of(fields["X-Amz-SignedHeaders"]),
         fields["X-Amz-Signature"],
         payload,
         [pair for pair in params if pair[0] != "X-Amz-Signature"],
@@ -381,9 +439,10 @@ def _check_time(claim: _Claim, now_ns: int) -> None:
 
 
 def _check_signed_headers(head: RequestHead, claim: _Claim) -> None:
-    signed = frozenset(claim.signed)
-    unsigned = [name for name in head.headers if name.startswith("x-amz-") and name not in signed]
-    if "host" not in signed or unsigned:
+    signed = _set_of(claim.signed)
+    names = frozenset(claim.signed) if signed is None else signed
+    unsigned = [name for name in head.headers if name not in names and name.startswith("x-amz-")]
+    if "host" not in names or unsigned:
         raise S3Error(Code.ACCESS_DENIED, "There were headers present in the request which were not signed")
-    if not signed <= head.headers.keys() or list(claim.signed) != sorted(signed):
+    if signed is None or not signed <= head.headers.keys():
         raise S3Error(Code.SIGNATURE_MISMATCH)

@@ -6,15 +6,12 @@ routes of buckets, shares and the like stand in modules of their own and are han
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from blake3 import blake3
-
-from qss.errors import Damaged, QssError
+from qss.errors import QssError
 from qss.s3.backend import VersionsQuery
 from qss.s3.errors import S3Error, to_s3
 from qss.s3.exchange import Exchange
@@ -24,7 +21,8 @@ from qss.trove.health import Health
 from qss.trove.metrics import Source, render
 from qss.trove.node import Node
 from qss.trove.openapi import describe
-from qss.trove.routes import Answer, Asked, Route, answer, body_of, find, read_body
+from qss.trove.routes import Answer, Asked, Route, Schema, answer, body_of, find, read_body
+from qss.trove.verify import verify_all, verify_object, verify_page
 
 if TYPE_CHECKING:
     from qss.s3.rsgi import HttpProtocol, Scope
@@ -60,7 +58,13 @@ class Admin:
         self.routes: tuple[Route, ...] = (*self._own(), *more)
 
     def _own(self) -> list[Route]:
-        verify = body_of({"bucket": _TEXT, "key": _TEXT})
+        page: dict[str, Schema] = {
+            "prefix": _TEXT,
+            "after": _TEXT,
+            "after_version": _TEXT,
+            "limit": {"type": "integer", "minimum": 1, "maximum": 1000},
+        }
+        verify = body_of({"bucket": _TEXT, "key": _TEXT, "version": _TEXT} | page)
         return [
             Route("GET", "/health/live", "The process answers", self._live, public=True),
             Route("GET", "/health/ready", "Requests are served", self._ready, public=True, errors=(503,)),
@@ -71,7 +75,9 @@ class Admin:
             Route(
                 "POST",
                 "/verify",
-                "Read and compare every byte of one object, of a bucket, or (with nothing) of all, in place",
+                "Read and compare every byte of one object, of a bucket, or (with nothing) of all, in place. One object"
+                " answers with its BLAKE3 and the root of its table of 64 KiB hashes; a bucket with a `limit` likewise"
+                " for each version of each object of a page",
                 self._verify,
                 takes=verify,
                 errors=(404,),
@@ -141,45 +147,15 @@ class Admin:
         if key is not None and bucket is None:
             return _refusal(400, "give bucket and key as text, bucket alone, or nothing")
         if key is not None:
-            return answer(await self.verify_object(str(bucket), key))
-        return answer(await self.verify_all(bucket))
-
-    async def verify_object(self, bucket: str, key: str, version_id: str | None = None) -> dict[str, Any]:
-        """Read one object, or one version, whole. Its BLAKE3 if it verifies, what is wrong if not."""
-        digest, size = blake3(), 0
-        try:
-            reader = await self._node.store.open(bucket, key, version_id)
-            try:
-                async for chunk in reader.chunks(0, reader.info.size):
-                    digest.update(chunk)
-                    size += len(chunk)
-                    await asyncio.sleep(0)
-            finally:
-                await reader.aclose()
-        except Damaged as error:
-            self._node.store.records.flush_damage()
-            return {"bucket": bucket, "key": key, "sound": False, "error": str(error)}
-        return {"bucket": bucket, "key": key, "sound": True, "bytes": size, "blake3": digest.hexdigest()}
-
-    async def verify_all(self, only: str | None) -> dict[str, Any]:
-        """Read every version of every object whole, a page at a time."""
-        sound, damaged = 0, []
-        for bucket in await self._node.store.list_buckets():
-            if only is not None and bucket.name != only:
-                continue
-            query: VersionsQuery | None = VersionsQuery(bucket.name)
-            while query is not None:
-                page = await self._node.store.list_versions(query)
-                for each in page.entries:
-                    if each.marker:
-                        continue
-                    name = each.object
-                    result = await self.verify_object(bucket.name, name.key, name.version_id)
-                    sound += result["sound"]
-                    if not result["sound"]:
-                        damaged.append(result)
-                query = None if page.next_after is None else VersionsQuery(bucket.name, "", "", *page.next_after)
-        return {"sound": sound, "damaged": damaged}
+            return answer(await verify_object(self._node.store, str(bucket), key, asked.body.get("version")))
+        if "limit" in asked.body:
+            if bucket is None:
+                return _refusal(400, "limit goes with a bucket")
+            prefix, after = asked.body.get("prefix", ""), asked.body.get("after", "")
+            version = asked.body.get("after_version")
+            query = VersionsQuery(bucket, prefix, "", after, version, asked.body["limit"])
+            return answer(await verify_page(self._node.store, query))
+        return answer(await verify_all(self._node.store, bucket))
 
 
 class AdminApp:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import quote
@@ -10,14 +10,14 @@ from urllib.parse import quote
 from qss.s3.errors import Code, S3Error
 from qss.trove.node import Node
 from qss.trove.routes import DONE, Answer, Asked, Route, Schema, answer, body_of
-from qss.trove.shares import Share
+from qss.trove.shares import Share, Shares
 from qss.trove.tokens import RIGHTS, FileToken
 
 LASTS_S_MAX: Final = 10 * 365 * 86_400
 SHARE_LASTS_S: Final = 7 * 86_400
 _TEXT: Final[Schema] = {"type": "string", "maxLength": 1024}
 _LASTS: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": LASTS_S_MAX}
-_NEW_SHARE: Final = body_of(
+NEW_SHARE: Final = body_of(
     {
         "bucket": _TEXT,
         "key": {**_TEXT, "minLength": 1},
@@ -64,7 +64,7 @@ class ShareRoutes:
                 "/shares",
                 "Share one object; the token is told in this answer and never again",
                 self._share,
-                takes=_NEW_SHARE,
+                takes=NEW_SHARE,
                 gives=_ONE,
                 status=201,
                 errors=told,
@@ -92,37 +92,45 @@ class ShareRoutes:
         ]
 
     async def _shares(self, _: Asked) -> Answer:
-        return answer({"shares": [self._share_value(each) for each in self._node.shares.all()]})
+        return answer({"shares": [self.value(each) for each in self._node.shares.all()]})
+
+    @property
+    def shares(self) -> Shares:
+        return self._node.shares
 
     async def _share(self, asked: Asked) -> Answer:
-        body = asked.body
+        return await self.make(asked.body, None)
+
+    async def make(self, body: Mapping[str, Any], user: str | None) -> Answer:
+        """A share as NEW_SHARE asks for it. `user`: the access key it acts for; None: the node's own."""
         await self._node.store.head(body["bucket"], body["key"])  # NO_SUCH_KEY now rather than for whom it is sent to
         lasts_s, uses_max = body.get("lasts_s", SHARE_LASTS_S), body.get("uses_max", 0)
-        share, token = await self._node.shares.make(
-            body["bucket"], body["key"], lasts_s, uses_max, body.get("note", "")
-        )
+        grant = body["bucket"], body["key"]
+        share, token = await self._node.shares.make(*grant, lasts_s, uses_max, body.get("note", ""), user)
         name = quote(share.grant.key.rstrip("/").rpartition("/")[2], safe="")
         path = f"/s/{token}/{name}"
         url = self._files_url()
         told = {"token": token, "path": path, "url": f"{url}{path}" if url else None}
-        return answer(self._share_value(share) | told, 201)
+        return answer(self.value(share) | told, 201)
 
     async def _get_share(self, asked: Asked) -> Answer:
         share = self._node.shares.get(asked.args["share"])
         if share is None:
             raise S3Error(Code.NOT_FOUND, "There is no such share.")
-        return answer(self._share_value(share))
+        return answer(self.value(share))
 
     async def _revoke(self, asked: Asked) -> Answer:
         if not await self._node.shares.revoke(asked.args["share"]):
             raise S3Error(Code.NOT_FOUND, "There is no such share.")
         return answer({"done": True})
 
-    def _share_value(self, share: Share) -> dict[str, Any]:
+    def value(self, share: Share) -> dict[str, Any]:
+        """A share as JSON, without its token."""
         now_s = self._node.options.host.clock.now_ns() // 1_000_000_000
         return {
             "id": share.id,
             "note": share.note,
+            "user": share.user,
             "created_s": share.created_s,
             "uses": share.uses,
             "holds": now_s < share.grant.expires_s and not share.is_used_up(),

@@ -20,7 +20,9 @@ from qss.trove.rows import decode_named
 
 TENANT: Final = 0
 """The one there is, until tenants come."""
-_KNOWN_MAX: Final = 10_000  # buckets
+_KNOWN_MAX: Final = 10_000  # buckets, and documents
+_KEPT_BYTES_MAX: Final = 4096
+"""Longer documents are read again each time; with `_KNOWN_MAX` of this length 40 MB are kept."""
 _LOCKED: Final = "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed."
 
 
@@ -38,31 +40,46 @@ class BucketState:
 
 
 class Buckets:
-    """Settings are read on the way of every request: rows that have not changed are not decoded again."""
+    """Settings are read on the way of every request: they are kept decoded until one of any bucket changes."""
 
     def __init__(self, engine: Engine, drop_uploads: Callable[[str], Awaitable[None]]) -> None:
         self._engine = engine
         self._drop_uploads = drop_uploads
         self._closing: set[str] = set()
-        self._known: dict[str, tuple[bytes, BucketState]] = {}
+        self._settings = -1  # what `_known` and `_documents` have been read at
+        self._known: dict[str, BucketState] = {}
+        self._documents: dict[tuple[str, str], bytes | None] = {}
 
     def state(self, tables: Tables, name: str) -> BucketState:
-        """Raises NO_SUCH_BUCKET."""
-        row = tables.bucket_row(TENANT, name.encode())
-        if row is None or name in self._closing:
+        """Raises NO_SUCH_BUCKET. Not for the inside of a writing transaction: what that changes may be undone."""
+        self._keep_up()
+        if name in self._closing:
             raise S3Error(Code.NO_SUCH_BUCKET)
-        known = self._known.get(name)
-        if known is not None and known[0] == row:
-            return known[1]
-        decoded = decode_named(row)
-        state = BucketState(decoded.number, bucket_of(name, decoded.meta))
-        if len(self._known) >= _KNOWN_MAX:
-            self._known.clear()
-        self._known[name] = row, state
+        state = self._known.get(name)
+        if state is None:
+            row = tables.bucket_row(TENANT, name.encode())
+            if row is None:
+                raise S3Error(Code.NO_SUCH_BUCKET)
+            decoded = decode_named(row)
+            state = BucketState(decoded.number, bucket_of(name, decoded.meta))
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[name] = state
         return state
 
+    def _keep_up(self) -> None:
+        settings = self._engine.index.settings
+        if self._settings != settings:
+            self._settings = settings
+            self._known.clear()
+            self._documents.clear()
+
     def now(self, name: str) -> BucketState:
-        """As `state`, in a transaction of its own."""
+        """As `state`, without a transaction where none is needed."""
+        self._keep_up()
+        state = self._known.get(name)
+        if state is not None and name not in self._closing:
+            return state
         with self._engine.index.read() as tables:
             return self.state(tables, name)
 
@@ -119,6 +136,9 @@ class Buckets:
 
         await self._change(name, change)
 
+    async def set_encryption(self, name: str, encrypted: bool) -> None:
+        await self._change(name, lambda bucket: replace(bucket, encrypted=encrypted))
+
     async def _change(self, name: str, change: Callable[[Bucket], Bucket]) -> None:
         key = name.encode()
         await self._engine.committer.quiet(key)
@@ -127,10 +147,18 @@ class Buckets:
         await self._engine.note(Draft(Kind.BUCKET, key, meta))
 
     def document(self, bucket: str, name: str) -> bytes | None:
+        self.now(bucket)  # also forgets documents that are out of date
+        which = (bucket, name)
+        if which in self._documents:
+            return self._documents[which]
         with self._engine.index.read() as tables:
-            self.state(tables, bucket)
             row = tables.document(TENANT, _document_key(bucket, name))
-            return None if row is None else row.meta or None
+        found = None if row is None else row.meta or None
+        if found is None or len(found) <= _KEPT_BYTES_MAX:
+            if len(self._documents) >= _KNOWN_MAX:
+                self._documents.clear()
+            self._documents[which] = found
+        return found
 
     def adds(self, name: str, key: bytes, size: int) -> Usage:
         """What a put of `size` bytes adds to what the bucket holds: what it replaces is given back."""

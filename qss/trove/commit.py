@@ -82,18 +82,29 @@ class Committer:
             self._task = None
 
     async def _commit(self, batch: list[_Waiting]) -> None:
+        """One batch. A volume that cannot be synced takes its own records down with it, not those of others."""
+        if self._mode is not SyncMode.OS:
+            self.syncs += 1
+            volumes = list(dict.fromkeys(one.volume for one in batch))
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.run_in_executor(self._executor, self._volumes.sync, volumes)
+            except QssError as failure:
+                lost = [one for one in batch if one.volume.failed]
+                batch = [one for one in batch if not one.volume.failed]
+                self._settle(lost, failure)
         error: QssError | None = None
         try:
-            if self._mode is not SyncMode.OS:
-                self.syncs += 1
-                volumes = list(dict.fromkeys(one.volume for one in batch))
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self._executor, self._volumes.sync, volumes)
-            self._apply(batch)
+            if batch:
+                self._apply(batch)
         except QssError as failure:
             error = failure
         except Exception as failure:
             error = Retryable(f"the index did not take the change: {failure}")
+        self._settle(batch, error)
+
+    def _settle(self, batch: list[_Waiting], error: QssError | None) -> None:
+        """Tell those that wait."""
         for one in batch:
             if self._pending.get(one.fact.key) is one.done:
                 del self._pending[one.fact.key]

@@ -4,6 +4,7 @@
   2. synced, then the index points to the copy                               crash: the old one is dead
   3. when nothing in the index names the volume: checkpoint, delete the file  crash before: done again
 A record that does not verify stays where it is, and so does its volume: compaction never loses what might be repaired.
+The volume is left alone until its damage is gone (the object replaced or deleted) or `trove repair` sets it aside.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import logging
 from dataclasses import replace
 from typing import Final
 
-from qss.formats.volume import SUPERBLOCK_BYTES, Kind
+from qss.errors import CorruptData
+from qss.formats.volume import SUPERBLOCK_BYTES, Footer, Kind, verify_blocks
 from qss.limits import MIB
 from qss.trove.engine import Engine
-from qss.trove.facts import VERSION, Fact, split_key, version_key
+from qss.trove.facts import OBJECTS, VERSION, Fact, split_key, version_key
 from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions
-from qss.trove.rows import decode_named, decode_part
-from qss.trove.scan import Found, Unreadable, Whole, body_verifies, fact_of, scan
+from qss.trove.pace import Pace
+from qss.trove.rows import Place, decode_named, decode_part
+from qss.trove.scan import BadFooter, Found, Unfinished, Unreadable, Whole, body_verifies, fact_of, scan
 from qss.trove.slots import PIECE_BYTES, Slot, Volume
 from qss.trove.volumes import SMALL_BODY_BYTES_MAX
 
@@ -34,9 +37,13 @@ _ENDS: Final = (Kind.TOMBSTONE, Kind.VERSION_GONE, Kind.BUCKET_GONE, Kind.UPLOAD
 def candidate(engine: Engine, garbage: float, least_bytes: int = COMPACT_BYTES_MIN) -> Volume | None:
     """The volume with the largest share of dead bytes, if that is more than `garbage`."""
     best: tuple[float, Volume] | None = None
+    with engine.index.read() as tables:
+        damaged = tables.damaged_volumes()  # kept: never is lost what might be repaired
     for volume in engine.volumes.volumes.values():
         used = volume.end - SUPERBLOCK_BYTES
-        if used < max(least_bytes, 1) or volume.unsettled or volume.failed or volume.condemned:
+        if used < max(least_bytes, 1) or volume.unsettled or volume.condemned or not volume.writable:
+            continue
+        if volume.number in damaged:
             continue
         row = engine.index.totals.volumes.get(volume.number)
         dead = 1 - (row.live if row else 0) / used
@@ -45,25 +52,17 @@ def candidate(engine: Engine, garbage: float, least_bytes: int = COMPACT_BYTES_M
     return None if best is None else best[1]
 
 
-async def compact_one(engine: Engine, garbage: float, least_bytes: int = COMPACT_BYTES_MIN) -> int:
+async def compact_one(
+    engine: Engine, garbage: float, least_bytes: int = COMPACT_BYTES_MIN, pace: Pace | None = None
+) -> int:
     """Compact the worst volume, if one is bad enough. Returns the bytes given back."""
     volume = candidate(engine, garbage, least_bytes)
-    return 0 if volume is None else await compact(engine, volume)
+    return 0 if volume is None else await compact(engine, volume, pace)
 
 
-async def compact(engine: Engine, volume: Volume) -> int:
+async def compact(engine: Engine, volume: Volume, pace: Pace | None = None) -> int:
     """Empty one volume and delete it. Returns the bytes given back; 0 when damage keeps it."""
-    engine.volumes.seal(volume)
-    while volume.unsettled:
-        await engine.committer.idle()
-        await asyncio.sleep(0.05)
-    clean = True
-    moved = 0
-    for found in scan(engine.volumes.disk, volume):
-        kept, length = await _move(engine, volume, found)
-        clean = clean and not kept
-        moved += length
-        await asyncio.sleep(0)  # requests go first
+    clean, moved = await move_out(engine, volume, pace or Pace(None))
     if not clean:
         log.warning("volume %d holds damaged records and is kept", volume.number)
         return 0
@@ -75,38 +74,92 @@ async def compact(engine: Engine, volume: Volume) -> int:
     return volume.end - moved
 
 
+async def move_out(engine: Engine, volume: Volume, pace: Pace) -> tuple[bool, int]:
+    """Move what lives and verifies out of a volume. Returns whether nothing had to stay, and the bytes moved."""
+    engine.volumes.seal(volume)
+    while volume.unsettled:
+        await engine.committer.idle()
+        await asyncio.sleep(0.05)
+    clean = True
+    moved = 0
+    for found in scan(engine.volumes.disk, volume):
+        stays, length = await _move(engine, volume, found)
+        clean = clean and not stays
+        moved += length
+        await pace.spent(2 * length)  # read and written; also when nothing is to be waited for, requests go first
+    return clean, moved
+
+
 async def _move(engine: Engine, volume: Volume, found: Found) -> tuple[bool, int]:
     """Move one record if it lives. Returns whether it must stay, and the bytes moved."""
     if not isinstance(found, Whole):
-        position = found.position if isinstance(found, Unreadable) else found.place.position
-        with engine.index.read() as tables:
-            return tables.is_damaged(volume.number, position), 0
-    if found.footer.void or not _lives(engine, volume, found):
+        return quarantine(engine, volume, found, "compaction"), 0
+    if found.footer.void or not lives(engine, volume, found):
         return False, 0
-    if not await engine.in_pool(body_verifies, engine.volumes.disk, volume, found):
-        with engine.index.write() as tables:
-            tables.add_damage(volume.number, found.place.position, {"what": "does not verify", "by": "compaction"})
+    try:
+        if not await engine.in_pool(body_verifies, engine.volumes.disk, volume, found):
+            raise CorruptData("does not verify")
+        fact = fact_of(engine.volumes.disk, volume, found)
+        if not lives(engine, volume, found):  # deleted meanwhile; from here to the append nothing else runs
+            return False, 0
+        target, moved = await _copy(engine, volume, found, fact)
+    except CorruptData as error:
+        note_damage(engine, found.place, found.header.key, str(error), "compaction")
         return True, 0
-    fact = fact_of(engine.volumes.disk, volume, found)
-    if not _lives(engine, volume, found):  # deleted meanwhile; from here to the append nothing else runs
-        return False, 0
-    target, moved = await _copy(engine, volume, found, fact)
     await engine.committer.submit(target, moved)
     return False, found.place.length
 
 
+def quarantine(engine: Engine, volume: Volume, found: Unfinished | BadFooter | Unreadable, by: str) -> bool:
+    """Note what does not verify and may be something that counts: what cannot be told is kept. False: it is nothing."""
+    if isinstance(found, Unfinished):
+        return False
+    if isinstance(found, Unreadable):
+        place = Place(volume.number, found.position, found.stop - found.position)
+        note_damage(engine, place, b"", "no record is legible here", by)
+        return True
+    footer = Footer(found.header.version, numbered=found.header.numbered)
+    if _of_some_version(engine, found) or lives(engine, volume, Whole(found.place, found.header, footer, b"")):
+        note_damage(engine, found.place, found.header.key, "its end does not verify", by)
+        return True
+    return False
+
+
+def _of_some_version(engine: Engine, found: BadFooter) -> bool:
+    """Whether a version of its key lies here. Which one, only the footer knows: a long body is begun earlier."""
+    if found.header.kind not in OBJECTS:
+        return False
+    bucket, key = split_key(found.header.key)
+    with engine.index.read() as tables:
+        number = tables.bucket_id(found.header.tenant, bucket)
+        versions = None if number is None else KeyVersions(tables, number, key)
+        return versions is not None and any(row.place == found.place for row in versions.all())
+
+
+def note_damage(engine: Engine, place: Place, key: bytes, what: str, by: str) -> None:
+    """Unless it is known already."""
+    with engine.index.read() as tables:
+        if tables.is_damaged(place.volume, place.position):
+            return
+    note = {"length": place.length, "key": key.decode("utf-8", "replace"), "what": what, "by": by}
+    with engine.index.write() as tables:
+        tables.add_damage(place.volume, place.position, note)
+
+
 async def _copy(engine: Engine, volume: Volume, found: Whole, fact: Fact) -> tuple[Volume, Fact]:
-    header = replace(found.header, version=found.footer.version)
-    disk, body_at = engine.volumes.disk, found.place.position + found.header.body_at
+    """Write a record again, from bytes that are verified as they are read. Raises CorruptData."""
+    header = replace(found.header, version=found.footer.version, numbered=found.footer.numbered)
     if header.body_len <= SMALL_BODY_BYTES_MAX:
-        body = disk.pread(volume.handle, header.body_len, body_at)
+        body = engine.volumes.read(found.place, header.body_at, header.body_len)
+        if not verify_blocks(body, found.table):
+            raise CorruptData("does not verify")
         target, place = engine.volumes.append(header, body, found.table, found.footer)
         return target, replace(fact, place=place)
     slot = engine.volumes.begin(header)
     try:
-        await engine.in_pool(_copy_body, volume, slot, body_at)
+        await engine.in_pool(_copy_body, engine, found, slot)
         if bytes(slot.table) != found.table:
-            raise AssertionError("bytes changed between verifying and copying")
+            raise CorruptData("does not verify")
         engine.volumes.finish(slot, found.footer)
     except BaseException:
         engine.volumes.void(slot)
@@ -114,15 +167,16 @@ async def _copy(engine: Engine, volume: Volume, found: Whole, fact: Fact) -> tup
     return slot.volume, replace(fact, place=slot.place)
 
 
-def _copy_body(volume: Volume, slot: Slot, body_at: int) -> None:
+def _copy_body(engine: Engine, found: Whole, slot: Slot) -> None:
     while slot.written < slot.header.body_len:
         count = min(PIECE_BYTES, slot.header.body_len - slot.written)
         piece = slot.piece()
-        piece.take(memoryview(slot.disk.pread(volume.handle, count, body_at + slot.written)))
+        piece.take(memoryview(engine.volumes.read(found.place, found.header.body_at + slot.written, count)))
         slot.write(piece)
 
 
-def _lives(engine: Engine, volume: Volume, found: Whole) -> bool:
+def lives(engine: Engine, volume: Volume, found: Whole) -> bool:
+    """Whether a record counts: the index names it, or it says a deletion that is needed."""
     with engine.index.read() as tables:
         return _names(tables, found) or _needed_tombstone(engine, volume, found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from qss.formats.volume import BODY_BYTES_MAX, EtagKind, Footer, Header, Kind, hash_blocks, root_of
@@ -17,8 +17,9 @@ from qss.trove.commit import Committer, SyncMode
 from qss.trove.facts import WITH_BODY, Fact
 from qss.trove.index import Index
 from qss.trove.meta import LATE_ROOM_BYTES, encode_late
-from qss.trove.slots import Slot
+from qss.trove.slots import Piece, Slot
 from qss.trove.volumes import SMALL_BODY_BYTES_MAX, VolumeSet
+from qss.values import quick
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ UNKNOWN_LENGTH_BYTES_MAX: Final = 16 * MIB
 POOL_THREADS: Final = 3
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A record about to be written. `decide` runs in the same step as the commit; it raises to refuse.
@@ -41,6 +43,11 @@ class Draft:
     decide: Callable[[], bool | None] | None = None
     exclusive: bool = False  # the decision depends on the key's current state: wait for commits under way
     numbered: bool = False  # also: what a long body is begun with
+    sealed: bool = False  # the body comes encrypted
+
+    def as_sealed(self, meta: bytes) -> Draft:
+        """For an encrypted body, with this metadata."""
+        return replace(self, meta=meta, sealed=True)
 
 
 class Engine:
@@ -109,6 +116,7 @@ class Engine:
             body_len=len(body),
             late_room=len(late),
             numbered=numbered,
+            sealed=draft.sealed,
         )
         footer = Footer(version, etag=etag, etag_kind=etag_kind, late=late, numbered=numbered)
         volume, place = self.volumes.append(header, body, table, footer)
@@ -125,6 +133,7 @@ class Engine:
             late=late,
             body=body if draft.kind in WITH_BODY else b"",
             numbered=numbered,
+            sealed=draft.sealed,
         )
         await asyncio.shield(self.committer.submit(volume, fact))
         return fact
@@ -138,6 +147,7 @@ class Engine:
             body_len=length,
             late_room=LATE_ROOM_BYTES,
             numbered=draft.numbered,
+            sealed=draft.sealed,
         )
         slot = self.volumes.begin(header)
         try:
@@ -164,6 +174,7 @@ class Engine:
             etag_kind=etag_kind,
             late=late,
             numbered=numbered,
+            sealed=draft.sealed,
         )
         await asyncio.shield(self.committer.submit(slot.volume, fact))
         return fact
@@ -171,21 +182,22 @@ class Engine:
     async def _fill(self, slot: Slot, body: IncomingBody) -> None:
         """Receive one piece while the one before is hashed and written: two buffers, whatever the length."""
         writing: asyncio.Future[None] | None = None
-        piece = slot.piece()
+        piece: Piece | None = None
         try:
             async for chunk in body.chunks():
                 rest = memoryview(chunk)
                 while rest:
+                    piece = piece or slot.piece()
                     rest = piece.take(rest)
                     if piece.full:
                         if writing is not None:
                             await _through(writing)
                         writing = asyncio.ensure_future(self.in_pool(slot.write, piece))
-                        piece = slot.piece()
+                        piece = None
         finally:
             if writing is not None:
                 await _through(writing)
-        if piece.count:
+        if piece is not None:
             await _through(asyncio.ensure_future(self.in_pool(slot.write, piece)))
 
     def _stop_volumes(self) -> None:

@@ -14,10 +14,12 @@ from typing import Final
 from blake3 import blake3
 
 from qss.errors import CorruptData
+from qss.formats.sse import plain_len
 from qss.formats.volume import EtagKind, Kind, decode_parts
 from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions
 from qss.trove.rows import NamedRow, ObjectRow, PartRow, Place, decode_named, decode_part
+from qss.values import quick
 
 PART_KEY: Final = struct.Struct(">16sI")
 UPLOAD_ID_BYTES: Final = 16
@@ -25,8 +27,15 @@ VERSION: Final = struct.Struct("<Q")
 """What an AMEND's metadata begins with, and all of a VERSION_GONE's."""
 WITH_BODY: Final = frozenset({Kind.COMPOSITE, Kind.DOCUMENT})
 """Records whose body says something to the index."""
+OBJECTS: Final = frozenset({Kind.OBJECT, Kind.COMPOSITE, Kind.MARKER})
+"""Records that are a version of a key."""
+IN_HEADER: Final = frozenset(
+    {Kind.TOMBSTONE, Kind.VERSION_GONE, Kind.BUCKET, Kind.BUCKET_GONE, Kind.UPLOAD, Kind.UPLOAD_GONE, Kind.AMEND}
+)
+"""Records whose header says all: no body, and a footer that repeats the version."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Fact:
     """A record that verifies (or, `damaged`, one of which only the header does)."""
@@ -38,13 +47,19 @@ class Fact:
     meta: bytes = b""
     tenant: int = 0
     body_at: int = 0
-    size: int = 0
+    size: int = 0  # of the body, as it is stored
     etag: bytes = bytes(16)
     etag_kind: EtagKind = EtagKind.NONE
     late: bytes = b""
     body: bytes = b""  # of WITH_BODY
     damaged: bool = False
     numbered: bool = False
+    sealed: bool = False  # the body is encrypted
+
+    @property
+    def plain_size(self) -> int:
+        """Bytes of what was put. Raises CorruptData."""
+        return plain_len(self.size) if self.sealed else self.size
 
 
 def split_key(key: bytes) -> tuple[bytes, bytes]:
@@ -105,10 +120,11 @@ def _object(tables: Tables, fact: Fact) -> None:
     row = ObjectRow(
         fact.place,
         fact.body_at,
-        fact.size,
+        fact.plain_size,
         fact.version,
         fact.etag,
         fact.etag_kind,
+        sealed=fact.sealed,
         damaged=fact.damaged,
         numbered=fact.numbered,
         marker=fact.kind == Kind.MARKER,
@@ -266,12 +282,13 @@ def _part(tables: Tables, fact: Fact) -> None:
         if row.version > fact.version or row.place == fact.place:
             return
         tables.live(row.place, -1)
-    tables.put(
-        tables.dbs.parts,
-        fact.key,
-        PartRow(fact.place, fact.size, fact.version, fact.body_at, fact.etag, fact.late).encode(),
-    )
+    tables.put(tables.dbs.parts, fact.key, part_row(fact).encode())
     tables.live(fact.place, +1)
+
+
+def part_row(fact: Fact) -> PartRow:
+    """The row of a PART. Raises CorruptData."""
+    return PartRow(fact.place, fact.plain_size, fact.version, fact.body_at, fact.etag, fact.late, fact.sealed)
 
 
 def _drop_part(tables: Tables, upload: bytes, number: int, row: PartRow) -> None:

@@ -27,6 +27,7 @@ from qss.s3.parse import parse
 from qss.s3.render import iso
 from qss.s3.rsgi import head_of, raw_body, send
 from qss.s3.server import S3Service
+from qss.s3.sse import KeyNeeded
 from qss.trove.admin_buckets import list_query, object_value
 from qss.trove.health import Health
 from qss.trove.routes import JSON, Asked, answer
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 FILES: Final = "/files"
 SHARES: Final = "/s/"
+_SEALED: Final = "This file is encrypted with a key of its owner's (SSE-C) and can only be had over S3, with that key."
 _ADMIN: Final = FileToken("admin", "the admin token")
 _HEADERS: Final = frozenset(
     {
@@ -81,7 +83,7 @@ class Files:
         bucket, slash, key = path.partition("/")
         if not (slash and key):
             return await self._list(token, head, bucket, protocol)
-        head = replace(head, path=f"/{bucket}/{key}", query="", headers=_passed(head.headers))
+        head = replace(head, path=f"/{bucket}/{key}", query="", headers=passed(head.headers))
         if head.method == "PUT" and "content-type" not in head.headers:
             kind = _TYPES.guess_type(key, strict=False)[0]
             head = replace(head, headers={**head.headers, "content-type": kind or "application/octet-stream"})
@@ -141,7 +143,7 @@ class FilesApp:
 
     async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
         if head.path.startswith(SHARES):
-            return await self._share(head, head.path.removeprefix(SHARES).partition("/")[0], protocol)
+            return await self.shared(head, protocol)
         if head.path != FILES and not head.path.startswith(f"{FILES}/"):
             raise S3Error(Code.NOT_FOUND, "There is nothing here; files are under /files.")
         token = self._token(head.headers.get("authorization", ""))
@@ -156,12 +158,14 @@ class FilesApp:
             raise Unknown
         return token
 
-    async def _share(self, head: RequestHead, text: str, protocol: HttpProtocol) -> Response:
+    async def shared(self, head: RequestHead, protocol: HttpProtocol) -> Response:
+        """What a path below /s/ gives. Raises S3Error and other QssErrors."""
+        text = head.path.removeprefix(SHARES).partition("/")[0]
         if head.method not in ("GET", "HEAD"):
             raise S3Error(Code.METHOD_NOT_ALLOWED)
         share = self._doors.shares.open(text)
         grant = share.grant
-        token = FileToken(share.id, "share", frozenset({"read"}), grant.bucket, grant.key)
+        token = FileToken(share.id, "share", frozenset({"read"}), grant.bucket, grant.key, user=share.user)
         response = await self._files.perform(token, head, f"{grant.bucket}/{grant.key}", protocol)
         if head.method == "GET" and response.status in (200, 206):
             try:
@@ -208,7 +212,8 @@ def _refused(error: S3Error, head: RequestHead) -> Response:
         headers.append(("retry-after", str(max(1, round(error.retry_after_s)))))
     if head.method == "HEAD" or status == 304:
         return Response(status, tuple(headers[1:]))
-    return Response(status, tuple(headers), answer({"error": str(error), "code": error.code.wire}).body)
+    text = _SEALED if isinstance(error, KeyNeeded) else str(error)
+    return Response(status, tuple(headers), answer({"error": text, "code": error.code.wire}).body)
 
 
 def _json(value: Any) -> Response:
@@ -216,7 +221,8 @@ def _json(value: Any) -> Response:
     return Response(200, (("content-type", JSON), ("cache-control", "no-store")), content, length=len(content))
 
 
-def _passed(headers: Mapping[str, str]) -> dict[str, str]:
+def passed(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those that say something about a file and its condition, and nothing about who asks or what else is meant."""
     return {name: value for name, value in headers.items() if name in _HEADERS or name.startswith(_PASSED)}
 
 

@@ -38,7 +38,7 @@ from qss.trove.rows import (
 )
 
 MAP_BYTES: Final = 256 * GIB  # address space, not memory and not disk
-FORMAT: Final = 2  # 2: objects and bytes of each bucket are counted
+FORMAT: Final = 3  # 2: objects and bytes of each bucket are counted; 3: parts say whether they are encrypted
 
 _NAMES: Final = (
     "state", "buckets", "keys", "uploads", "parts", "owners", "amends", "graves", "volumes", "damage",
@@ -82,6 +82,8 @@ class Totals:
     dirty: set[int] = field(default_factory=set)
     usage: dict[int, tuple[int, int]] = field(default_factory=dict)  # bucket number: objects, bytes
     used: set[int] = field(default_factory=set)  # whose usage has changed
+    settings: int = 0  # moves with every change of a bucket or a document: what was read before is out of date
+    amends: bool | None = None  # whether there are amendments, as far as is known; True may be out of date
 
 
 class Tables:
@@ -145,7 +147,7 @@ class Tables:
         return next(self.tree(root).scan(), None) is None and next(self.older_tree(root).scan(), None) is None
 
     def bucket_row(self, tenant: int, name: bytes) -> bytes | None:
-        """As `bucket`, undecoded."""
+        """As `bucket`, undecoded. What is made of it holds as long as `Index.settings` stands still."""
         value: bytes | None = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)
         return value
 
@@ -155,6 +157,7 @@ class Tables:
         return None if data is None else decode_named(data)
 
     def set_document(self, tenant: int, key: bytes, row: NamedRow | None) -> None:
+        self._totals.settings += 1
         if row is None:
             self._txn.delete(_BUCKET.pack(tenant) + key, db=self.dbs.documents)
         else:
@@ -177,6 +180,7 @@ class Tables:
         return None if data is None else number_of(data)
 
     def set_bucket(self, tenant: int, name: bytes, row: NamedRow | None) -> None:
+        self._totals.settings += 1
         key = _BUCKET.pack(tenant) + name
         if row is None:
             self._txn.delete(key, db=self.dbs.buckets)
@@ -235,8 +239,15 @@ class Tables:
         data = self._txn.get(key, db=self.dbs.amends)
         return None if data is None else decode_named(data)
 
+    def no_amends(self) -> bool:
+        """Whether nothing at all is amended."""
+        if self._totals.amends is None:
+            self._totals.amends = not self.is_empty(self.dbs.amends)
+        return not self._totals.amends
+
     def set_amend(self, key: bytes, row: NamedRow | None) -> None:
         if row is not None:
+            self._totals.amends = True
             self._txn.put(key, row.encode(), db=self.dbs.amends)
             return
         old = self.amend(key)
@@ -258,7 +269,7 @@ class Tables:
         return self._totals.usage.get(bucket, (0, 0))
 
     def live(self, place: Place, sign: int) -> None:
-        if not place.length:
+        if not place.length or (sign < 0 and place.volume not in self._totals.volumes):  # a volume given up
             return
         row = self._totals.volumes.get(place.volume, VolumeRow(0))
         self._set(place.volume, VolumeRow(row.low, row.live + sign * place.length, row.oldest))
@@ -313,16 +324,49 @@ class Tables:
     def is_damaged(self, volume: int, position: int) -> bool:
         return self._txn.get(_PLACE_KEY.pack(volume, position), db=self.dbs.damage) is not None
 
-    def damage(self) -> Iterator[dict[str, Any]]:
-        for key, value in self.scan(self.dbs.damage):
-            volume, position = _PLACE_KEY.unpack(key)
-            yield {"volume": volume, "position": position, **json.loads(value)}
+    def damaged_volumes(self) -> set[int]:
+        """Numbers of the volumes that hold damage that is known."""
+        found: set[int] = set()
+        cursor = self._txn.cursor(db=self.dbs.damage)
+        more = cursor.first()
+        while more:
+            number = int(_PLACE_KEY.unpack(cursor.key())[0])
+            found.add(number)
+            more = cursor.set_range(_PLACE_KEY.pack(number + 1, 0))
+        return found
+
+    def damage_count(self) -> int:
+        return int(self._txn.stat(self.dbs.damage)["entries"])
+
+    def damage(self, volume: int = 0, position: int = 0) -> Iterator[dict[str, Any]]:
+        """What is noted, in the order of the disk, from a place on."""
+        for key, value in self.scan(self.dbs.damage, _PLACE_KEY.pack(volume, position)):
+            number, at = _PLACE_KEY.unpack(key)
+            yield {"volume": number, "position": at, **json.loads(value)}
+
+
+class Reading:
+    """A reading transaction. A class and no generator: it is on the way of every request."""
+
+    __slots__ = ("_dbs", "_totals", "_txn")
+
+    def __init__(self, env: Any, dbs: Databases, totals: Totals) -> None:
+        self._txn = env.begin()
+        self._dbs = dbs
+        self._totals = totals
+
+    def __enter__(self) -> Tables:
+        return Tables(self._txn, self._dbs, self._totals)
+
+    def __exit__(self, *_: object) -> None:
+        self._txn.abort()
 
 
 class Index:
     """One environment. Used from one thread; no transaction outlives a call."""
 
-    def __init__(self, directory: Path, boot_id: str) -> None:
+    def __init__(self, directory: Path, boot_id: str, *, anew: bool = False) -> None:
+        """`anew`: do not look at what is there."""
         self._directory = directory
         self._boot_id = boot_id
         self._env: Any = None
@@ -330,7 +374,7 @@ class Index:
         self._lock = threading.Lock()  # between a writing transaction and the end of a checkpoint in a thread
         self._clean = False  # the marker names the state as it is
         self.totals = Totals()
-        self.rebuilding = not self._open_trusted()
+        self.rebuilding = anew or not self._open_trusted()
         if self.rebuilding:
             self._start_anew()
 
@@ -344,7 +388,9 @@ class Index:
             same_boot = marker["boot_id"] == self._boot_id
             if marker["format"] == FORMAT and (same_boot or marker["txnid"] == self._txnid()):
                 self._load_totals()
-                self._write_marker(None)
+                self._clean = marker["txnid"] == self._txnid()  # what says otherwise is written with the first change
+                if not self._clean:
+                    self._write_marker(None)
                 return True
         except (OSError, ValueError, KeyError, TypeError, CorruptData, struct.error, lmdb.Error):
             pass
@@ -357,6 +403,11 @@ class Index:
         self._directory.mkdir(mode=0o700, parents=True)
         self.totals = Totals()
         self._open()
+
+    @property
+    def settings(self) -> int:
+        """Moves with every change of a bucket or of a document."""
+        return self.totals.settings
 
     def trust(self) -> None:
         """Call when a rebuild is through: from now on a start finds the index whole."""
@@ -390,10 +441,9 @@ class Index:
                 totals.volumes[_VOLUME_KEY.unpack(key)[0]] = decode_volume(value)
             self.totals = totals
 
-    @contextmanager
-    def read(self) -> Iterator[Tables]:
-        with self._env.begin() as txn:
-            yield Tables(txn, self._dbs, self.totals)
+    def read(self) -> Reading:
+        """Enter it for the tables as they are now."""
+        return Reading(self._env, self._dbs, self.totals)
 
     @contextmanager
     def write(self) -> Iterator[Tables]:
@@ -408,7 +458,9 @@ class Index:
                     yield tables
                     tables.flush()
         except BaseException:
+            settings = self.totals.settings
             self._load_totals()
+            self.totals.settings = settings + 1
             raise
 
     def checkpoint(self) -> None:

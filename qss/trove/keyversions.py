@@ -69,6 +69,12 @@ class KeyVersions:
         """All but `current`, newest first."""
         return self._others()
 
+    def all(self) -> Iterator[ObjectRow]:
+        """Every version and marker."""
+        if self._current is not None:
+            yield self._current
+        yield from self._others()
+
     def put(self, row: ObjectRow, old: ObjectRow | None) -> None:
         """Add a version, in place of `old` if given: a null version, or this version at another place."""
         current = self._current

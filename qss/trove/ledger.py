@@ -37,8 +37,9 @@ class Ledger:
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version not in (0, FORMAT):
                 raise Refused(f"{self._path} was written by a newer Trove (format {version}); run that one")
-            self._db.execute(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {FORMAT}")
+            if version == 0:
+                self._db.execute(_SCHEMA)
+                self._db.execute(f"PRAGMA user_version = {FORMAT}")
         except sqlite3.Error as error:
             raise Refused(f"{self._path} cannot be used ({error}); put it back from a backup or remove it") from error
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="trove-ledger")

@@ -16,7 +16,7 @@ from qss.errors import CorruptData, QssError
 from qss.host import Clock
 from qss.s3.backend import Bucket, DeleteRequest, UploadRef, UploadsQuery, VersionsQuery, WriteCondition
 from qss.s3.errors import Code, S3Error
-from qss.s3.handlers import LIFECYCLE
+from qss.s3.expiry import LIFECYCLE
 from qss.s3.lifecycle import Rule, Standing, Standings, due, stale
 from qss.s3.lifecycle_documents import rules_of
 from qss.s3.lock import DAY_NS

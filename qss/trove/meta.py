@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from dataclasses import replace
 from typing import Any, Final
 
 from qss.errors import CorruptData
-from qss.s3.backend import Attributes, Bucket, Checksum, EtagMode, Versioning
+from qss.formats.sse import Envelope, decode_envelope
+from qss.s3.backend import Attributes, Bucket, Checksum, CreateUpload, EtagMode, Versioning
 from qss.s3.lock import UNLOCKED, DefaultRetention, Mode, ObjectLock, Retention
 
 LATE_ROOM_BYTES: Final = 128
@@ -72,16 +75,47 @@ def _checksum_list(checksum: Checksum | None) -> dict[str, Any]:
     return {} if checksum is None else {"c": [checksum.algorithm, checksum.value, checksum.composite]}
 
 
-def encode_object(attributes: Attributes, checksum: Checksum | None = None) -> bytes:
-    return _dump(_attributes_dict(attributes) | _checksum_list(checksum))
+def _envelope_dict(envelope: Envelope | None) -> dict[str, Any]:
+    return {} if envelope is None else {"x": base64.b64encode(envelope.encode()).decode()}
+
+
+def encode_object(attributes: Attributes, checksum: Checksum | None = None, envelope: Envelope | None = None) -> bytes:
+    return _dump(_attributes_dict(attributes) | _checksum_list(checksum) | _envelope_dict(envelope))
+
+
+def envelope_of(value: dict[str, Any]) -> Envelope | None:
+    """Of an object or an upload. Raises CorruptData."""
+    return decode_envelope(_bytes_of(value["x"])) if "x" in value else None
+
+
+def encode_part(salt: bytes) -> bytes:
+    """Of a part: what its body's key is derived with; b"" for a plain one."""
+    return _dump({"z": base64.b64encode(salt).decode()} if salt else {})
+
+
+def salt_of(value: dict[str, Any]) -> bytes:
+    """Of a sealed part. Raises CorruptData."""
+    return _bytes_of(value.get("z"))
+
+
+def _bytes_of(value: Any) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise CorruptData("metadata has a wrong shape") from None
 
 
 def encode_late(checksum: Checksum | None) -> bytes:
     return _dump(_checksum_list(checksum))
 
 
+_NO_ATTRIBUTES: Final = Attributes()
+
+
 def attributes_of(value: dict[str, Any]) -> Attributes:
     """Raises CorruptData."""
+    if not value:
+        return _NO_ATTRIBUTES
     try:
         return Attributes(
             headers=dict(value.get("h", {})),
@@ -133,6 +167,8 @@ def encode_bucket(bucket: Bucket) -> bytes:
         value["v"] = bucket.versioning.value[0]
     if bucket.lock:
         value["l"] = True
+    if bucket.encrypted:
+        value["x"] = True
     default = bucket.default_retention
     if default is not None:
         value["d"] = [default.mode.value, default.days, default.years]
@@ -150,11 +186,12 @@ def bucket_of(name: str, data: bytes) -> Bucket:
         retention = None if default is None else DefaultRetention(Mode(default[0]), int(default[1]), int(default[2]))
     except (TypeError, ValueError, LookupError):
         raise CorruptData("bucket metadata has a wrong shape") from None
-    return Bucket(name, created, region, versioning, bool(value.get("l")), retention)
+    return Bucket(name, created, region, versioning, bool(value.get("l")), retention, bool(value.get("x")))
 
 
-def encode_upload(attributes: Attributes, algorithm: str | None, composite: bool, mode: EtagMode) -> bytes:
-    return _dump(_attributes_dict(attributes) | {"a": algorithm, "k": composite, "e": mode.value})
+def encode_upload(request: CreateUpload, envelope: Envelope | None = None) -> bytes:
+    how = {"a": request.checksum_algorithm, "k": request.checksum_composite, "e": request.etag_mode.value}
+    return _dump(_attributes_dict(request.attributes) | how | _envelope_dict(envelope))
 
 
 def upload_of(value: dict[str, Any]) -> tuple[str | None, bool, EtagMode]:

@@ -73,7 +73,9 @@ class Meters:
         if latency is None:
             latency = self._latency[key[:2]] = Histogram()
         latency.add(exchange.seconds)
-        moved = self._bytes.setdefault(front, [0, 0])
+        moved = self._bytes.get(front)
+        if moved is None:
+            moved = self._bytes[front] = [0, 0]
         moved[0] += exchange.bytes_in
         moved[1] += exchange.bytes_out
         since = self._since
@@ -98,9 +100,9 @@ class Meters:
             )
         )
 
-    def history(self) -> dict[str, Any]:
-        """For plots: the intervals of the last half hour, oldest first."""
-        return {"every_s": SAMPLE_EVERY_S, "samples": [asdict(each) for each in self._samples]}
+    def history(self, after_s: float = 0.0) -> dict[str, Any]:
+        """For plots: the intervals of the last half hour that ended after `after_s`, oldest first."""
+        return {"every_s": SAMPLE_EVERY_S, "samples": [asdict(each) for each in self._samples if each.at_s > after_s]}
 
     def metrics(self) -> Iterator[Metric]:
         """For Prometheus."""

@@ -5,41 +5,51 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from qss.errors import ConfigInvalid, QssError, Refused
 from qss.host import Host
+from qss.limits import MIB
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
+from qss.trove.drives import Drive, probe
 from qss.trove.engine import Engine
+from qss.trove.identity import LOCK, MARKER, Identity, require_all, settle, survey
 from qss.trove.index import Index
 from qss.trove.ledger import LEDGER, Ledger
 from qss.trove.lifecycle import Lifecycle
+from qss.trove.pace import Pace
 from qss.trove.private import write_private
 from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
+from qss.trove.scrub import Mark, Scrubber
+from qss.trove.sealing import KEY_FILE as SSE_KEY_FILE
+from qss.trove.sealing import NodeKeys
 from qss.trove.shares import KEY_FILE, Shares, share_key
 from qss.trove.store import TroveStore
 from qss.trove.tokens import Tokens
 from qss.trove.usage import bytes_in_uploads, usage_of
 from qss.trove.volumes import VolumeSet
 
+__all__ = ["CREDENTIALS", "LOCK", "MARKER", "DataLock", "Node", "NodeOptions", "clean_slate", "write_private"]
+
 log = logging.getLogger(__name__)
 
-MARKER: Final = "trove.json"
-LOCK: Final = "trove.lock"
 CREDENTIALS: Final = "credentials.json"
 CHECKPOINT_S: Final = 5.0
 EXPIRE_EVERY_S: Final = 3600.0
 COMPACT_EVERY_S: Final = 10.0
+PROBE_EVERY_S: Final = 30.0
+DAMAGE_LISTED_MAX: Final = 1000
+_SCRUB: Final = "scrub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,12 @@ class NodeOptions:
     upload_age_s_max: float = 7 * 86_400
     lifecycle_day_s: float = 86_400  # what a day is to lifecycle rules; another one only to try them out
     compact_garbage: float = 0.3  # share of a sealed volume that is dead before it is compacted; 1 switches it off
+    compact_bytes_per_s: float | None = 64 * MIB  # read and written
+    scrub_period_s: float | None = 30 * 86_400  # from one round's begin to the next; None: only when asked
+    scrub_bytes_per_s: float | None = 32 * MIB
+    allow_missing: bool = False  # start although drives are not there; what is on them is answered with 503
+    forget_missing: bool = False  # give up drives that are not there
+    rebuild: bool = False  # make the index again from the volumes
     host: Host = field(default_factory=Host)
 
 
@@ -60,13 +76,21 @@ class DataLock:
     def __init__(self, directories: Sequence[Path]) -> None:
         self._files: list[int] = []
         for directory in directories:
-            handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._files.append(handle)
+            self._files.append(self._opened(directory / LOCK))
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._files[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 self.release()
                 raise Refused(f"{directory} is in use by another Trove; stop that one or give another --data") from None
+
+    def _opened(self, path: Path) -> int:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # a read-only drive
+            self.release()
+            raise Refused(f"{path.parent} cannot be used: {error.strerror}") from error
 
     def release(self) -> None:
         for handle in self._files:
@@ -84,33 +108,18 @@ def clean_slate(directory: Path) -> None:
     try:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
-        for name in (CREDENTIALS, KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
+        for name in (CREDENTIALS, KEY_FILE, SSE_KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
 
 
-def _identity(data: Sequence[Path], host: Host) -> bytes:
-    """The node's id, 16 bytes; made at the first start and the same in all its directories."""
-    known: set[str] = set()
-    for directory in data:
-        host.disk.makedirs(directory)
-        marker = directory / MARKER
-        if marker.exists():
-            try:
-                known.add(str(json.loads(marker.read_bytes())["node"]))
-            except (ValueError, KeyError, TypeError):
-                raise Refused(f"{marker} is damaged; put back its content or start with --clean-slate") from None
-        elif any(name not in (LOCK, "lost+found") for name in host.disk.listdir(directory)):
-            raise Refused(f"{directory} is neither empty nor a Trove's; give another --data")
-    if len(known) > 1:
-        raise ConfigInvalid("the --data directories belong to different nodes")
-    node = known.pop() if known else host.entropy.token(16).hex()
-    for directory in data:
-        marker = directory / MARKER
-        if not marker.exists():
-            write_private(marker, json.dumps({"format": 1, "node": node}).encode())
-    return bytes.fromhex(node)
+def _drives(who: Identity, host: Host) -> list[Drive]:
+    here = [Drive(path, name, host.clock) for name, path in who.drives]
+    missing = [Drive(path, name, host.clock) for name, path in who.missing.items()]
+    for drive in missing:
+        drive.missing("not mounted when the node started")
+    return here + missing
 
 
 class Node:
@@ -121,19 +130,31 @@ class Node:
             raise ConfigInvalid("give at least one --data directory")
         self.options = options
         host = options.host
-        for directory in options.data:
+        found = survey(options.data)
+        require_all(found, options.data, allow_missing=options.allow_missing or options.forget_missing)
+        for directory in found.present:
             try:
                 host.disk.makedirs(directory)
             except OSError as error:
                 raise Refused(f"{directory} cannot be made: {error.strerror}") from error
-        self._lock = DataLock(options.data)
+        self._lock = DataLock(found.present)
         try:
-            self.id = _identity(options.data, host)
-            volumes = VolumeSet(options.data, host.disk, host.clock, host.entropy, self.id)
-            index = Index(options.data[0] / "index", host.clock.boot_id())
+            who = settle(survey(options.data), options.data, host, forget=options.forget_missing)
+            self.id = who.node
+            if options.rebuild and who.missing:
+                raise Refused("the index cannot be made again without the missing drives: mount them")
+            volumes = VolumeSet(_drives(who, host), host.disk, host.clock, host.entropy, self.id)
+            index = Index(options.data[0] / "index", host.clock.boot_id(), anew=options.rebuild)
+            if index.rebuilding and who.missing:
+                raise Refused(
+                    "the index must be made again, and without the missing drives deleted objects might come back: "
+                    "mount them, or give them up with trove repair --forget-missing"
+                )
             self.report: Report = recover(volumes, index)
             key = share_key(options.data[0], host.entropy)
             ledger = Ledger(options.data[0])
+            node_keys = NodeKeys(options.data[0], host.entropy, ledger)
+            kept = ledger.load(_SCRUB).get(_SCRUB, {})
         except BaseException:
             self._lock.release()
             raise
@@ -143,8 +164,17 @@ class Node:
         self.quotas = Quotas(ledger, partial(usage_of, index), partial(bytes_in_uploads, index))
         self.shares = Shares(ledger, key, host.clock, host.entropy.token)
         self.tokens = Tokens(ledger, host.clock, host.entropy.token)
-        self.store = TroveStore(self.engine, self.quotas)
+        self.store = TroveStore(self.engine, node_keys, self.quotas)
         self.lifecycle = Lifecycle(self.store, host.clock, int(options.lifecycle_day_s * 1e9))
+        self._compact_pace = Pace(options.compact_bytes_per_s)
+        self.scrubber = Scrubber(
+            self.engine,
+            Pace(options.scrub_bytes_per_s),
+            options.scrub_period_s,
+            Mark.of(kept),
+            self._keep_mark,
+            self.store.records.flush_damage,
+        )
         self.started_ns = host.clock.now_ns()
         if self.report.damaged or self.report.cut_bytes or volumes.unreadable:
             log.warning(
@@ -155,14 +185,18 @@ class Node:
             )
 
     async def maintain(self) -> None:
-        """Run until cancelled: what is due every few seconds or hours, and the lifecycle rules."""
+        """Run until cancelled: what is due every few seconds or hours, the lifecycle rules, and the scrub."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._upkeep(), name="trove-upkeep")
             group.create_task(self.lifecycle.run(), name="trove-lifecycle")
+            group.create_task(self.scrubber.run(), name="trove-scrub")
+
+    async def _keep_mark(self, mark: Mark) -> None:
+        await self.ledger.put(_SCRUB, _SCRUB, asdict(mark))
 
     async def _upkeep(self) -> None:
         loop = asyncio.get_running_loop()
-        expire_at = compact_at = loop.time() + COMPACT_EVERY_S
+        expire_at = compact_at = probe_at = loop.time() + COMPACT_EVERY_S
         committed = -1
         while True:
             await asyncio.sleep(CHECKPOINT_S)
@@ -179,11 +213,22 @@ class Node:
                     await self.store.expire_uploads(self.options.host.clock.now_ns() - age_ns)
                 if loop.time() >= compact_at:
                     compact_at = loop.time() + COMPACT_EVERY_S
-                    await compact_one(self.engine, self.options.compact_garbage)
-            except QssError as error:
+                    await compact_one(self.engine, self.options.compact_garbage, pace=self._compact_pace)
+                if loop.time() >= probe_at:
+                    probe_at = loop.time() + PROBE_EVERY_S
+                    await self.probe_drives()
+            except (QssError, OSError) as error:
                 log.warning("background work will be tried again: %s", error)
 
+    async def probe_drives(self) -> None:
+        """See which drives are there, and which are well again."""
+        volumes = self.engine.volumes
+        for drive in volumes.drives:
+            await self.engine.in_pool(probe, self.options.host.disk, drive, partial(volumes.touch, drive))
+
     def _prune_graves(self) -> None:
+        if self.engine.volumes.absent or self.engine.volumes.unreadable:
+            return  # a volume that comes back may bring records older than these
         oldest = self.engine.volumes.oldest_unsettled()
         with self.engine.index.write() as tables:
             tables.prune_graves(2**64 - 1 if oldest is None else oldest)
@@ -194,8 +239,8 @@ class Node:
         engine = self.engine
         totals = engine.index.totals
         with engine.index.read() as tables:
-            damage = list(tables.damage())
-        free = [self.options.host.disk.free_bytes(drive.path) for drive in engine.volumes.drives]
+            damage = list(islice(tables.damage(), DAMAGE_LISTED_MAX))
+            damaged_records = tables.damage_count()
         return {
             "node": self.id.hex(),
             "objects": totals.objects,
@@ -208,19 +253,19 @@ class Node:
                     "live": totals.volumes[volume.number].live if volume.number in totals.volumes else 0,
                     "sealed": volume.sealed,
                     "failed": volume.failed,
+                    "drive": volume.drive.id,
                 }
                 for volume in engine.volumes.volumes.values()
             ],
-            "drives": [
-                {"path": str(drive.path.parent), "failed": drive.failed, "free": room[0], "total": room[1]}
-                for drive, room in zip(engine.volumes.drives, free, strict=True)
-            ],
+            "drives": [drive.status(self.options.host.disk) for drive in engine.volumes.drives],
             "damaged": damage,
+            "damaged_records": damaged_records,
             "damaged_reads": self.store.records.counters.damaged_reads,
             "unreadable_volumes": [str(path) for path in engine.volumes.unreadable],
             "lifecycle": asdict(self.lifecycle.tally),
             "commits": engine.committer.commits,
             "syncs": engine.committer.syncs,
+            "scrub": self.scrubber.status(),
             "start": {"rebuilt": self.report.rebuilt, "records": self.report.records, "cut": self.report.cut_bytes},
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from qss.errors import CorruptData
+from qss.formats.sse import Envelope
 from qss.formats.volume import (
     HASH_BYTES,
     Footer,
@@ -18,6 +20,7 @@ from qss.formats.volume import (
     decode_footer,
     decode_header,
     decode_parts,
+    hash_blocks,
     parts_len,
 )
 from qss.limits import BLOCK_BYTES, KIB
@@ -26,8 +29,12 @@ from qss.s3.backend import Chunk, StoredObject
 from qss.s3.versions import NULL, version_text
 from qss.trove.engine import INLINE_BYTES_MAX, Engine
 from qss.trove.facts import PART_KEY
-from qss.trove.meta import amended, attributes_of, checksum_of, load
+from qss.trove.meta import amended, attributes_of, checksum_of, envelope_of, load
 from qss.trove.rows import ObjectRow, Place, decode_part
+from qss.trove.sealing import sse_of
+from qss.values import quick
+
+log = logging.getLogger(__name__)
 
 WHOLE_RECORD_BYTES_MAX: Final = 128 * KIB
 """A record up to this size is read with one pread."""
@@ -35,12 +42,16 @@ PIECE_BYTES: Final = 256 * KIB
 """What a stream hands over at a time. The server holds some seven of them for a client that reads slowly, so 128
 streams at a standstill keep 250 MiB; pieces of 1 MiB would keep 850, and cost no less CPU (docs/adr/0055)."""
 
+DAMAGE_NOTED_MAX: Final = 10_000
+"""Places between two writes to the index; further ones are noted when they are read again."""
+DAMAGE_LOGGED_MAX: Final = 5
 DIGEST_PIECE_BYTES: Final = 512 * KIB
 """What is read at a time only to be hashed: small enough to be in the processor's cache still."""
 
 assert PIECE_BYTES % BLOCK_BYTES == DIGEST_PIECE_BYTES % BLOCK_BYTES == 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A record whose header, table and footer verify; of a small one, the body too, unverified yet."""
@@ -58,7 +69,7 @@ class Counters:
 
     bytes_read: int = 0
     damaged_reads: int = 0
-    last_damage: dict[tuple[int, int], str] = field(default_factory=dict)
+    last_damage: dict[Place, tuple[str, str]] = field(default_factory=dict)  # key, what
 
 
 class Records:
@@ -68,20 +79,18 @@ class Records:
         self._engine = engine
         self.counters = Counters()
 
-    def open(self, place: Place, body_at: int, size: int) -> Opened:
-        """Header, key, metadata, table and footer of a record, verified. Raises CorruptData, which is noted."""
+    def open(self, place: Place, body_at: int, size: int, key: bytes = b"") -> Opened:
+        """Header, key, metadata, table and footer of a record, verified. Raises CorruptData, which is noted, as damage
+        of `key` where the caller knows it."""
         try:
             return self._open(place, body_at, size)
         except CorruptData as error:
-            self.note_damage(place, str(error))
+            self.note_damage(place, key, str(error))
             raise
 
     def _open(self, place: Place, body_at: int, size: int) -> Opened:
         volumes = self._engine.volumes
-        volume = volumes.volumes.get(place.volume)
-        if volume is None:
-            raise CorruptData(f"volume {place.volume} is not there")
-        where = volume.place_of(place.position)
+        where = volumes.there(place.volume).place_of(place.position)
         if place.length <= WHOLE_RECORD_BYTES_MAX:
             data = volumes.read(place, 0, place.length)
             header = decode_header(data, *where)
@@ -108,18 +117,24 @@ class Records:
         try:
             return self._verified(record, start, stop)
         except CorruptData as error:
-            self.note_damage(record.place, str(error))
+            self.note_damage(record.place, record.header.key, str(error))
             raise
 
     def _verified(self, record: Opened, start: int, stop: int) -> Chunk:
         first = start // BLOCK_BYTES * BLOCK_BYTES
         last = min(round_up(stop, BLOCK_BYTES), record.header.body_len)
         head, data, tail = self._around(record, (first, start, stop, last))
+        if len(data) == record.header.body_len:
+            whole = hash_blocks(data) == record.table
+            return self._counted(data, len(data), whole=whole)
         entry = first // BLOCK_BYTES * HASH_BYTES
         entries = record.table[entry : entry + -(-(last - first) // BLOCK_BYTES) * HASH_BYTES]
-        if not _is_whole(head, data, tail, entries):
+        return self._counted(data, last - first, whole=_is_whole(head, data, tail, entries))
+
+    def _counted(self, data: Chunk, count: int, *, whole: bool) -> Chunk:
+        if not whole:
             raise CorruptData("bytes do not match their hash")
-        self.counters.bytes_read += last - first
+        self.counters.bytes_read += count
         return data
 
     def _around(self, record: Opened, marks: tuple[int, int, int, int]) -> tuple[Chunk, Chunk, Chunk]:
@@ -149,47 +164,75 @@ class Records:
             digest.update(self.read_now(record, start, stop))
         return digest.digest()
 
-    def note_damage(self, place: Place, what: str) -> None:
+    def note_damage(self, place: Place, key: bytes, what: str) -> None:
         """Count it and remember where; written to the index by `flush_damage`, off the reading path."""
         self.counters.damaged_reads += 1
-        self.counters.last_damage[(place.volume, place.position)] = what
+        if len(self.counters.last_damage) < DAMAGE_NOTED_MAX:
+            self.counters.last_damage[place] = (key.decode("utf-8", "replace"), what)
 
     def flush_damage(self) -> None:
-        """Write what was noted to the index. On the loop's thread only."""
+        """Write what was noted to the index, and one line about it to the log. On the loop's thread only.
+
+        What is known already is not said again, however often it is read.
+        """
         noted, self.counters.last_damage = self.counters.last_damage, {}
-        if noted:
-            with self._engine.index.write() as tables:
-                for (volume, position), what in noted.items():
-                    tables.add_damage(volume, position, {"what": what, "by": "read"})
+        if not noted:
+            return
+        with self._engine.index.read() as tables:
+            fresh = {
+                place: note for place, note in noted.items() if not tables.is_damaged(place.volume, place.position)
+            }
+        if not fresh:
+            return
+        with self._engine.index.write() as tables:
+            for place, (key, what) in fresh.items():
+                note = {"length": place.length, "key": key, "what": what, "by": "read"}
+                tables.add_damage(place.volume, place.position, note)
+        some = [f"{key or 'a part'} (volume {place.volume} at {place.position})" for place, (key, _) in fresh.items()]
+        shown, more = some[:DAMAGE_LOGGED_MAX], len(some) - DAMAGE_LOGGED_MAX
+        log.warning("reads met damage: %s%s", ", ".join(shown), f" and {more} more" if more > 0 else "")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Bytes [start, start+size) of an object are the body of one record."""
+    """Stored bytes [start, start+size) of an object are the body of one record."""
 
     start: int
     size: int
     place: Place
     body_at: int
+    number: int = 0  # of the part; 0: no part
+    late: bytes = b""  # of the part: its checksum
 
 
 class TroveReader:
-    """One version of an object. Its volumes stay open until `aclose`."""
+    """One version of an object, the bytes as they are stored: those of a sealed one are read in plain through a
+    PlainReader (qss.trove.unsealing). Its volumes stay open until `aclose`."""
 
     def __init__(self, records: Records, info: StoredObject, segments: list[Segment], first: Opened | None) -> None:
         self._records = records
         self._info = info
-        self._segments = segments
+        self.segments = segments
         self._opened: tuple[int, Opened] | None = None if first is None else (0, first)
+        self.envelope: Envelope | None = None  # of a sealed one
         self._unpin: list[Callable[[], None]] = []
 
     def pin(self, engine: Engine) -> None:
-        for number in {segment.place.volume for segment in self._segments}:
+        first = self._opened
+        if first is not None and first[1].body is not None and len(self.segments) == 1:
+            return  # what there is to read has been read
+        for number in {segment.place.volume for segment in self.segments}:
             self._unpin.append(engine.volumes.pin(number))
 
     @property
     def info(self) -> StoredObject:
         return self._info
+
+    @property
+    def stored_bytes(self) -> int:
+        """What `chunks` counts. Of an object that is not sealed, its size."""
+        return sum(segment.size for segment in self.segments)
 
     def name_version(self, row: ObjectRow) -> None:
         """The bucket has versioning: `info` says the version's id."""
@@ -200,6 +243,8 @@ class TroveReader:
         self._info = replace(self._info, attributes=amended(self._info.attributes, said))
 
     async def read(self, start: int, stop: int) -> Chunk:
+        if start < stop and stop - start < INLINE_BYTES_MAX and len(self.segments) == 1:
+            return self._records.read_now(self.record(0), start, stop)
         pieces = [piece async for piece in self._pieces(start, stop, None)]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -218,11 +263,11 @@ class TroveReader:
     def _cuts(self, start: int, stop: int, piece: int | None) -> Iterator[tuple[Opened, int, int]]:
         """Records, each with the bytes [start, stop) of its body that belong here; at most `piece` at a time. Raises
         CorruptData when it comes to one that cannot be opened."""
-        for number, segment in enumerate(self._segments):
+        for index, segment in enumerate(self.segments):
             at = max(start, segment.start)
             end = min(stop, segment.start + segment.size)
             while at < end:
-                record = self._record(number, segment)
+                record = self.record(index)
                 # Pieces end at block borders, so that no block is read and hashed twice.
                 inner = at - segment.start
                 to = end - segment.start
@@ -231,9 +276,11 @@ class TroveReader:
                 yield record, inner, to
                 at = segment.start + to
 
-    def _record(self, number: int, segment: Segment) -> Opened:
-        if self._opened is None or self._opened[0] != number:
-            self._opened = (number, self._records.open(segment.place, segment.body_at, segment.size))
+    def record(self, index: int) -> Opened:
+        """The record of a segment. Raises CorruptData."""
+        if self._opened is None or self._opened[0] != index:
+            segment = self.segments[index]
+            self._opened = (index, self._records.open(segment.place, segment.body_at, segment.size))
         return self._opened[1]
 
     async def aclose(self) -> None:
@@ -260,8 +307,11 @@ def stored(key: str, row: ObjectRow, meta: dict[str, Any] | None = None, late: b
     """What is said about an object; without metadata, what a listing says. Without `version_id`: see `named`."""
     if meta is None:
         return StoredObject(key=key, size=row.size, etag=row.etag_text, modified_ns=row.version)
-    attributes, checksum = attributes_of(meta), checksum_of(load(late) or meta)
-    return StoredObject(key, row.size, row.etag_text, row.version, attributes, checksum)
+    found = StoredObject(
+        key, row.size, row.etag_text, row.version, attributes_of(meta), checksum_of(load(late) or meta)
+    )
+    envelope = envelope_of(meta)
+    return found if envelope is None else replace(found, sse=sse_of(envelope))
 
 
 def named(found: StoredObject, row: ObjectRow) -> StoredObject:
@@ -279,8 +329,8 @@ def _opened(records: Records, full: bytes, row: ObjectRow) -> Opened:
     if row.damaged:
         raise CorruptData("this object is known to be damaged")
     # A composite's row counts the bytes of its parts; its own body is its list, as long as the record says.
-    size = row.size if not row.parts else parts_len(row.parts)
-    record = records.open(row.place, row.body_at, size)
+    size = row.stored_size if not row.parts else parts_len(row.parts)
+    record = records.open(row.place, row.body_at, size, full)
     if record.header.key != full or record.footer.version != row.version:
         raise CorruptData("record is not the one the index names")
     return record
@@ -296,11 +346,13 @@ def open_object(records: Records, engine: Engine, name: tuple[bytes, str], row: 
     """A reader of what `row` says is under record key `name[0]`. Raises CorruptData."""
     full, key = name
     record = _opened(records, full, row)
-    info = stored(key, row, load(record.header.meta), record.footer.late)
+    meta = load(record.header.meta)
+    info = stored(key, row, meta, record.footer.late)
     if record.header.kind == Kind.COMPOSITE:
         reader = _open_composite(records, engine, record, info)
     else:
-        reader = TroveReader(records, info, [Segment(0, row.size, row.place, row.body_at)], record)
+        reader = TroveReader(records, info, [Segment(0, row.stored_size, row.place, row.body_at)], record)
+    reader.envelope = envelope_of(meta)
     reader.pin(engine)
     return reader
 
@@ -317,7 +369,7 @@ def _open_composite(records: Records, engine: Engine, record: Opened, info: Stor
             part = decode_part(data)
             if part.size != ref.size or part.etag != ref.etag:
                 raise CorruptData(f"part {ref.number} is not the one that was listed")
-            segments.append(Segment(start, part.size, part.place, part.body_at))
-            start += part.size
+            segments.append(Segment(start, part.stored_size, part.place, part.body_at, ref.number, part.late))
+            start += part.stored_size
     info = replace(info, part_bytes=tuple(ref.size for ref in refs))
     return TroveReader(records, info, segments, None)

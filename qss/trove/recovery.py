@@ -15,11 +15,23 @@ from itertools import islice
 from typing import Any, Final
 
 from qss.errors import CorruptData
-from qss.formats.volume import SUPERBLOCK_BYTES, Footer, Kind, encode_footer
-from qss.trove.facts import PART_KEY, apply
+from qss.formats.volume import SUPERBLOCK_BYTES, Footer, encode_footer
+from qss.trove.facts import IN_HEADER, OBJECTS, PART_KEY, apply
 from qss.trove.index import Index, Tables
 from qss.trove.rows import decode_part
-from qss.trove.scan import BadFooter, Found, Unfinished, Unreadable, Whole, body_verifies, damaged_fact, fact_of, scan
+from qss.trove.scan import (
+    BadFooter,
+    Found,
+    Unfinished,
+    Unreadable,
+    Whole,
+    body_verifies,
+    damaged_fact,
+    end_of,
+    fact_of,
+    position_of,
+    scan,
+)
 from qss.trove.slots import Volume
 from qss.trove.volumes import VolumeSet
 
@@ -42,20 +54,28 @@ class Report:
 def recover(volumes: VolumeSet, index: Index) -> Report:
     """Replay, cut, quarantine. Afterwards index and volumes agree, and volumes may be appended to."""
     report = Report(rebuilt=index.rebuilding)
+    volumes.number_after(max(index.totals.volumes, default=0))
     for volume in sorted(volumes.volumes.values(), key=lambda v: v.number):
         row = index.totals.volumes.get(volume.number)
         _Replay(volumes, index, volume, report).run(row.low if row else SUPERBLOCK_BYTES)
     report.volumes_missing = [number for number in index.totals.volumes if number not in volumes.volumes]
-    with index.write() as tables:
-        if index.rebuilding:
-            _sweep(tables)
-        tables.prune_graves(2**64 - 1)
-        for number in report.volumes_missing:
-            if not index.totals.volumes[number].live:
-                tables.forget_volume(number)
+    gone = [number for number in report.volumes_missing if not index.totals.volumes[number].live]
+    with index.read() as tables:
+        news = index.rebuilding or gone or not tables.is_empty(tables.dbs.graves)
+        damaged = tables.damaged_volumes()
+    if news:  # a start after a clean stop writes nothing, and so waits for no disk
+        with index.write() as tables:
+            if index.rebuilding:
+                _sweep(tables)
+            # A volume that is not there and comes back may bring records older than what the index would forget.
+            if not volumes.absent and not volumes.unreadable:
+                tables.prune_graves(2**64 - 1)
+                for number in gone:
+                    tables.forget_volume(number)
+            damaged = tables.damaged_volumes()
     if index.rebuilding:
         index.trust()
-    volumes.reopen_for_appending()
+    volumes.reopen_for_appending(damaged)
     return report
 
 
@@ -80,13 +100,14 @@ class _Replay:
             with self._index.write() as tables:
                 for one in batch:
                     self._one(tables, one)
-                    end = _end_of(one, end)
+                    end = max(end, end_of(one))
         end = self._settle_suspects(end)
         volume.end = end
         if low == end:
             volume.marked_at = end
-        with self._index.write() as tables:
-            tables.set_low(volume.number, end)
+        if end != low or volume.number not in self._index.totals.volumes:
+            with self._index.write() as tables:
+                tables.set_low(volume.number, end)
 
     def _one(self, tables: Tables, found: Found) -> None:
         self._report.records += 1
@@ -116,32 +137,33 @@ class _Replay:
         size = self._disk.size(self._volume.handle)
         while self._suspects:
             last = self._suspects[-1]
-            position = _position(last)
-            if _end_of(last, 0) < min(end, size) or position < self._volume.floor:
+            position = position_of(last)
+            if end_of(last) < min(end, size) or position < self._volume.floor:
                 break
             self._suspects.pop()
             end = position
-        if end < size:
+        if end < size and self._volume.writable:
             self._report.cut_bytes += size - end
             self._disk.truncate(self._volume.handle, end)
             self._disk.sync_data(self._volume.handle)
-        with self._index.write() as tables:
-            for suspect in self._suspects:
-                self._suspect(tables, suspect)
+        if self._suspects:
+            with self._index.write() as tables:
+                for suspect in self._suspects:
+                    self._suspect(tables, suspect)
         return max(end, SUPERBLOCK_BYTES)
 
     def _suspect(self, tables: Tables, suspect: BadFooter | Unreadable | Whole | Unfinished) -> None:
         if isinstance(suspect, Unfinished):
             self._void(suspect)
             return
-        position, stop = _position(suspect), _end_of(suspect, 0)
+        position, stop = position_of(suspect), end_of(suspect)
         below = position < self._volume.floor
         key = b"" if isinstance(suspect, Unreadable) else suspect.header.key
         if not isinstance(suspect, Unreadable):
             if not below:  # whole to look at, but its body never reached the disk before the power went
                 self._report.voided += 1
                 return
-            if suspect.header.kind in (Kind.OBJECT, Kind.COMPOSITE, Kind.MARKER):
+            if suspect.header.kind in OBJECTS | IN_HEADER:
                 with contextlib.suppress(CorruptData):
                     apply(tables, damaged_fact(suspect))
         self._damage(tables, position, stop - position, "does not verify", key)
@@ -149,6 +171,8 @@ class _Replay:
     def _void(self, found: Unfinished) -> None:
         """Say for good that the body did not arrive, unless the file ends before."""
         self._report.voided += 1
+        if not self._volume.writable:
+            return
         header = found.header
         place = self._volume.place_of(found.place.position)
         data = encode_footer(header, Footer(header.version, void=True), b"", place)
@@ -156,17 +180,8 @@ class _Replay:
 
     def _damage(self, tables: Tables, position: int, length: int, what: str, key: bytes) -> None:
         self._report.damaged += 1
-        self._volume.sealed = True
         note: dict[str, Any] = {"length": length, "key": key.decode("utf-8", "replace"), "what": what, "by": "start"}
         tables.add_damage(self._volume.number, position, note)
-
-
-def _position(found: Found) -> int:
-    return found.position if isinstance(found, Unreadable) else found.place.position
-
-
-def _end_of(found: Found, least: int) -> int:
-    return max(least, found.stop if isinstance(found, Unreadable) else found.place.position + found.place.length)
 
 
 def _sweep(tables: Tables) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from qss.trove.volumes import RESERVE_BYTES, VolumeSet
+from qss.trove.drives import RESERVE_BYTES
+from qss.trove.volumes import VolumeSet
 
 
 def free_bytes(volumes: VolumeSet) -> int:
@@ -10,7 +11,7 @@ def free_bytes(volumes: VolumeSet) -> int:
     cannot be asked counts nothing."""
     rooms: dict[int, int] = {}
     for drive in volumes.drives:
-        if drive.failed:
+        if not drive.writable:
             continue
         try:
             rooms[drive.path.stat().st_dev] = volumes.disk.free_bytes(drive.path)[0]

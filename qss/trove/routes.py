@@ -93,17 +93,23 @@ def find(routes: Sequence[Route], method: str, path: str) -> tuple[Route, dict[s
 
 def read_body(route: Route, body: bytes) -> dict[str, Any]:
     """The JSON object in a body, checked against the route; {} for none. Raises S3Error INVALID_REQUEST."""
+    value = json_object(body)
+    if route.takes is None:
+        if value:
+            raise S3Error(Code.INVALID_REQUEST, "this takes no body")
+        return value
+    check(route.takes, value, "the body")
+    return value
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """{} for no body. Raises S3Error INVALID_REQUEST."""
     try:
         value = strict_json.load(body) if body else {}
     except CorruptData:
         raise S3Error(Code.INVALID_REQUEST, "the body is not JSON") from None
     if not isinstance(value, dict):
         raise S3Error(Code.INVALID_REQUEST, "the body is not a JSON object")
-    if route.takes is None:
-        if value:
-            raise S3Error(Code.INVALID_REQUEST, "this takes no body")
-        return value
-    check(route.takes, value, "the body")
     return value
 
 

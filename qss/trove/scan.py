@@ -86,35 +86,54 @@ def scan(disk: Disk, volume: Volume, start: int = SUPERBLOCK_BYTES) -> Iterator[
             yield Unreadable(position, stop)
             position = stop
             continue
-        place = Place(volume.number, position, header.record_len)
-        tail_len = header.record_len - header.table_at
-        tail = data[header.table_at : header.record_len]
-        if len(tail) < tail_len:
-            tail = disk.pread(volume.handle, tail_len, position + header.table_at)
-        if len(tail) < tail_len or is_unfinished(header, tail):
-            yield Unfinished(place, header)
-        else:
-            try:
-                footer, table = decode_footer(header, tail, volume.place_of(position))
-                yield Whole(place, header, footer, table)
-            except CorruptData:
-                yield BadFooter(place, header)
+        yield _rest(disk, volume, Place(volume.number, position, header.record_len), header, data)
         position += header.record_len
 
 
+def _rest(disk: Disk, volume: Volume, place: Place, header: Header, data: bytes) -> Whole | Unfinished | BadFooter:
+    """A record whose header verifies; `data` is what has been read of it."""
+    tail_len = header.record_len - header.table_at
+    tail = data[header.table_at : header.record_len]
+    try:
+        if len(tail) < tail_len:
+            tail = _pread(disk, volume, tail_len, place.position + header.table_at)
+        if len(tail) < tail_len or is_unfinished(header, tail):
+            return Unfinished(place, header)
+        footer, table = decode_footer(header, tail, volume.place_of(place.position))
+    except CorruptData:
+        return BadFooter(place, header)
+    return Whole(place, header, footer, table)
+
+
+def _pread(disk: Disk, volume: Volume, count: int, position: int) -> bytes:
+    """As `Disk.pread`. Raises CorruptData where the drive cannot read, which is noted there."""
+    try:
+        return disk.pread(volume.handle, count, position)
+    except OSError as error:
+        volume.drive.note(error, writing=False)
+        raise CorruptData(f"cannot be read: {error.strerror}") from error
+
+
 def _header(disk: Disk, volume: Volume, position: int) -> tuple[Header, bytes]:
-    data = disk.pread(volume.handle, _READ_AHEAD, position)
+    data = _pread(disk, volume, _READ_AHEAD, position)
     need = head_len(data)
     if need > len(data):
-        data = disk.pread(volume.handle, need, position)
+        data = _pread(disk, volume, need, position)
     return decode_header(data, *volume.place_of(position)), data
 
 
 def _next_header(disk: Disk, volume: Volume, start: int, size: int) -> int:
     """Position of the next header that verifies, or the end of the file."""
-    at = start
+    at, count = start, _PIECE_BYTES
     while at < size:
-        window = disk.pread(volume.handle, _PIECE_BYTES, at)
+        try:
+            window = _pread(disk, volume, count, at)
+        except CorruptData:
+            if count > BLOCK_BYTES:  # a bad sector: go on in small steps from here, around it
+                count = BLOCK_BYTES
+            else:
+                at += count
+            continue
         hit = window.find(RECORD_MAGIC)
         while hit >= 0:
             if (at + hit) % ALIGN_BYTES == 0:
@@ -125,22 +144,41 @@ def _next_header(disk: Disk, volume: Volume, start: int, size: int) -> int:
                 else:
                     return at + hit
             hit = window.find(RECORD_MAGIC, hit + 1)
-        at += _PIECE_BYTES
+        at += count
     return size
 
 
-def body_verifies(disk: Disk, volume: Volume, whole: Whole) -> bool:
-    """Read a record's body and compare it with its table."""
+def body_pieces(disk: Disk, volume: Volume, whole: Whole) -> Iterator[int]:
+    """Read a record's body and compare it with its table; gives the bytes of each piece that verifies. Raises
+    CorruptData at the first one that does not."""
     header, done = whole.header, 0
     at = whole.place.position + header.body_at
     while done < header.body_len:
-        piece = disk.pread(volume.handle, min(_PIECE_BYTES, header.body_len - done), at + done)
+        piece = _pread(disk, volume, min(_PIECE_BYTES, header.body_len - done), at + done)
         first = done // BLOCK_BYTES * 32
         entries = whole.table[first : first + -(-len(piece) // BLOCK_BYTES) * 32]
         if not piece or not verify_blocks(piece, entries):
-            return False
+            raise CorruptData("bytes do not match their hash")
         done += len(piece)
-    return True
+        yield len(piece)
+
+
+def body_verifies(disk: Disk, volume: Volume, whole: Whole) -> bool:
+    """As `body_pieces`, all at once."""
+    try:
+        return sum(body_pieces(disk, volume, whole)) == whole.header.body_len
+    except CorruptData:
+        return False
+
+
+def position_of(found: Found) -> int:
+    """Where it begins."""
+    return found.position if isinstance(found, Unreadable) else found.place.position
+
+
+def end_of(found: Found) -> int:
+    """Where the next one begins."""
+    return found.stop if isinstance(found, Unreadable) else found.place.position + found.place.length
 
 
 def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
@@ -150,7 +188,7 @@ def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
     if header.kind in WITH_BODY:
         if not body_verifies(disk, volume, whole):
             raise CorruptData("list of parts or document does not verify")
-        body = disk.pread(volume.handle, header.body_len, whole.place.position + header.body_at)
+        body = _pread(disk, volume, header.body_len, whole.place.position + header.body_at)
     return Fact(
         kind=header.kind,
         key=header.key,
@@ -165,11 +203,13 @@ def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
         late=footer.late,
         body=body,
         numbered=footer.numbered,
+        sealed=header.sealed,
     )
 
 
 def damaged_fact(found: BadFooter | Whole) -> Fact:
-    """What is left to say of a record with a damaged end: its key exists, its bytes are not to be served."""
+    """What is left to say of a record with a damaged end: its key exists, its bytes are not to be served. What has no
+    bytes is said by the header alone (`IN_HEADER`)."""
     header = found.header
     return Fact(
         kind=header.kind,
@@ -182,6 +222,7 @@ def damaged_fact(found: BadFooter | Whole) -> Fact:
         size=header.body_len,
         damaged=True,
         numbered=header.numbered,
+        sealed=header.sealed,
     )
 
 

@@ -32,6 +32,7 @@ class Share:
     created_s: int
     uses: int = 0
     note: str = ""
+    user: str | None = None  # access key it acts for; None: the node's own
 
     def is_used_up(self) -> bool:
         return 0 < self.grant.uses_max <= self.uses
@@ -58,13 +59,15 @@ class Shares:
     def get(self, name: str) -> Share | None:
         return self._shares.get(name)
 
-    async def make(self, bucket: str, key: str, lasts_s: int, uses_max: int, note: str) -> tuple[Share, str]:
+    async def make(
+        self, bucket: str, key: str, lasts_s: int, uses_max: int, note: str, user: str | None = None
+    ) -> tuple[Share, str]:
         """A share and its token, which is told this once. Raises Refused when there are too many."""
         await self._forget_old()
         if len(self._shares) >= SHARES_MAX:
             raise Refused(f"there are {SHARES_MAX} shares; revoke some first")
         name, now_s = self._token(ID_BYTES), self._now_s()
-        share = Share(name.hex(), Grant(bucket, key, now_s + lasts_s, uses_max), now_s, note=note)
+        share = Share(name.hex(), Grant(bucket, key, now_s + lasts_s, uses_max), now_s, note=note, user=user)
         await self._ledger.put(KIND, share.id, _value(share))
         self._shares[share.id] = share
         return share, encode_share(self._key, name, share.grant)
@@ -140,12 +143,13 @@ def _value(share: Share) -> dict[str, Any]:
         "created_s": share.created_s,
         "uses": share.uses,
         "note": share.note,
+        "user": share.user,
     }
 
 
 def _share(name: str, value: dict[str, Any]) -> Share:
     try:
         grant = Grant(str(value["bucket"]), str(value["key"]), int(value["expires_s"]), int(value["uses_max"]))
-        return Share(name, grant, int(value["created_s"]), int(value["uses"]), str(value["note"]))
+        return Share(name, grant, int(value["created_s"]), int(value["uses"]), str(value["note"]), value.get("user"))
     except (KeyError, TypeError, ValueError):
         raise Refused(f"the ledger is damaged at share {name}; put it back from a backup or remove it") from None

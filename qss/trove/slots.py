@@ -18,6 +18,7 @@ from qss.formats.volume import SUPERBLOCK_BYTES, Header, Superblock, hash_blocks
 from qss.host import Disk
 from qss.host.disk import DIRECT_BYTES, Handle
 from qss.limits import BLOCK_BYTES, MIB
+from qss.trove.drives import Drive
 from qss.trove.rows import Place
 
 PIECE_BYTES: Final = 1 * MIB
@@ -37,6 +38,7 @@ class Volume:
     path: Path
     handle: Handle
     superblock: Superblock
+    drive: Drive
     end: int = SUPERBLOCK_BYTES
     floor: int = SUPERBLOCK_BYTES
     sealed: bool = False
@@ -47,6 +49,10 @@ class Volume:
     pins: int = 0
     condemned: bool = False
     direct: Handle | None = None  # opened with the first large body
+    identity: bytes = field(init=False)  # the superblock's, which is a hash
+
+    def __post_init__(self) -> None:
+        self.identity = self.superblock.identity
 
     @property
     def number(self) -> int:
@@ -57,8 +63,17 @@ class Volume:
         """Every record below is in the index, or dead."""
         return next(iter(self.unsettled), self.end)
 
+    @property
+    def writable(self) -> bool:
+        return self.drive.writable and not self.failed
+
+    def fail(self, error: OSError) -> None:
+        """A write or sync failed: what the disk holds is uncertain, so no more goes here."""
+        self.failed = self.sealed = True
+        self.drive.note(error, writing=True)
+
     def place_of(self, position: int) -> tuple[bytes, int]:
-        return self.superblock.identity, position
+        return self.identity, position
 
     def close(self, disk: Disk) -> None:
         disk.close(self.handle)
@@ -137,7 +152,7 @@ class Slot:
         except NoSpace:
             raise NoSpace("the disk of this node is full") from None
         except OSError as error:
-            self.volume.failed = self.volume.sealed = True
+            self.volume.fail(error)
             raise Retryable(f"writing a volume failed: {error.strerror}") from error
         self.written += piece.count
         if len(self.spares) < SPARE_PIECES_MAX:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from qss.formats.volume import Kind
 from qss.s3.backend import (
     Bucket,
+    Checksum,
     CreateUpload,
     DeleteOutcome,
     DeleteRequest,
@@ -34,31 +36,38 @@ from qss.s3.backend import (
     marker_headers,
 )
 from qss.s3.errors import Code, S3Error, to_s3
-from qss.s3.listing import page
+from qss.s3.listed import ListedObjects
+from qss.s3.listing import grouped, in_a_row
 from qss.s3.lock import DefaultRetention, LockChange
+from qss.s3.sse import CustomerKey, Encryption, KeyNotApplicable
 from qss.s3.versions import NULL, parse_version, version_text, versions_page
 from qss.trove.buckets import TENANT, Buckets, BucketState, with_lock
 from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import VERSION, version_key
 from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions, scan_versions
-from qss.trove.meta import amend_lock, amend_tags, amended, encode_object
+from qss.trove.meta import amend_lock, amend_tags, amended, checksum_of, encode_object, load
 from qss.trove.quotas import Quotas, Usage
 from qss.trove.reader import Records, TroveReader, describe, named, open_object, stored, version_of
 from qss.trove.room import free_bytes
-from qss.trove.rows import ObjectRow, decode_object
+from qss.trove.rows import ObjectRow, decode_object, listed
+from qss.trove.sealing import NodeKeys, SealedBody, Sealer, sse_of
+from qss.trove.unsealing import PlainReader
 from qss.trove.uploads import Uploads
+
+_MANAGED: Final = Encryption()
 
 
 class TroveStore:
     """See `ObjectBackend` for what each verb promises."""
 
-    def __init__(self, engine: Engine, quotas: Quotas | None = None) -> None:
+    def __init__(self, engine: Engine, keys: NodeKeys, quotas: Quotas | None = None) -> None:
         self.engine = engine
+        self._sealer = Sealer(keys, engine.entropy.token)
         self._quotas = quotas
         self.records = Records(engine)
         self.buckets = Buckets(engine, self._drop_uploads)
-        self._uploads = Uploads(engine, self.buckets, self._room)
+        self._uploads = Uploads(engine, self.buckets, self._sealer, self._room, self._open_now)
 
     # -- buckets ----------------------------------------------------------------------------------------------------
 
@@ -104,8 +113,7 @@ class TroveStore:
 
     def _stand(self, bucket: str) -> bool:
         """Whether what is written now is a version of its own. Raises NO_SUCH_BUCKET."""
-        with self.engine.index.read() as tables:
-            return self.buckets.state(tables, bucket).numbered
+        return self.buckets.now(bucket).numbered
 
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:
         condition = request.condition
@@ -115,13 +123,23 @@ class TroveStore:
             decide = partial(self._check, request.bucket, request.key, condition)
             decide()
         state = self.buckets.now(request.bucket)
-        meta = encode_object(with_lock(state.info, request.attributes, self.engine.clock))
+        attributes = with_lock(state.info, request.attributes, self.engine.clock)
         full = _full(request.bucket, request.key)
-        draft = Draft(Kind.OBJECT, full, meta, decide, exclusive, state.numbered)
-        with self._room(request.bucket, partial(self.buckets.adds, request.bucket, _key(request.key), room_for(body))):
+        adds = partial(self.buckets.adds, request.bucket, _key(request.key), room_for(body))
+        encryption = request.encryption or (_MANAGED if state.info.encrypted else None)
+        if encryption is None:
+            draft = Draft(Kind.OBJECT, full, encode_object(attributes), decide, exclusive, state.numbered)
+        else:
+            seal = await self._sealer.new(full, encryption)
+            meta = encode_object(attributes, envelope=seal.envelope)
+            draft = Draft(Kind.OBJECT, full, meta, decide, exclusive, state.numbered, sealed=True)
+            body = SealedBody(body, seal.body())
+        with self._room(request.bucket, adds):
             fact = await self.engine.take(draft, body)
-        row = ObjectRow(fact.place, fact.body_at, fact.size, fact.version, fact.etag, fact.etag_kind)
+        row = ObjectRow(fact.place, fact.body_at, fact.plain_size, fact.version, fact.etag, fact.etag_kind)
         found = stored(request.key, row, {}, fact.late)
+        if encryption is not None:
+            found = replace(found, sse=sse_of(seal.envelope))
         if not fact.numbered and state.info.versioning is None:
             return found
         return named(found, replace(row, numbered=fact.numbered))
@@ -132,8 +150,34 @@ class TroveStore:
             return nullcontext()
         return self._quotas.room(bucket, adds(), completes=completes)
 
+    async def set_encryption(self, bucket: str, encrypted: bool) -> None:
+        await self.buckets.set_encryption(bucket, encrypted)
+
     async def open(self, bucket: str, key: str, version_id: str | None = None) -> ObjectReader:
+        stored_bytes = self._open(bucket, key, version_id)
+        return stored_bytes if stored_bytes.envelope is None else await self._plain(bucket, stored_bytes, None)
+
+    async def open_with(self, bucket: str, key: str, version_id: str | None, customer: CustomerKey) -> ObjectReader:
+        return await self._plain(bucket, self._open(bucket, key, version_id), customer)
+
+    async def open_stored(self, bucket: str, key: str, version_id: str | None = None) -> TroveReader:
+        """As `open`, but of a sealed object the bytes as they are stored: without any key they can be verified."""
         return self._open(bucket, key, version_id)
+
+    async def part_checksums(self, bucket: str, key: str, version_id: str | None) -> Sequence[Checksum | None]:
+        reader = self._open(bucket, key, version_id)
+        await reader.aclose()
+        return [checksum_of(load(segment.late)) for segment in reader.segments if segment.number]
+
+    async def _plain(self, bucket: str, reader: TroveReader, customer: CustomerKey | None) -> PlainReader:
+        try:
+            if reader.envelope is None:
+                raise KeyNotApplicable
+            key = self._sealer.open(reader.envelope, _full(bucket, reader.info.key), customer)
+            return PlainReader(reader, key, self.engine)
+        except BaseException:
+            await reader.aclose()
+            raise
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> StoredObject:
         reader = self._open(bucket, key, version_id)
@@ -142,8 +186,8 @@ class TroveStore:
 
     def _open(self, bucket: str, key: str, version_id: str | None) -> TroveReader:
         full = _full(bucket, key)
+        state = self.buckets.now(bucket)
         with self.engine.index.read() as tables:
-            state = self.buckets.state(tables, bucket)
             row = find(tables, state, key, version_id)
             amend = _amendment(tables, full, row)
         reader = open_object(self.records, self.engine, (full, key), row)
@@ -200,18 +244,16 @@ class TroveStore:
         full = _full(bucket, key)
         info = describe(self.records, (full, key), row)
         with self.engine.index.read() as tables:
+            if self.buckets.state(tables, bucket).info.versioning is not None:
+                info = named(info, row)
             amend = _amendment(tables, full, row)
         return replace(info, attributes=amended(info.attributes, amend)) if amend else info
 
     async def list_objects(self, query: ListQuery) -> ListPage:
         with self.engine.index.read() as tables:
             tree = tables.tree(self.buckets.state(tables, query.bucket).number)
-
-            def scan(lower: bytes) -> Iterator[StoredObject]:
-                for key, value in tree.scan(lower):
-                    yield stored(key.decode(), decode_object(value))
-
-            return page(scan, query)
+            found, prefixes, next_after = grouped(tree.scan, query) if query.delimiter else in_a_row(tree.some, query)
+            return ListPage(ListedObjects(listed(found)), prefixes, next_after)
 
     async def list_versions(self, query: VersionsQuery) -> VersionsPage:
         with self.engine.index.read() as tables:
@@ -258,6 +300,9 @@ class TroveStore:
 
     async def put_part(self, ref: UploadRef, number: int, body: IncomingBody) -> Part:
         return await self._uploads.put_part(ref, number, body)
+
+    async def put_part_with(self, ref: UploadRef, number: int, body: IncomingBody, customer: CustomerKey) -> Part:
+        return await self._uploads.put_part(ref, number, body, customer)
 
     async def list_parts(self, ref: UploadRef, after: int = 0, limit: int = 1000) -> tuple[Sequence[Part], bool]:
         return self._uploads.list_parts(ref, after, limit)
@@ -323,7 +368,7 @@ def version_row(tables: Tables, state: BucketState, key: str, version_id: str) -
 
 def _amendment(tables: Tables, full: bytes, row: ObjectRow) -> bytes:
     """What has amended a version since its record was written; b"": nothing."""
-    if tables.is_empty(tables.dbs.amends):
+    if tables.no_amends():
         return b""
     amend = tables.amend(version_key(TENANT, full, row.version, numbered=row.numbered))
     return amend.meta if amend is not None and amend.number == row.version else b""

@@ -81,16 +81,19 @@ class TroveServer:
         addresses = [part for name, address in self._addresses.items() for part in (f"--{name}", address)]
         if "s3" not in self._addresses:
             addresses += ["--s3", "off"]
-        command = [sys.executable, "-m", "qss.cli.trove", "serve", "--data", str(self.data), *addresses]
-        command += ["--sync", self._sync, "--json", *self._extra]
-        environ = os.environ | {
+        arguments = ["serve", "--data", str(self.data), *addresses, "--sync", self._sync, "--json", *self._extra]
+        environ = {
             "TROVE_ACCESS_KEY": self.access_key,
             "TROVE_SECRET_KEY": self.secret_key,
             "TROVE_ADMIN_TOKEN": self.admin_token,
         }
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environ, start_new_session=True)
+        self._process = self._launch(arguments, environ)
         ready = self._ready_line()
         self._addresses = {name: ready[name] for name in self._addresses}
+
+    def _launch(self, arguments: list[str], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "qss.cli.trove", *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | environ, start_new_session=True)
 
     def _ready_line(self) -> dict[str, Any]:
         assert self._process is not None

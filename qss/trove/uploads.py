@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
+from qss.formats.sse import Envelope
 from qss.formats.volume import Kind, PartRef, encode_parts
 from qss.s3.backend import (
     PART_NUMBER_MAX,
@@ -25,13 +26,24 @@ from qss.s3.backend import (
 )
 from qss.s3.errors import Code, S3Error
 from qss.s3.multipart import assemble
+from qss.s3.sse import CustomerKey, Encryption, KeyNotApplicable
 from qss.trove.buckets import Buckets, with_lock
 from qss.trove.engine import Draft, Engine, room_for
-from qss.trove.facts import PART_KEY, UPLOAD_ID_BYTES, parts_of
-from qss.trove.meta import attributes_of, checksum_of, encode_object, encode_upload, load, upload_of
+from qss.trove.facts import PART_KEY, UPLOAD_ID_BYTES, part_row, parts_of
+from qss.trove.meta import (
+    attributes_of,
+    checksum_of,
+    encode_object,
+    encode_part,
+    encode_upload,
+    envelope_of,
+    load,
+    upload_of,
+)
 from qss.trove.quotas import Usage
 from qss.trove.reader import named, stored
 from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_object, decode_part
+from qss.trove.sealing import SealedBody, Sealer, sse_of
 
 _KEY_LEN: Final = struct.Struct(">H")
 
@@ -43,12 +55,16 @@ class Uploads:
         self,
         engine: Engine,
         buckets: Buckets,
+        sealer: Sealer,
         room: Callable[..., AbstractContextManager[None]],
+        describe: Callable[[str, str, ObjectRow], StoredObject],
     ) -> None:
-        """`room` holds room in a bucket's quota, see `TroveStore`."""
+        """`room` holds room in a bucket's quota, `describe` says what a row under bucket and key is: `TroveStore`'s."""
         self._engine = engine
         self._buckets = buckets
         self._room = room
+        self._sealer = sealer
+        self._describe = describe
 
     async def create(self, request: CreateUpload) -> Upload:
         upload = self._engine.entropy.token(UPLOAD_ID_BYTES)
@@ -57,37 +73,50 @@ class Uploads:
             with_lock(self._buckets.now(request.bucket).info, request.attributes, self._engine.clock)
 
         decide()
-        meta = encode_upload(
-            request.attributes, request.checksum_algorithm, request.checksum_composite, request.etag_mode
-        )
         key = request.bucket.encode() + b"/" + request.key.encode()
+        encryption = request.encryption
+        if encryption is None and self._buckets.now(request.bucket).info.encrypted:
+            encryption = Encryption()
+        seal = None if encryption is None else await self._sealer.new(key, encryption)
+        meta = encode_upload(request, None if seal is None else seal.envelope)
         await self._engine.note(Draft(Kind.UPLOAD, key, upload + meta, decide))
         return self.get(UploadRef(request.bucket, request.key, upload.hex()))
 
     def get(self, ref: UploadRef) -> Upload:
         """Raises NO_SUCH_BUCKET, NO_SUCH_UPLOAD."""
+        return self._find(ref)[0]
+
+    def _find(self, ref: UploadRef) -> tuple[Upload, Envelope | None]:
         with self._engine.index.read() as tables:
             self._buckets.state(tables, ref.bucket)
             data = tables.get(tables.dbs.uploads, _upload_id(ref))
         if data is None:
             raise S3Error(Code.NO_SUCH_UPLOAD)
-        bucket, upload = bucket_and_upload(_upload_id(ref), decode_named(data))
+        row = decode_named(data)
+        bucket, upload = bucket_and_upload(_upload_id(ref), row)
         if bucket != ref.bucket or upload.key != ref.key:
             raise S3Error(Code.NO_SUCH_UPLOAD)
-        return upload
+        return upload, None if upload.sse is None else envelope_of(load(_split(row.meta)[1]))
 
-    async def put_part(self, ref: UploadRef, number: int, body: IncomingBody) -> Part:
+    async def put_part(
+        self, ref: UploadRef, number: int, body: IncomingBody, customer: CustomerKey | None = None
+    ) -> Part:
         if not 1 <= number <= PART_NUMBER_MAX:
             raise S3Error(Code.INVALID_ARGUMENT)
-        self.get(ref)
+        envelope = self._find(ref)[1]
 
         def decide() -> None:
             self.get(ref)
 
-        key = PART_KEY.pack(_upload_id(ref), number)
+        draft, stored_body = Draft(Kind.PART, PART_KEY.pack(_upload_id(ref), number), decide=decide), body
+        if envelope is not None:
+            seal, salt = self._sealer.open(envelope, _full(ref), customer), self._sealer.part_salt()
+            draft, stored_body = draft.as_sealed(encode_part(salt)), SealedBody(body, seal.body(salt, number))
+        elif customer is not None:
+            raise KeyNotApplicable
         with self._room(ref.bucket, lambda: Usage(0, room_for(body))):
-            fact = await self._engine.take(Draft(Kind.PART, key, decide=decide), body)
-        return _part(number, PartRow(fact.place, fact.size, fact.version, fact.body_at, fact.etag, fact.late))
+            fact = await self._engine.take(draft, stored_body)
+        return _part(number, part_row(fact))
 
     def list_parts(self, ref: UploadRef, after: int, limit: int) -> tuple[Sequence[Part], bool]:
         self.get(ref)
@@ -112,7 +141,30 @@ class Uploads:
         return _page(found, query)
 
     async def complete(self, ref: UploadRef, wanted: Sequence[WantedPart], condition: WriteCondition) -> StoredObject:
-        upload = self.get(ref)
+        """Once more for an upload that has become what is there says so again: an answer may have been lost."""
+        try:
+            return await self._complete(ref, wanted, condition)
+        except S3Error as error:
+            done = self._completed(ref, wanted) if error.code is Code.NO_SUCH_UPLOAD else None
+            if done is None:
+                raise
+            return done
+
+    def _completed(self, ref: UploadRef, wanted: Sequence[WantedPart]) -> StoredObject | None:
+        """What is there, if it was made by this upload of these parts."""
+        upload = _upload_id(ref)
+        with self._engine.index.read() as tables:
+            data = tables.tree(self._buckets.state(tables, ref.bucket).number).get(ref.key.encode())
+            row = None if data is None else decode_object(data)
+            if row is None or not row.parts or tables.owner_of(row.place) != upload:
+                return None
+            parts = [(number, part.etag.hex()) for number, part in parts_of(tables, upload)]
+        if parts != [(part.number, part.etag) for part in wanted]:
+            return None
+        return self._describe(ref.bucket, ref.key, row)
+
+    async def _complete(self, ref: UploadRef, wanted: Sequence[WantedPart], condition: WriteCondition) -> StoredObject:
+        upload, envelope = self._find(ref)
         with self._engine.index.read() as tables:
             rows = dict(parts_of(tables, _upload_id(ref)))
         result = assemble(upload, [_part(number, row) for number, row in rows.items()], wanted)
@@ -130,9 +182,10 @@ class Uploads:
             return state.numbered
 
         refs = [PartRef(part.number, rows[part.number].size, rows[part.number].etag) for part in wanted]
-        key = ref.bucket.encode() + b"/" + ref.key.encode()
+        key = _full(ref)
         bucket = self._buckets.now(ref.bucket).info
-        meta = encode_object(with_lock(bucket, upload.attributes, self._engine.clock), result.checksum)
+        attributes = with_lock(bucket, upload.attributes, self._engine.clock)
+        meta = encode_object(attributes, result.checksum, envelope)
         draft = Draft(Kind.COMPOSITE, key, meta, decide, exclusive=True)
         etag = bytes.fromhex(result.etag.partition("-")[0])
         size = sum(part.size for part in refs)
@@ -183,14 +236,24 @@ def _upload_id(ref: UploadRef) -> bytes:
     return upload
 
 
+def _full(ref: UploadRef) -> bytes:
+    return ref.bucket.encode() + b"/" + ref.key.encode()
+
+
+def _split(meta: bytes) -> tuple[bytes, bytes]:
+    """Record key and metadata that a row of the uploads table holds."""
+    (length,) = _KEY_LEN.unpack_from(meta)
+    return meta[2 : 2 + length], meta[2 + length :]
+
+
 def bucket_and_upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
     """Bucket and upload of a row of the uploads table; `upload` is its key."""
-    (length,) = _KEY_LEN.unpack_from(row.meta)
-    name, data = row.meta[2 : 2 + length], row.meta[2 + length :]
+    name, data = _split(row.meta)
     bucket, _, key = name.decode().partition("/")
     value: dict[str, Any] = load(data)
     algorithm, composite, mode = upload_of(value)
-    return bucket, Upload(key, upload.hex(), row.version, attributes_of(value), algorithm, composite, mode)
+    sse = sse_of(envelope_of(value))
+    return bucket, Upload(key, upload.hex(), row.version, attributes_of(value), algorithm, composite, mode, sse)
 
 
 def _part(number: int, row: PartRow) -> Part:

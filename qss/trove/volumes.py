@@ -13,12 +13,12 @@ All calls are synchronous and belong to one thread, but for `sync`, `Slot.write`
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import errno
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from qss.errors import CorruptData, NoSpace, Retryable
+from qss.errors import CorruptData, NoSpace, Refused, Retryable
 from qss.formats.volume import (
     SUPERBLOCK_BYTES,
     Footer,
@@ -31,7 +31,9 @@ from qss.formats.volume import (
     encode_record,
 )
 from qss.host import Clock, Disk, Entropy
+from qss.host.disk import Handle
 from qss.limits import GIB, MIB
+from qss.trove.drives import Drive, DriveHealth, Space
 from qss.trove.rows import Place
 from qss.trove.slots import DIRECT_BODY_BYTES_MIN, Slot, Volume
 
@@ -39,27 +41,16 @@ VOLUME_BYTES_MAX: Final = 8 * GIB
 SMALL_BODY_BYTES_MAX: Final = 1 * MIB
 """Bodies up to this are written in one go; larger ones have volumes of their own, so that syncing a small object does
 not wait for the bytes of a big one."""
-ALLOWANCE_BYTES: Final = 16 * MIB
-RESERVE_BYTES: Final = 64 * MIB
-"""Disk space kept for tombstones: deletes work on a full disk."""
-
-assert ALLOWANCE_BYTES < RESERVE_BYTES  # what is allowed ahead cannot eat the reserve
-
-
-@dataclass(slots=True)
-class Drive:
-    """A data directory."""
-
-    path: Path
-    failed: bool = False
 
 
 class VolumeSet:
     """All volumes of a node, over one or more drives."""
 
-    def __init__(self, drives: Sequence[Path], disk: Disk, clock: Clock, entropy: Entropy, node: bytes) -> None:
+    def __init__(self, drives: Sequence[Drive], disk: Disk, clock: Clock, entropy: Entropy, node: bytes) -> None:
+        """`drives`: the first one holds the index; missing ones have failed. Raises Refused."""
         self.disk = disk
-        self.drives = [Drive(path / "volumes") for path in drives]
+        self.drives = list(drives)
+        self._space = Space(self.drives, disk)
         self._clock = clock
         self._entropy = entropy
         self._node = node
@@ -68,62 +59,94 @@ class VolumeSet:
         self._active: dict[bool, Volume] = {}
         self._numbers = 0
         self._spares: list[memoryview] = []
-        self._allowance = 0  # bytes that may be written before free space is asked for again
         self._open_all()
+
+    @property
+    def absent(self) -> bool:
+        """Whether a drive is missing or has failed: what is not found may be there."""
+        return not all(drive.readable for drive in self.drives)
 
     def _open_all(self) -> None:
         for drive in self.drives:
-            self.disk.makedirs(drive.path)
-            for name in sorted(self.disk.listdir(drive.path)):
-                if name.endswith(".tvol"):
-                    self._open(drive.path / name)
+            if not drive.readable:
+                continue
+            try:
+                self.disk.makedirs(drive.volumes)
+                for name in sorted(self.disk.listdir(drive.volumes)):
+                    if name.endswith(".tvol"):
+                        self._open(drive, drive.volumes / name)
+            except OSError as error:
+                raise Refused(f"{drive.path} cannot be used: {error.strerror}; leave this drive out") from error
 
-    def _open(self, path: Path) -> None:
+    def _open(self, drive: Drive, path: Path) -> None:
         with contextlib.suppress(ValueError):
             self._numbers = max(self._numbers, int(path.stem[1:], 16))
-        handle = self.disk.open(path, write=True)
+        try:
+            handle = self.disk.open(path, write=True)
+        except OSError as error:
+            drive.note(error, writing=True)
+            handle = self.disk.open(path)
         size = self.disk.size(handle)
         try:
-            superblock = decode_superblock(self.disk.pread(handle, SUPERBLOCK_BYTES, 0))
+            superblock = decode_superblock(self._superblock(drive, handle))
         except CorruptData as error:
             self.disk.close(handle)
-            if size <= SUPERBLOCK_BYTES:  # cut by a crash while it was made: nothing was ever in it
+            if size <= SUPERBLOCK_BYTES and drive.writable:  # cut by a crash while it was made: nothing was ever in it
                 self.disk.remove(path)
             else:
                 self.unreadable[path] = str(error)
             return
         self._numbers = max(self._numbers, superblock.number)
-        self.volumes[superblock.number] = Volume(path, handle, superblock, end=size, sealed=True)
+        self.volumes[superblock.number] = Volume(path, handle, superblock, drive, end=size, sealed=True)
 
-    def reopen_for_appending(self) -> None:
-        """After recovery: let the youngest sound volumes that have room be written to again."""
+    def _superblock(self, drive: Drive, handle: Handle) -> bytes:
+        try:
+            return self.disk.pread(handle, SUPERBLOCK_BYTES, 0)
+        except OSError as error:
+            drive.note(error, writing=False)
+            raise CorruptData(f"its superblock cannot be read: {error.strerror}") from error
+
+    def number_after(self, number: int) -> None:
+        """Volumes made from now on have higher numbers than this one."""
+        self._numbers = max(self._numbers, number)
+
+    def reopen_for_appending(self, damaged: Collection[int]) -> None:
+        """After recovery: let the youngest sound volumes that have room be written to again. `damaged`: numbers of
+        those that hold damage; nothing is added to them."""
         for volume in sorted(self.volumes.values(), key=lambda v: -v.number):
             if len(self._active) == 2:
                 return
-            if volume.sealed and not volume.failed and volume.end < VOLUME_BYTES_MAX // 2:
+            if volume.writable and volume.number not in damaged and volume.end < VOLUME_BYTES_MAX // 2:
                 volume.sealed = False
                 self._active[bool(self._active)] = volume
 
-    def _create(self) -> Volume:
+    def _create(self, length: int, *, body: bool) -> Volume:
+        """A new volume with room for a record. Raises NoSpace, Retryable when no drive takes one."""
+        while True:
+            drive = self._space.choose(length, body=body)
+            try:
+                return self._create_on(drive)
+            except OSError as error:
+                drive.note(error, writing=True)  # three in a row, and it is asked no more
+
+    def _create_on(self, drive: Drive) -> Volume:
         self._numbers += 1
-        drive = self._roomiest()
         superblock = Superblock(self._numbers, self._clock.now_ns(), self._node, self._entropy.token(16))
-        path = drive.path / f"v{self._numbers:08x}.tvol"
+        path = drive.volumes / f"v{self._numbers:08x}.tvol"
         handle = self.disk.create(path)
-        self.disk.pwrite(handle, [superblock.encode()], 0)
-        self.disk.sync_data(handle)
-        self.disk.sync_dir(drive.path)
-        volume = Volume(path, handle, superblock)
+        try:
+            self.disk.pwrite(handle, [superblock.encode()], 0)
+            self.disk.sync_data(handle)
+            self.disk.sync_dir(drive.volumes)
+        except BaseException:
+            self.disk.close(handle)
+            with contextlib.suppress(OSError):
+                self.disk.remove(path)
+            raise
+        drive.wrote()
+        volume = Volume(path, handle, superblock, drive)
         self.volumes[volume.number] = volume
         return volume
-
-    def _roomiest(self) -> Drive:
-        sound = [drive for drive in self.drives if not drive.failed]
-        if not sound:
-            raise Retryable("no drive of this node takes writes")
-        if len(sound) == 1:
-            return sound[0]
-        return max(sound, key=lambda drive: self.disk.free_bytes(drive.path)[0])
 
     def mark(self, volume: Volume) -> None:
         """Sync a volume and write into it that it was, so that a rebuild without index knows what had been."""
@@ -137,41 +160,37 @@ class VolumeSet:
         self.sync([volume])
         volume.marked_at = volume.end
 
-    def _with_room(self, length: int, *, large: bool) -> Volume:
+    def _with_room(self, length: int, *, large: bool, body: bool) -> Volume:
+        """The volume the next record goes to. Raises NoSpace, Retryable."""
         volume = self._active.get(large)
-        if volume is not None and not volume.failed and volume.end + length <= VOLUME_BYTES_MAX:
-            return volume
+        if volume is not None and volume.writable and volume.end + length <= VOLUME_BYTES_MAX:
+            drive = volume.drive
+            sound = drive.health is DriveHealth.OK or not self._space.better(drive)
+            if sound and (not body or self._space.allow(drive, length)):
+                return volume
+        fresh = self._create(length, body=body)
         if volume is not None:
             volume.sealed = True
-            self.mark(volume)
-        volume = self._active[large] = self._create()
-        return volume
-
-    def _allow(self, length: int) -> None:
-        """Refuse bodies before the disk is full to the last byte. Asks the system once for many small ones."""
-        if length > self._allowance:
-            free = max(self.disk.free_bytes(drive.path)[0] for drive in self.drives if not drive.failed)
-            self._allowance = min(free - RESERVE_BYTES, max(ALLOWANCE_BYTES, length))
-            if length > self._allowance:
-                raise NoSpace("the disk of this node is full")
-        self._allowance -= length
+            with contextlib.suppress(NoSpace, Retryable):
+                self.mark(volume)
+        self._active[large] = fresh
+        return fresh
 
     def append(self, header: Header, body: bytes | memoryview, table: bytes, footer: Footer) -> tuple[Volume, Place]:
         """A whole record in one write; `table` is its body's `hash_blocks`. Not synced. Raises NoSpace, Retryable."""
-        if header.body_len:  # what has none makes room or keeps order, and may use the reserve
-            self._allow(header.record_len)
-        volume = self._with_room(header.record_len, large=False)
+        length = header.record_len
+        body_counts = header.body_len > 0  # what has none makes room or keeps order, and may use the reserve
+        volume = self._with_room(length, large=False, body=body_counts)
         header = header.with_floor(volume.floor)
         position = volume.end
         self._write(volume, encode_record(header, body, table, footer, volume.place_of(position)), position)
-        volume.end = position + header.record_len
+        volume.end = position + length
         volume.unsettled[position] = header.version
-        return volume, Place(volume.number, position, header.record_len)
+        return volume, Place(volume.number, position, length)
 
     def begin(self, header: Header) -> Slot:
         """Reserve room for a body that arrives in pieces. Must end in `finish` or `void`."""
-        self._allow(header.record_len)
-        volume = self._with_room(header.record_len, large=True)
+        volume = self._with_room(header.record_len, large=True, body=True)
         header = header.with_floor(volume.floor)
         position = volume.end
         self._write(volume, [encode_header(header, *volume.place_of(position))], position)
@@ -208,9 +227,12 @@ class VolumeSet:
         try:
             self.disk.pwrite(volume.handle, [part for part in parts if part], position)
         except NoSpace:
+            if position >= volume.end:  # half a record must not stand behind the next one
+                with contextlib.suppress(OSError):
+                    self.disk.truncate(volume.handle, volume.end)
             raise NoSpace("the disk of this node is full") from None
         except OSError as error:
-            volume.failed = volume.sealed = True
+            volume.fail(error)
             raise Retryable(f"writing a volume failed: {error.strerror}") from error
 
     @staticmethod
@@ -219,34 +241,57 @@ class VolumeSet:
         volume.unsettled.pop(position, None)
 
     def sync(self, volumes: Sequence[Volume]) -> None:
-        """Make what has been written so far survive a power cut. Raises Retryable; then nothing may be acknowledged."""
+        """Make what has been written so far survive a power cut. Tries all; those that cannot be have `failed` then,
+        and Retryable is raised: nothing in them may be acknowledged."""
+        problem: OSError | None = None
         for volume in volumes:
             floor = next(iter(volume.open_slots), volume.end)
             try:
                 self.disk.sync_data(volume.handle)
             except OSError as error:
-                volume.failed = volume.sealed = True
-                raise Retryable(f"syncing a volume failed: {error.strerror}") from error
+                volume.fail(error)
+                problem = error
+                continue
+            volume.drive.wrote()
             volume.floor = max(volume.floor, floor)
+        if problem is not None:
+            raise Retryable(f"syncing a volume failed: {problem.strerror}") from problem
 
     def read(self, place: Place, start: int, count: int) -> bytes:
-        """Bytes [start, start+count) of a record, unverified. Raises CorruptData when they are not all there."""
-        volume = self.volumes.get(place.volume)
-        if volume is None:
-            raise CorruptData(f"volume {place.volume} is not there")
+        """Bytes [start, start+count) of a record, unverified. Raises CorruptData when they are not all there,
+        Retryable when the drive they are on is not."""
+        volume = self.there(place.volume)
         try:
             data = self.disk.pread(volume.handle, count, place.position + start)
         except OSError as error:
+            volume.drive.note(error, writing=False)
+            self.there(place.volume)
             raise CorruptData(f"volume {place.volume} cannot be read: {error.strerror}") from error
         if len(data) != count:
             raise CorruptData(f"volume {place.volume} ends too early")
         return data
 
+    def there(self, number: int) -> Volume:
+        """Raises Retryable when it is, or may be, on a drive that cannot be read now; else CorruptData."""
+        volume = self.volumes.get(number)
+        if volume is not None and volume.drive.readable:
+            return volume
+        if volume is not None or self.absent:
+            raise Retryable("the drive that holds this has failed or is missing")
+        raise CorruptData(f"volume {number} is not there")
+
+    def touch(self, drive: Drive) -> None:
+        """Read something of a drive through an open handle. Raises OSError; FileNotFoundError when the drive was not
+        there at the start, so that nothing of it is open. May run in a pool."""
+        mine = [volume for volume in list(self.volumes.values()) if volume.drive is drive]
+        if not mine and not drive.readable:
+            raise FileNotFoundError(errno.ENOENT, "it was not there when the node started")
+        if mine:
+            self.disk.pread(mine[0].handle, SUPERBLOCK_BYTES, 0)
+
     def pin(self, number: int) -> Callable[[], None]:
         """Keep a volume's file open until the returned function is called, even if it is removed meanwhile."""
-        volume = self.volumes.get(number)
-        if volume is None:
-            raise CorruptData(f"volume {number} is not there")
+        volume = self.there(number)
         volume.pins += 1
 
         def unpin() -> None:
@@ -267,6 +312,15 @@ class VolumeSet:
         self.seal(volume)
         volume.condemned = True
         self.disk.remove(volume.path)
+        self.disk.sync_dir(volume.path.parent)
+        self._bury(volume)
+
+    def forget(self, volume: Volume, target: Path) -> None:
+        """Move a volume's file out of the node's sight; it is not closed before readers that have it pinned are."""
+        self.seal(volume)
+        volume.condemned = True
+        self.disk.rename(volume.path, target)
+        self.disk.sync_dir(target.parent)
         self.disk.sync_dir(volume.path.parent)
         self._bury(volume)
 

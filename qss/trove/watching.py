@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from qss.s3.errors import Code, S3Error
 from qss.s3.exchange import Exchange, Observer
 from qss.trove.access_log import AccessLog
 from qss.trove.meters import SAMPLE_EVERY_S, Meters
@@ -43,10 +44,15 @@ class Watching:
     @property
     def routes(self) -> list[Route]:
         text = "Requests, errors, bytes and latency of the last half hour, interval by interval"
-        return [Route("GET", "/history", text, self._history)]
+        return [Route("GET", "/history", text, self._history, query={"after": "only what ended later (`at_s`)"})]
 
-    async def _history(self, _: Asked) -> Answer:
-        return answer(self._meters.history())
+    async def _history(self, asked: Asked) -> Answer:
+        """Raises S3Error INVALID_ARGUMENT."""
+        try:
+            after_s = float(asked.query.get("after", "0"))
+        except ValueError:
+            raise S3Error(Code.INVALID_ARGUMENT, "after is not a number") from None
+        return answer(self._meters.history(after_s))
 
     async def run(self) -> None:
         """Until cancelled: close an interval and write the log, every SAMPLE_EVERY_S."""

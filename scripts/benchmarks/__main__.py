@@ -9,7 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cache, codec, filesystem, latency, locations, million, node, overwrite, start, trees, upkeep
+from benchmarks import (
+    cache,
+    codec,
+    filesystem,
+    latency,
+    locations,
+    million,
+    node,
+    overwrite,
+    start,
+    trees,
+    trove_million,
+    upkeep,
+)
 from benchmarks.figures import Figure, show
 from benchmarks.files import MIB
 from benchmarks.measure import Interrupted
@@ -117,7 +130,15 @@ BENCHMARKS: dict[str, Benchmark] = {
     "misses": alone(
         "p99 of cached reads, alone and beside 20 readers of evicted data", lambda rig, options: upkeep.misses(rig)
     ),
-    "trove": alone("requests a second and CPU of one node", lambda rig, options: node.requests(rig)),
+    "trove": alone(
+        "one Trove, CPU and wall per request, beside SeaweedFS, rclone serve s3, s3rver and moto; under scrub",
+        lambda rig, options: node.requests(rig),
+    ),
+    "trove-million": alone(
+        "1,000,000 objects (--files) in one node: ready after a stop and a kill, memory, a listing of all",
+        lambda rig, options: trove_million.trove_million(rig, options.files or 1_000_000),
+        by_name_only=True,
+    ),
     "memory": alone("memory of mount and offload while 4 GiB are copied", lambda rig, options: locations.memory(rig)),
 }
 

@@ -198,6 +198,24 @@ class CrashDisk:
         del self._names[path]
         self._durable_names.pop(path, None)
 
+    def take_in(self, root: Path) -> None:
+        """Real files below `root` come here, synced, and are real no more; but those of LMDB."""
+        for path in sorted(each for each in root.rglob("*") if each.is_file() and each.parent.name != "index"):
+            content = path.read_bytes()
+            self._names[path] = self._durable_names[path] = _File(bytearray(content), bytearray(content))
+            path.unlink()
+        self._folders.update({path: True for path in root.rglob("*") if path.is_dir() and path.name != "index"})
+
+    def moved(self, old: Path, new: Path) -> CrashDisk:
+        """A copy (`cp -a`) of what lies below `old`, below `new`."""
+        disk = CrashDisk()
+        for path, content in self.files().items():
+            if path.is_relative_to(old):
+                file = _File(bytearray(content), bytearray(content))
+                disk._names[new / path.relative_to(old)] = disk._durable_names[new / path.relative_to(old)] = file
+        disk._folders = {path.parent: True for path in disk._names}
+        return disk
+
     def flip(self, path: Path, position: int) -> None:
         """A test damages one byte."""
         self._names[path]._frozen = None
@@ -251,6 +269,9 @@ class CrashDisk:
         file.change(Write(self.changes, position, data))
         return len(data)
 
+    def begin_sync(self, handle: Handle, position: int, count: int) -> None:
+        pass  # what is not synced may be kept or lost, with this hint or without
+
     def pread(self, handle: Handle, count: int, position: int) -> bytes:
         file, path = self._handles[handle]
         self.reads += 1
@@ -260,6 +281,9 @@ class CrashDisk:
                 raise error
         data = bytes(file.now[position : position + count])
         return data if self.spoil is None else self.spoil(path, data, self.reads)
+
+    def pread_once(self, handle: Handle, count: int, position: int) -> memoryview:
+        return memoryview(self.pread(handle, count, position))
 
     def size(self, handle: Handle) -> int:
         return len(self._handles[handle][0].now)

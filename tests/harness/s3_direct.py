@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlencode
 
 from qss.errors import CorruptData
@@ -13,7 +14,7 @@ from qss.s3.access.gate import Gate
 from qss.s3.access.policy import Flavor, Policy, Principal, parse_policy
 from qss.s3.backend import Chunk
 from qss.s3.message import RequestHead, Response
-from qss.s3.server import S3Service
+from qss.s3.server import S3Service, ServiceOptions
 from qss.s3.sigv4 import Credentials, SigningKeys, Verifier, sign
 from qss.s3.xml import Node
 from qss.s3.xml import parse as parse_xml
@@ -64,13 +65,20 @@ class Answer:
 
 
 class Direct:
-    """A service over memory with users. `who`: an access key, or None for anonymous."""
+    """A service with users, over memory or another backend. `who`: an access key, or None for anonymous."""
 
-    def __init__(self) -> None:
-        self.backend = MemoryBackend(lambda: NOW_NS)
+    def __init__(self, backend: Any = None, options: ServiceOptions | None = None) -> None:
+        self.backend = backend or MemoryBackend(lambda: NOW_NS)
         self.users = FakeUsers()
         self.gate = Gate(self.users, self.backend, self._tags_of, lambda: NOW_NS)
-        self.service = S3Service(self.backend, Verifier(self._secret_of), FixedClock(), bytes, authorize=self.gate)
+        self.service = S3Service(
+            self.backend,
+            Verifier(self._secret_of),
+            FixedClock(),
+            bytes,
+            options=options or ServiceOptions(),
+            authorize=self.gate,
+        )
         self._keys = SigningKeys()
 
     def _secret_of(self, access_key: str) -> str | None:

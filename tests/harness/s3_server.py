@@ -28,7 +28,7 @@ class Running:
     endpoint: str
     backend: MemoryBackend
 
-    def boto3(self, **options):
+    def boto3(self, region="us-east-1", **options):
         """A boto3 client with default settings."""
         import boto3
 
@@ -37,7 +37,7 @@ class Running:
             endpoint_url=self.endpoint,
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
-            region_name="us-east-1",
+            region_name=region,
             **options,
         )
 

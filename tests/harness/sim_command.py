@@ -10,13 +10,15 @@ import traceback
 from pathlib import Path
 
 from tests.harness.sim_run import Outcome, Simulation
+from tests.harness.sim_two import TwoMachines
 
 
-def simulate(seed: int, keep_trace: bool = False) -> Outcome:
+def simulate(seed: int, keep_trace: bool = False, *, two: bool = False) -> Outcome:
     """Run one seed in a directory of its own, in memory where there is such a place. Raises what went wrong."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="qss-sim-", dir=memory if memory.is_dir() else None) as folder:
-        simulation = Simulation(seed, Path(folder), keep_trace)
+        kind = TwoMachines if two else Simulation
+        simulation = kind(seed, Path(folder), keep_trace)
         try:
             return simulation.run()
         finally:
@@ -29,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("seed", nargs="?", type=int)
     parser.add_argument("--seeds", metavar="A-B", help="every seed from A to B")
     parser.add_argument("--trace", action="store_true", help="print everything that happened")
+    parser.add_argument("--two", action="store_true", help="several machines that know one file system")
     given = parser.parse_args(arguments)
     logging.disable(logging.CRITICAL)
     if given.seeds:
@@ -41,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed = []
     for seed in seeds:
         try:
-            outcome = simulate(seed, given.trace)
+            outcome = simulate(seed, given.trace, two=given.two)
         except Exception:
             failed.append(seed)
             print(f"seed {seed} failed:\n{traceback.format_exc()}")

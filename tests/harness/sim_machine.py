@@ -61,12 +61,12 @@ class Offload:
         self.nodes = Nodes(
             [
                 Node(
-                    LocationOptions(name, "http://127.0.0.1:1", "b"),
+                    LocationOptions(place, "http://127.0.0.1:1", "b"),
                     store.link(self.alive, name, lambda each: each not in cut_off),
                     options,
                     jitter,
                 )
-                for name, store in stores.items()
+                for place, store in stores.items()
             ]
         )
         self.vault = Vault(self.nodes, keys, options, host, state)
@@ -110,6 +110,7 @@ class Machine:
 
     def __init__(self, name, base, stores, keys, options, cache_options, rng: random.Random, trace: Trace) -> None:
         self.name = name
+        self.seat = name  # what it is taken for
         self.root: Path = base / name / "cache"
         self.state: Path = base / name / "offload"
         self.export: Path = base / name / "export"
@@ -232,8 +233,8 @@ class Machine:
         host = self.host
         now_ns, life = host.clock.now_ns(), host.entropy.token(8).hex()
         return Hold(
-            self.name, known.next_epoch, known.writer.hex(), self.name, str(self.state), now_ns, now_ns, BEAT_S, life,
-            known.generation,
+            self.seat, known.next_epoch, known.writer.hex(), self.name, self.name, now_ns, now_ns, BEAT_S, life,
+            known.generation, False, f"{self.boot} {self.name}",
         )  # fmt: skip
 
     # -- between the two processes

@@ -54,6 +54,7 @@ class SimStore:
         self.before: dict[str, bytes] = {}  # the version before
         self.author: dict[str, str] = {}  # which machine has written an object
         self.overwritten: list[Overwritten] = []
+        self.on_change: Callable[[str, str], None] = lambda _key, _machine: None
         self.temper = Temper()
         self._rng = rng
         self._trace = trace
@@ -69,7 +70,8 @@ class SimStore:
         return Link(self, alive, machine, lambda: reaches(self.name))
 
     def note_change(self, key: str, data: bytes | None, machine: str) -> None:
-        """It is about to be replaced, or deleted (None)."""
+        """It is about to be put, or deleted (None)."""
+        self.on_change(key, machine)
         old = self.objects.get(key)
         if old is not None and old != data and self.author.get(key, machine) != machine:
             self.overwritten.append(Overwritten(trio.current_time(), key, self.author[key], machine))

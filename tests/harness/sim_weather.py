@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import trio
@@ -38,11 +38,19 @@ UNFAITHFUL: dict[str, Callable[[random.Random], Temper]] = {
 
 class Weather:
     def __init__(
-        self, stores: Stores, unfaithful: set[LocationId], machine: Machine, rng: random.Random, trace: Trace
+        self,
+        stores: Stores,
+        unfaithful: set[LocationId],
+        machines: Sequence[Machine],
+        rng: random.Random,
+        trace: Trace,
+        kinds: Collection[str] = TEMPERS,
     ) -> None:
+        """`machines` may become more; `kinds`: keys of TEMPERS."""
         self._stores = stores
         self._unfaithful = sorted(unfaithful)
-        self._machine = machine
+        self._machines = machines
+        self._kinds = sorted(kinds)
         self._rng = rng
         self._trace = trace
         self._lost: set[LocationId] = set()  # for good, until somebody puts an empty one in its place
@@ -62,9 +70,9 @@ class Weather:
                     nursery.start_soon(self._partition)
                 elif luck < 0.4:
                     self._tell("offload dies")
-                    self._machine.kill_offload()
+                    self._some_machine().kill_offload()
                 else:
-                    kind = self._rng.choice(sorted(TEMPERS))
+                    kind = self._rng.choice(self._kinds)
                     name = self._rng.choice(sorted(self._stores))
                     nursery.start_soon(self._spell, name, kind, TEMPERS[kind](self._rng))
 
@@ -73,8 +81,12 @@ class Weather:
         for store in self._stores.values():
             store.temper = Temper()
         self._lost.clear()
-        self._machine.disk.fail = None
+        for machine in self._machines:
+            machine.disk.fail = None
         self._tell("quiet")
+
+    def _some_machine(self) -> Machine:
+        return self._machines[0] if len(self._machines) == 1 else self._rng.choice(self._machines)
 
     def _tell(self, what: str) -> None:
         self.seen[what] += 1
@@ -124,7 +136,7 @@ class Weather:
 
     async def _fill_disk(self) -> None:
         self._tell("disk full")
-        disk, share = self._machine.disk, self._rng.random()
+        disk, share = self._some_machine().disk, self._rng.random()
         disk.fail = partial(_full, self._rng, share)
         await trio.sleep(self._rng.uniform(1, 20))
         disk.fail = None

@@ -105,6 +105,18 @@ def test_recover_from_k_nodes_without_the_configuration(demo: Demo, tmp_path: Pa
     assert not os.path.ismount(mnt)
 
 
+def test_mounted_again_right_after_umount_of_the_system(demo: Demo) -> None:
+    """umount(8) does not wait for what the mount process still does; the next mount does."""
+    written = os.urandom(16 * MIB)
+    (demo.mnt / "file").write_bytes(written)
+    former = demo.pid("mount")
+    subprocess.run(["umount", demo.mnt], check=True, timeout=60)
+    said = demo.qssctl("mount").stderr
+    assert not alive(former)
+    assert not said or "waiting" in said
+    assert (demo.mnt / "file").read_bytes() == written
+
+
 def test_refusals_of_a_running_file_system(demo: Demo, tmp_path: Path) -> None:
     def refused(*arguments: str) -> str:
         done = demo.qssctl(*arguments, check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import stat
 import struct
@@ -321,6 +322,33 @@ def test_capabilities(mnt):
         file.write(b"y")
     with fails(errno.ENODATA):
         os.getxattr(mnt / "f", "security.capability")
+    with open(mnt / "new", "wb", buffering=0) as file:  # past the kernel's memory: the kernel does not look
+        file.write(b"x")
+        os.setxattr(mnt / "new", "security.capability", value)
+        file.write(b"y")
+        with fails(errno.ENODATA):
+            os.getxattr(mnt / "new", "security.capability")
+
+
+def test_readers_see_at_once_what_a_writer_of_a_new_file_writes(mnt):
+    with open(mnt / "f", "wb", buffering=0) as writer, open(mnt / "f", "rb", buffering=0) as reader:
+        written = bytearray()
+        for number, length in enumerate((1, 4095, 10_240, 2048, 3, 1_048_576, 100_001)):
+            part = bytes([number + 1]) * length
+            assert writer.write(part) == length
+            written += part
+            assert os.fstat(reader.fileno()).st_size == len(written)
+            assert os.pread(reader.fileno(), len(written) + 1, 0) == written  # and is in the kernel's memory now
+        with mmap.mmap(reader.fileno(), 0, prot=mmap.PROT_READ) as view:
+            assert view[:] == written
+            for start in (0, 4095, 5000, 1_050_000):
+                os.pwrite(writer.fileno(), b"changed", start)
+                written[start : start + 7] = b"changed"
+                assert view[start : start + 7] == b"changed"
+            assert view[:] == written
+        os.truncate(mnt / "f", 5000)
+        os.pwrite(writer.fileno(), b"end", 9000)
+        assert (mnt / "f").read_bytes() == bytes(written[:5000]) + bytes(4000) + b"end"
 
 
 def test_access_lists(mnt):

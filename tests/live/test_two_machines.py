@@ -100,3 +100,67 @@ def test_the_second_is_refused_or_takes_over_and_the_first_only_reads(demo: Demo
     finally:
         second.qssctl("umount", "--lazy", "--drain", "1s")
     assert not os.path.ismount(second.mnt)
+
+
+class Copy:
+    """`cp -a` of the state directory; paths in a configuration are relative to it."""
+
+    def __init__(self, demo: Demo, root: Path) -> None:
+        root.mkdir()
+        self.mnt, self.config = root / "mnt", root / "qss.toml"
+        for name in ("state", "qss.toml", "credentials"):
+            subprocess.run(["cp", "-a", str(demo.root / name), str(root / name)], check=True)
+
+    def qssctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(QSSCTL), "--config", str(self.config), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    def mount(self) -> subprocess.CompletedProcess[str]:
+        return self.qssctl("mount", str(self.mnt))
+
+
+def test_of_two_copies_of_a_state_directory_one_writes_and_nothing_is_lost(demo: Demo, tmp_path: Path) -> None:
+    (demo.mnt / "before").write_bytes(b"in both" * 10_000)
+    demo.sync()
+    demo.qssctl("umount")
+    stopped = Copy(demo, tmp_path / "stopped")
+    demo.qssctl("mount", str(demo.mnt))
+    (demo.mnt / "of-the-first").write_bytes(b"1" * 100_000)
+    demo.sync()
+
+    # A copy from before: the first has written since. It is told so, and only read.
+    mounted = stopped.mount()
+    try:
+        assert mounted.returncode == 0, mounted
+        assert "a copy of this state directory has written root" in mounted.stderr
+        assert (stopped.mnt / "before").read_bytes() == b"in both" * 10_000
+        with pytest.raises(OSError, match="Read-only"):
+            (stopped.mnt / "more").write_bytes(b"x")
+    finally:
+        stopped.qssctl("umount", "--lazy", "--drain", "1s")
+    insisted = stopped.qssctl("mount", str(stopped.mnt), "--take-over")
+    assert insisted.returncode == 3, insisted
+    assert "empty state directory" in insisted.stderr
+
+    # A copy of one that runs: it is told who holds the file system; or that it has written, should it have.
+    running = Copy(demo, tmp_path / "running")
+    refused = running.mount()
+    try:
+        if refused.returncode:
+            assert refused.returncode == 3, refused
+            assert f"{demo.state}" in refused.stderr
+            assert "holds this file system" in refused.stderr
+            assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
+        else:
+            assert "a copy of this state directory has written root" in refused.stderr
+    finally:
+        if os.path.ismount(running.mnt):
+            running.qssctl("umount", "--lazy", "--drain", "1s")
+
+    (demo.mnt / "after").write_bytes(b"it goes on")
+    demo.sync()
+    assert not demo.status()["fenced"]
+    demo.evict_all()
+    assert (demo.mnt / "before").read_bytes() == b"in both" * 10_000
+    assert (demo.mnt / "of-the-first").read_bytes() == b"1" * 100_000
+    assert demo.qssctl("fsck", "--remote", check=False).returncode == 0

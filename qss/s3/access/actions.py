@@ -13,10 +13,13 @@ from typing import Any, Final
 from qss.s3 import operations as op
 from qss.s3 import subresources as sub
 from qss.s3.access.policy import ANY_RESOURCE, BUCKET_ARN
+from qss.s3.message import any_begins
+from qss.values import quick
 
 Headers = Mapping[str, str]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Need:
     """One action on a bucket (`key` None), on an object, or on no bucket in particular (`bucket` "")."""
@@ -68,7 +71,7 @@ def _create_bucket(asked: op.CreateBucket, headers: Headers) -> Sequence[Need]:
 
 
 def _has_acl(headers: Headers) -> bool:
-    return "x-amz-acl" in headers or any(name.startswith("x-amz-grant-") for name in headers)
+    return "x-amz-acl" in headers or any_begins(headers, "x-amz-grant-")
 
 
 def _write(bucket: str, key: str, headers: Headers) -> list[Need]:

@@ -18,7 +18,7 @@ from qss.s3.access.settings import DELETED, ENFORCED, XML_NAMES, PublicAccess, p
 from qss.s3.backend import ObjectBackend
 from qss.s3.documents import xml_body
 from qss.s3.errors import Code, S3Error
-from qss.s3.message import Response
+from qss.s3.message import Response, any_begins
 from qss.s3.render import OWNER, XML_TYPE
 from qss.s3.xml import document, element, leaf
 
@@ -28,14 +28,12 @@ _ABSENT: Final = {
     op.Config.PUBLIC_ACCESS: Code.NO_SUCH_PUBLIC_ACCESS,
     op.Config.OWNERSHIP: Code.NO_SUCH_OWNERSHIP,
     op.Config.CORS: Code.NO_SUCH_CORS,
-    op.Config.ENCRYPTION: Code.NO_SUCH_ENCRYPTION,
 }
-_ENCRYPTION: Final = ("x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption")
 _CANNED_FINE: Final = ("private", "bucket-owner-full-control")
 """Canned ACLs that say what holds anyway. AWS takes only the second; `private` is what clients send by habit."""
 
 
-# -- documents
+# -- documents; a bucket's default encryption is none of them (qss.s3.encryption)
 async def get_config(backend: ObjectBackend, asked: op.GetConfig) -> Response:
     await backend.head_bucket(asked.bucket)
     if asked.config is op.Config.POLICY_STATUS:
@@ -133,15 +131,10 @@ def _check_cors(content: bytes) -> None:
         raise S3Error(Code.INVALID_REQUEST, str(error)) from None
 
 
-def _check_encryption(content: bytes) -> None:
-    raise S3Error(Code.NOT_IMPLEMENTED)
-
-
 _CHECKS: Final[dict[op.Config, Callable[[bytes], None]]] = {
     op.Config.PUBLIC_ACCESS: _check_public_access,
     op.Config.OWNERSHIP: _check_ownership,
     op.Config.CORS: _check_cors,
-    op.Config.ENCRYPTION: _check_encryption,
 }
 
 
@@ -170,14 +163,8 @@ def acl() -> Response:
 def check_acl(headers: Mapping[str, str]) -> None:
     """Raise S3Error for an ACL on a bucket's making or an upload that says something else than what holds."""
     canned = headers.get("x-amz-acl")
-    if any(name.startswith("x-amz-grant-") for name in headers) or (canned is not None and canned not in _CANNED_FINE):
+    if any_begins(headers, "x-amz-grant-") or (canned is not None and canned not in _CANNED_FINE):
         raise S3Error(Code.ACL_NOT_SUPPORTED)
-
-
-def check_encryption(headers: Mapping[str, str]) -> None:
-    """There is no server-side encryption yet, and nothing is stored plain that was to be encrypted. Raises S3Error."""
-    if any(name.startswith(_ENCRYPTION) for name in headers):
-        raise S3Error(Code.NOT_IMPLEMENTED, "Server-side encryption is not implemented.")
 
 
 # -- CORS

@@ -16,6 +16,7 @@ from qss.s3.access.actions import Need
 from qss.s3.access.policy import ACCOUNT, Principal
 from qss.s3.message import RequestHead, parse_query
 from qss.s3.sigv4 import Verified, signed_at_s
+from qss.values import quick
 
 ENCRYPTION_KEYS: Final = (
     "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id",
@@ -39,6 +40,7 @@ _DAY_S: Final = 86_400
 Tags = tuple[tuple[str, str], ...]
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who sends a request, as far as signatures tell, and by which way it came."""

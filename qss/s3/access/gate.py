@@ -21,6 +21,8 @@ from qss.s3.access.settings import PublicAccess, public_access
 from qss.s3.errors import Code, S3Error
 
 ROOT_ALWAYS: Final = frozenset({"s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy"})
+_POLICY: Final = op.Config.POLICY.document
+_PUBLIC_ACCESS: Final = op.Config.PUBLIC_ACCESS.document
 _EXISTING_TAG: Final = "s3:existingobjecttag/"
 
 
@@ -121,10 +123,10 @@ class Gate:
         if not name:
             return _NO_POLICY
         try:
-            document = await self._buckets.get_document(name, op.Config.POLICY.document)
+            document = await self._buckets.get_document(name, _POLICY)
             if document is None:
                 return _NO_POLICY
-            switches = public_access(await self._buckets.get_document(name, op.Config.PUBLIC_ACCESS.document))
+            switches = public_access(await self._buckets.get_document(name, _PUBLIC_ACCESS))
         except S3Error as error:
             if error.code is not Code.NO_SUCH_BUCKET:
                 raise

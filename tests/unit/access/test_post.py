@@ -9,6 +9,7 @@ import hmac
 import itertools
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from qss.s3.post import FORM_WHOLE_BYTES_MAX
 from qss.s3.post_policy import read_post_policy
 from tests.harness.s3_direct import NOW_NS, SECRET, Answer, Direct
 from tests.harness.s3_server import memory_s3
+from tests.harness.trove_node import node
 
 BOUNDARY = "----browser7MA4YWxk"
 SOON = "2023-11-14T23:00:00Z"  # NOW_NS is 22:13:20
@@ -320,3 +322,26 @@ def test_as_boto3_makes_them_and_httpx_sends_them() -> None:
 
 
 assert NOW_NS == 1_700_000_000_000_000_000
+
+
+def test_a_form_may_ask_for_encryption(tmp_path: Path) -> None:
+    """Of a node. Its fields are those of a PUT's headers, and a policy has to cover them."""
+    opened = node(tmp_path)
+    direct = Direct(opened.store)
+    direct.bucket("bucket")
+    key = bytes(32)
+    sse = "x-amz-server-side-encryption"
+    md5 = base64.b64encode(hashlib.md5(key, usedforsecurity=False).digest()).decode()
+    mine = {f"{sse}-customer-algorithm": "AES256", f"{sse}-customer-key": base64.b64encode(key).decode()}
+    mine[f"{sse}-customer-key-md5"] = md5
+    told_back = {each: mine[each] for each in mine if not each.endswith("-key")}
+    for name, fields, told in (("m", {sse: "AES256"}, {sse: "AES256"}), ("c", mine, told_back)):
+        covering = [["starts-with", f"${each}", ""] for each in fields]
+        sent = form(signed([KEY, *covering], {"key": f"up/{name}", **fields}, who="root"), b"content")
+        answer = post(direct, sent)
+        assert (answer.status, {k: v for k, v in answer.headers.items() if k.startswith(sse)}) == (204, told)
+        read = direct.ask("root", "GET", f"/bucket/up/{name}", headers=mine if name == "c" else {})
+        assert read.body == b"content"
+        uncovered = form(signed([KEY], {"key": "up/x", **fields}, who="root"), b"content")
+        assert post(direct, uncovered).code == "AccessDenied"
+    asyncio.run(opened.aclose())

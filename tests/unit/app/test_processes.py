@@ -1,3 +1,4 @@
+import gc
 import os
 import subprocess
 import sys
@@ -5,7 +6,7 @@ import sys
 import pytest
 import trio
 
-from qss.app.priority import step_back
+from qss.app.priority import freeze_what_stays, step_back
 from qss.app.running import is_alive, is_locked, pid_file, pid_in, state_lock, write_whole
 from qss.app.supervise import PAUSE_FIRST_S, PAUSE_MAX_S, STEADY_S, Supervisor, next_pause
 from qss.errors import Refused
@@ -160,10 +161,19 @@ def test_a_process_that_is_gone_cannot_step_back_and_nobody_minds():
     step_back(2**22 + 1, 5)  # above the highest process id there can be
 
 
+def test_the_start_is_not_looked_at_by_the_garbage_collector_again():
+    try:
+        freeze_what_stays()
+        assert gc.get_freeze_count()
+        assert gc.isenabled()  # for what comes later
+    finally:
+        gc.unfreeze()
+
+
 def test_what_answers_programs_comes_before_them_where_it_may_and_what_it_starts_does_not():
     code = """
 import os, subprocess, sys, threading
-from qss.app.priority import LIFT, answer_soon
+from qss.app.priority import LIFT, answer_soon, step_back
 before = os.getpriority(os.PRIO_PROCESS, 0)
 answer_soon()
 now = os.getpriority(os.PRIO_PROCESS, 0)
@@ -172,11 +182,16 @@ seen = []
 thread = threading.Thread(target=lambda: seen.append(os.getpriority(os.PRIO_PROCESS, 0)))
 thread.start(); thread.join()
 child = subprocess.run([sys.executable, "-c", "import os; print(os.nice(0))"], capture_output=True, text=True)
-print(before, now, seen[0], child.stdout.strip(), os.sched_getscheduler(0))
+lower = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+step_back(lower.pid, 5)
+stepped = os.getpriority(os.PRIO_PROCESS, lower.pid)
+lower.communicate()
+print(before, now, seen[0], child.stdout.strip(), stepped, os.sched_getscheduler(0))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    before, now, thread, child, policy = map(int, done.stdout.split())
+    before, now, thread, child, stepped, policy = map(int, done.stdout.split())
     assert thread == child == max(before, 0)
+    assert stepped == min(child + 5, 19)  # below programs, not below the thread that was lifted above them
     assert policy & ~os.SCHED_RESET_ON_FORK == os.sched_getscheduler(0)
     if os.geteuid() == 0 and now != before:
         assert now < 0

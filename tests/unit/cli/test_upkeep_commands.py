@@ -11,6 +11,7 @@ from qss.app.durability import document, key_copies
 from qss.cli import render_upkeep
 from qss.cli.main import run
 from qss.config import load
+from qss.offload.status import silent_majority
 
 LOCATIONS = "".join(f'[[location]]\nurl = "http://127.0.0.1:1/bucket-{n}"\n' for n in range(6))
 STANDING = {
@@ -34,6 +35,7 @@ def test_durability_is_known_without_a_mount(config: Path, capsys) -> None:
     assert run(["--config", str(config), "durability", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["overhead"], found["may_be_lost"], found["locations"], found["standing"]) == (1.5, 2, 6, None)
+    assert (found["reads_need"], found["uploads_need"]) == (4, 6)
     assert found["nines"] <= found["nines_common_mode"], "no code helps against what all locations have in common"
     assert found["default"] == {"k": 4, "m": 2}
     assert found["keys"]["here"] == 0
@@ -41,7 +43,22 @@ def test_durability_is_known_without_a_mount(config: Path, capsys) -> None:
     text = " ".join(capsys.readouterr().out.split())
     assert "1.50 bytes stored for each byte" in text
     assert "any 2 of the 6 locations" in text
+    assert "4 locations to read, 6 of 6 to upload" in text
     assert "not mounted" in text
+
+
+def test_a_margin_never_takes_uploads_below_a_majority(config: Path) -> None:
+    """2+4 can be read from two locations; what four do not take has no root, and nobody knows who writes."""
+    config.write_text(f"[code]\nk = 2\nm = 4\n[offload]\nmargin = 0\n{LOCATIONS}")
+    found = document(load(config, {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}), None)
+    assert (found["reads_need"], found["uploads_need"]) == (2, 4)
+
+
+@pytest.mark.parametrize(("up", "said"), [(6, ""), (4, ""), (3, "3 of 6 locations are up"), (0, "until 4 are")])
+def test_a_silent_majority_is_said_in_one_sentence(up: int, said: str) -> None:
+    text = silent_majority([number < up for number in range(6)])
+    assert said in text
+    assert bool(text) == bool(said)
 
 
 def test_a_key_file_is_counted_and_a_broken_one_is_not(config: Path) -> None:

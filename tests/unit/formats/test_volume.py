@@ -42,6 +42,7 @@ headers = st.builds(
     late_room=st.integers(0, 200),
     floor=st.integers(0, 2**63),
     numbered=st.booleans(),
+    sealed=st.booleans(),
 )
 
 
@@ -130,6 +131,7 @@ def _vectors() -> dict[str, bytes]:
         "version-1": _record(replace(small, numbered=True), b"hello", etag_kind=EtagKind.MD5, numbered=True),
         "marker-1": _record(Header(Kind.MARKER, b"bucket/key", 7, numbered=True), b"", numbered=True),
         "version-gone-1": _record(Header(Kind.VERSION_GONE, b"bucket/key", 8, meta=(5).to_bytes(8, "little")), b""),
+        "sealed-1": _record(replace(small, meta=b'{"x":"VFNTRQ=="}', sealed=True), bytes(range(21))),
         "document-1": _record(Header(Kind.DOCUMENT, b"bucket/lifecycle", 9), b"<x/>"),
     }
 

@@ -283,6 +283,18 @@ async def test_a_capability_set_later_is_seen(fs):
     assert ino not in fs.without_capability
 
 
+async def test_a_capability_goes_with_the_content_it_was_given_to(fs):
+    ino = await make(fs, b"f")
+    handle = await fs.open(ino, os.O_WRONLY)
+    fs.setxattr(ino, b"security.capability", b"x")
+    await fs.write(handle, 0, b"other content")
+    with fails(errno.ENODATA):
+        fs.getxattr(ino, b"security.capability")
+    fs.setxattr(ino, b"security.capability", b"y")  # while the file is open
+    await fs.write(handle, 0, b"more")
+    assert fs.listxattr(ino) == []
+
+
 async def test_default_access_lists_are_inherited(fs):
     from qss.fs import acl
 

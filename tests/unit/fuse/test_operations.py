@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
+import types
 
 import pyfuse3
 import pytest
@@ -130,6 +132,29 @@ async def test_the_kernels_question_before_each_write_needs_no_file_system():
         await operations.getxattr(7, b"security.capability", None)
     assert caught.value.errno == errno.ENODATA
     assert operations.failures.unexpected == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "direct"),
+    [
+        (os.O_WRONLY | os.O_TRUNC, True),
+        (os.O_WRONLY, False),  # of a file that somebody may read at the moment
+        (os.O_WRONLY | os.O_TRUNC | os.O_APPEND, False),  # a log: somebody follows it
+        (os.O_RDWR | os.O_TRUNC, False),  # may be mapped
+        (os.O_RDONLY, False),
+    ],
+)
+async def test_what_is_only_written_goes_past_the_kernels_memory(flags, direct):
+    class Empty:
+        stale: frozenset[int] = frozenset()
+
+        async def open(self, inode, flags, *, unprivileged):
+            return 5
+
+    context = types.SimpleNamespace(uid=0)
+    info = await Operations(Empty()).open(2, flags, context)
+    assert (info.fh, info.direct_io) == (5, direct)
+    assert not (await Operations(Empty(), writeback=True).open(2, flags, context)).direct_io
 
 
 def test_mount_options():

@@ -62,6 +62,9 @@ def test_frozen_forms_are_read() -> None:
     )
     assert Hold.unpack(frozen) == expected
     assert expected.pack() == frozen
+    frozen = (VECTORS / "hold-v1-place.json").read_bytes().rstrip()
+    assert Hold.unpack(frozen) == replace(expected, place="9c" * 16)
+    assert replace(expected, place="9c" * 16).pack() == frozen
     assert read_reason(VECTORS / "fenced-v1.json") == "taken over"
 
 
@@ -168,6 +171,41 @@ async def test_a_copy_that_begins_while_the_other_lives_is_told_who_holds(
     released = await book(first).read()
     assert released is not None
     assert (released.seat, released.released) == ("a", True), "a copy that never held releases nothing"
+
+
+async def test_an_image_of_the_whole_machine_is_no_former_life_of_it(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Same machine id, same name, same path; but another boot. Both have the lock of their state directory."""
+    world = World.of(2, 1)
+    first, image = world.machine(tmp_path / "a"), world.machine(tmp_path / "b")
+    ours = replace(hold(image, "a"), place="another boot")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(holder(first, "a").run)
+        await trio.sleep(1)
+        beginning = Holder(book(image), image.tenure, image.host, ours, lambda: 0)
+        await beginning.beat()
+        assert not image.tenure.leased
+        with trio.fail_after(3 * BEAT_S):
+            await beginning.run()  # ends: it is fenced
+        assert first.tenure.leased
+        nursery.cancel_scope.cancel()
+
+
+async def test_after_a_reboot_a_hold_that_was_not_given_up_is_waited_for(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    world = World.of(2, 1)
+    machine = world.machine(tmp_path / "a")
+    before = hold(machine, "a")
+    await book(machine).write(before)
+    again = Holder(book(machine), machine.tenure, machine.host, replace(hold(machine, "a"), place="2"), lambda: 0)
+    started_s = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(again.run)
+        await until(lambda: machine.tenure.leased)
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - started_s >= before.watch_s
 
 
 async def test_of_two_that_began_at_the_same_time_one_gives_way(tmp_path: Path) -> None:

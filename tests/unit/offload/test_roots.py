@@ -338,6 +338,23 @@ async def test_taking_over_survives_a_crash_before_the_first_publication(tmp_pat
     assert (await again.roots.publish(point(2))).epoch == 1
 
 
+async def test_numbers_of_segments_never_go_back_behind_a_recovery(tmp_path: Path) -> None:
+    """Who recovers next begins behind all that the machine in between may have sent, published or not."""
+    world = World.of()
+    await published(world.machine(tmp_path / "a"), 1)
+    second = world.machine(tmp_path / "b")
+    second.roots.take_over(await second.roots.newest(), 1000)
+    second = world.machine(tmp_path / "b")
+    await second.roots.catch_up()
+    taken = await second.roots.publish(second.roots.raised(point(1)))
+    assert taken.point.next_segment == 1000
+    third = world.machine(tmp_path / "c")
+    third.roots.take_over(await third.roots.newest())
+    await third.roots.catch_up()
+    assert third.roots.raised(point(2)).next_segment == 1000
+    assert third.roots.raised(point(2000)).next_segment == 2001
+
+
 async def test_an_older_state_at_the_locations_is_refused(tmp_path: Path) -> None:
     world = World.of()
     machine = world.machine(tmp_path / "a")

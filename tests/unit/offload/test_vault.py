@@ -326,3 +326,22 @@ async def test_more_shards_suspect_than_may_be_lost_are_repaired_all_the_same(tm
     assert (await machine.vault.complete(sealed.id)).complete
     assert name in world.objects(receipt.placed[0])
     assert machine.vault.damage.open == ()
+
+
+async def test_what_another_machine_has_put_under_the_same_number_is_not_taken_for_ours(tmp_path: Path) -> None:
+    """A copy of a state directory, or a recovery beside another one, gives the same numbers to other content."""
+    world = World.of(2, 1)
+    theirs, ours = content(50_000, seed=1), content(40_000, seed=2)
+    await store(world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf-a"), theirs)
+    machine, shelf = world.machine(tmp_path / "b"), PlainShelf(tmp_path / "shelf-b")
+    for name, each in world.stores.items():
+        each.down = name != "trove-1"
+    with pytest.raises(Unreachable):
+        await store(machine, shelf, ours)
+    for each in world.stores.values():
+        each.down = False
+    while not all(node.up for node in machine.nodes.values()):
+        await machine.book.survey()
+    assert len((await take_census(machine.nodes, machine.keys, S1)).seals()) == 2
+    assert (await store(machine, shelf, ours)).complete
+    assert await read_back(world.machine(tmp_path / "c"), len(ours), tmp_path) == ours

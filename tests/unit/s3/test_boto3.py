@@ -287,6 +287,15 @@ def test_strangers_are_kept_out(server, bucket, certificate) -> None:
         assert code_of(caught)[0] == code
 
 
+def test_a_client_of_another_region_is_told_ours_and_signs_again(server, bucket, certificate) -> None:
+    elsewhere = server.boto3(verify=str(certificate.certificate), region="eu-central-1")
+    elsewhere.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert elsewhere.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+    with pytest.raises(ClientError) as caught:
+        elsewhere.list_buckets()
+    assert caught.value.response["Error"]["Region"] == "us-east-1"
+
+
 def test_what_is_not_there_is_never_taken_for_something_else(s3, bucket) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     with pytest.raises(ClientError) as caught:

@@ -154,6 +154,14 @@ def test_presigned_expiry(after_s: int, code: Code | None) -> None:
         assert refused(head, NOW_NS + after_s * S) is code
 
 
+def test_addresses_signed_by_sigv2_are_told_so() -> None:
+    """s3cmd knows the text, and signs by SigV4 then."""
+    head = RequestHead("GET", "/k", "AWSAccessKeyId=AKIA&Expires=1795279346&Signature=ShaGrm%3D", HOST)
+    with pytest.raises(S3Error, match=r"you have provided is not supported\. Please use AWS4-HMAC-SHA256") as caught:
+        verifier().verify(head, NOW_NS)
+    assert caught.value.code is Code.INVALID_REQUEST
+
+
 @pytest.mark.parametrize("expires", ["0", "604801", "-1", "x", "1e3", "٣"])
 def test_presigned_bounds(expires: str) -> None:
     query = presign(RequestHead("GET", "/k", "", HOST), EXAMPLE, "us-east-1", NOW_NS, 60)
@@ -206,3 +214,39 @@ def test_nonsense_raises_nothing_else(authorization: str, date: str) -> None:
 
 def test_the_secret_does_not_show() -> None:
     assert EXAMPLE.secret_key not in repr(EXAMPLE)
+
+
+# -- where the signature stands in its header
+@pytest.mark.parametrize("order", ["CHS", "SHC", "HSC"])
+def test_the_parts_of_the_header_come_in_any_order(order: str) -> None:
+    head = signed()
+    parts = dict(zip("CHS", head.headers["authorization"].partition(" ")[2].split(", "), strict=True))
+    for separator in (", ", ",", " , "):
+        said = f"AWS4-HMAC-SHA256 {separator.join(parts[each] for each in order)}"
+        again = changed(head, headers={**head.headers, "authorization": said})
+        assert verifier().verify(again, NOW_NS) == verifier().verify(head, NOW_NS)
+
+
+def test_a_name_that_only_ends_like_the_signature_is_none() -> None:
+    head = signed()
+    said = head.headers["authorization"].replace("Signature=", "XSignature=")
+    assert refused(changed(head, headers={**head.headers, "authorization": said})) is Code.AUTH_HEADER_MALFORMED
+
+
+def test_one_verifier_keeps_its_callers_apart() -> None:
+    """What is remembered of one header must not answer for another: key, scope and names are each part of it."""
+    one = verifier()
+    head = signed()
+    assert one.verify(head, NOW_NS) is not None
+    text = head.headers["authorization"]
+    for old, new, code in (
+        (EXAMPLE.access_key, "AKIDOTHER", Code.INVALID_ACCESS_KEY),
+        ("us-east-1", "eu-west-1", Code.AUTH_HEADER_MALFORMED),
+        ("SignedHeaders=host;", "SignedHeaders=", Code.ACCESS_DENIED),
+        (text[-1], "0" if text[-1] != "0" else "1", None),
+    ):
+        other = text[:-1] + new if code is None else text.replace(old, new)
+        with pytest.raises(S3Error) as caught:
+            one.verify(changed(head, headers={**head.headers, "authorization": other}), NOW_NS)
+        assert caught.value.code is (code or Code.SIGNATURE_MISMATCH)
+    assert one.verify(head, NOW_NS) is not None

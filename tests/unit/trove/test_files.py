@@ -10,8 +10,11 @@ import httpx
 import pytest
 
 from qss.errors import Retryable
+from qss.s3.backend import PutRequest
+from qss.s3.sse import CustomerKey, Encryption
 from qss.trove.shares import KEY_FILE
 from tests.harness.trove_fronts import ADMIN_TOKEN, World, with_fronts
+from tests.harness.trove_node import Bytes
 
 ADMIN = f"Bearer {ADMIN_TOKEN}"
 
@@ -62,6 +65,33 @@ def test_the_life_of_a_file(tmp_path: Path) -> None:
             assert code(await client.post(url)) == (405, "MethodNotAllowed")
             assert code(await client.put("/files/bkt"))[0] == 405
             assert code(await client.get("/other"))[0] == 404
+
+    with_fronts(tmp_path, work)
+
+
+def test_encrypted_files(tmp_path: Path) -> None:
+    """Those under the node's key are files like others; those under a customer's can only be had over S3."""
+
+    async def work(world: World) -> None:
+        await make_bucket(world)
+        store, customer = world.node.store, CustomerKey(bytes(32), "")
+        await store.set_encryption("bkt", encrypted=True)
+        await store.put(PutRequest("bkt", "theirs", encryption=Encryption(customer)), Bytes(b"theirs"))
+        made = {}
+        for key in ("ours", "theirs"):
+            async with world.client("files", authorization=ADMIN) as client:
+                if key == "ours":
+                    assert (await client.put("/files/bkt/ours", content=b"ours")).status_code == 200
+            made[key] = (await world.admin("POST", "/shares", {"bucket": "bkt", "key": key})).json()["token"]
+        async with world.client("files", authorization=ADMIN) as client:
+            for url in ("/files/bkt/ours", f"/s/{made['ours']}"):
+                got = await client.get(url)
+                assert (got.content, got.headers["x-amz-server-side-encryption"]) == (b"ours", "AES256")
+            for url in ("/files/bkt/theirs", f"/s/{made['theirs']}"):
+                refused = await client.get(url)
+                assert code(refused) == (400, "InvalidRequest")
+                assert refused.json()["error"].startswith("This file is encrypted with a key of its owner's")
+                assert (await client.head(url)).status_code == 400
 
     with_fronts(tmp_path, work)
 

@@ -18,7 +18,7 @@ from qss.s3.backend import (
     Versioning,
     VersionsQuery,
 )
-from qss.s3.handlers import LIFECYCLE
+from qss.s3.expiry import LIFECYCLE
 from qss.s3.lifecycle import Filter, Rule
 from qss.s3.lifecycle_documents import rules_document
 from qss.s3.lock import DAY_NS, Mode, ObjectLock, Retention

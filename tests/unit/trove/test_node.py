@@ -14,8 +14,8 @@ from qss.s3.backend import CreateUpload, DeleteRequest, ListQuery, PutRequest, U
 from qss.s3.errors import Code, S3Error
 from qss.trove.admin import Admin
 from qss.trove.credentials import Given, load_credentials
+from qss.trove.drives import RESERVE_BYTES
 from qss.trove.node import CREDENTIALS, Node, NodeOptions, clean_slate
-from qss.trove.volumes import RESERVE_BYTES
 from tests.harness.trove_node import Bytes, content, node
 
 
@@ -291,6 +291,6 @@ def test_a_node_says_what_it_takes_yet_and_each_file_system_counts_once(tmp_path
     assert made.store.free_bytes("bkt") == 0, "what it keeps back it does not promise"
     disk.free = 5 * RESERVE_BYTES
     for drive in made.engine.volumes.drives:
-        drive.failed = True
+        drive.missing("pulled")
     assert made.store.free_bytes("bkt") == 0, "no drive takes anything"
     asyncio.run(made.aclose())

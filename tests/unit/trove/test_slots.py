@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qss.formats.volume import Header, Kind, Superblock, hash_blocks
-from qss.host import PosixDisk
+from qss.host import PosixDisk, SystemClock
 from qss.host.disk import DIRECT_BYTES, Handle
 from qss.s3.backend import Attributes, PutRequest
+from qss.trove.drives import Drive
 from qss.trove.slots import DIRECT_BODY_BYTES_MIN, PIECE_BYTES, SPARE_PIECES_MAX, Slot, Volume
 from tests.harness.trove_node import Bytes, PowerCutDisk, content, drop_dead, node
 
@@ -43,7 +44,7 @@ class _PageDisk(PosixDisk):
 
 
 def _fill(disk: _PageDisk, position: int, body: bytes, key: bytes = b"bucket/key") -> Slot:
-    volume = Volume(Path("v"), _CACHED, Superblock(1, 0, bytes(16), bytes(16)))
+    volume = Volume(Path("v"), _CACHED, Superblock(1, 0, bytes(16), bytes(16)), Drive(Path(), "", SystemClock()))
     slot = Slot(disk, volume, position, Header(Kind.OBJECT, key, 1, body_len=len(body)), [])
     slot.direct = _DIRECT
     rest = memoryview(body)

@@ -109,6 +109,10 @@ class NodeModel(RuleBasedStateMachine):
 
         self.run(all_of_it())
 
+    @rule(encrypted=st.booleans())
+    def encrypt_from_now_on(self, encrypted: bool) -> None:
+        self.run(self.node.store.set_encryption("bkt", encrypted))
+
     @rule()
     def checkpoint(self) -> None:
         self.node._prune_graves()

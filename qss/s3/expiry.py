@@ -1,0 +1,83 @@
+"""What lifecycle rules have in store for an object or an upload, told with it: `x-amz-expiration`, `x-amz-abort-date`.
+
+Source: PutObject, GetObject and CreateMultipartUpload of the S3 API reference. The earliest date counts, and the rule
+that brings it. Of older versions nothing is told, as by AWS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote
+
+from qss.errors import CorruptData
+from qss.s3.backend import ObjectBackend, StoredObject, Upload, VersionEntry
+from qss.s3.lifecycle import Rule, Tags, rounded_ns
+from qss.s3.lifecycle_documents import rules_of
+from qss.s3.lock import DAY_NS
+from qss.s3.render import http_date
+
+LIFECYCLE: Final = "lifecycle"
+"""Name of the document with a bucket's rules."""
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@lru_cache(256)
+def _rules(content: bytes) -> tuple[Rule, ...]:
+    return rules_of(content)
+
+
+def expiration(rules: tuple[Rule, ...], found: StoredObject, tags: Tags, day_ns: int) -> Headers:
+    """Of the newest version of a key."""
+    entry = VersionEntry(found, latest=True)
+    dates: list[tuple[int, str]] = []
+    for rule in rules:
+        if rule.enabled and rule.filter.takes(entry) and rule.filter.takes_tags(tags):
+            if rule.date_ns is not None:
+                dates.append((rule.date_ns, rule.id))
+            elif rule.days is not None:
+                dates.append((rounded_ns(found.modified_ns, rule.days, day_ns), rule.id))
+    if not dates:
+        return ()
+    date, name = min(dates)
+    return (("x-amz-expiration", f'expiry-date="{http_date(date)}", rule-id="{quote(name)}"'),)
+
+
+def abortion(rules: tuple[Rule, ...], upload: Upload, day_ns: int) -> Headers:
+    """Of an upload in progress."""
+    dates = [
+        (rounded_ns(upload.started_ns, rule.abort_days, day_ns), rule.id)
+        for rule in rules
+        if rule.enabled and rule.abort_days is not None and upload.key.startswith(rule.filter.prefix)
+    ]
+    if not dates:
+        return ()
+    date, name = min(dates)
+    return ("x-amz-abort-date", http_date(date)), ("x-amz-abort-rule-id", quote(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """Of one backend's objects. `day_ns`: a day, but in tests."""
+
+    backend: ObjectBackend
+    day_ns: int = DAY_NS
+
+    async def told(self, bucket: str, found: StoredObject, tags: Tags) -> Headers:
+        rules = await self._of(bucket)
+        return expiration(rules, found, tags, self.day_ns) if rules else ()
+
+    async def told_upload(self, bucket: str, upload: Upload) -> Headers:
+        rules = await self._of(bucket)
+        return abortion(rules, upload, self.day_ns) if rules else ()
+
+    async def _of(self, bucket: str) -> tuple[Rule, ...]:
+        content = await self.backend.get_document(bucket, LIFECYCLE)
+        if content is None:
+            return ()
+        try:
+            return _rules(content)
+        except CorruptData:  # not carried out either; the log says so
+            return ()

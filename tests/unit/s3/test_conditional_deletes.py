@@ -1,0 +1,71 @@
+"""Deletes with a condition, one by one and many at once; a redirect that is kept though nothing is done by it."""
+
+from __future__ import annotations
+
+import pytest
+
+from qss.s3.render import http_date
+from tests.harness.s3_direct import NOW_NS, Direct
+
+NOW, LATER = http_date(NOW_NS), http_date(NOW_NS + 1_000_000_000)
+SIZE, MODIFIED = "x-amz-if-match-size", "x-amz-if-match-last-modified-time"
+
+
+@pytest.fixture
+def direct() -> Direct:
+    found = Direct()
+    found.bucket("bkt")
+    found.ask("root", "PUT", "/bkt/k", body=b"12345")
+    return found
+
+
+CASES = [
+    ({SIZE: "5"}, 204, ""),
+    ({SIZE: "4"}, 412, "PreconditionFailed"),
+    ({SIZE: "many"}, 400, "InvalidArgument"),
+    ({MODIFIED: NOW}, 204, ""),
+    ({MODIFIED: LATER}, 412, "PreconditionFailed"),
+    ({MODIFIED: "lately"}, 400, "InvalidArgument"),
+    ({SIZE: "5", MODIFIED: LATER}, 412, "PreconditionFailed"),
+    ({SIZE: "5", MODIFIED: NOW, "if-match": "*"}, 204, ""),
+    ({SIZE: "5", "if-match": '"other"'}, 412, "PreconditionFailed"),
+    ({"if-match": '"827ccb0eea8a706c4c34a16891f84e7b"'}, 204, ""),
+]
+
+
+@pytest.mark.parametrize(("headers", "status", "code"), CASES)
+def test_one(direct: Direct, headers: dict[str, str], status: int, code: str) -> None:
+    answer = direct.ask("root", "DELETE", "/bkt/k", headers=headers)
+    assert (answer.status, answer.code) == (status, code)
+    assert direct.ask("root", "HEAD", "/bkt/k").status == (404 if status == 204 else 200)
+
+
+@pytest.mark.parametrize(("headers", "status", "code"), CASES)
+def test_many(direct: Direct, headers: dict[str, str], status: int, code: str) -> None:
+    names = {SIZE: "Size", MODIFIED: "LastModifiedTime", "if-match": "ETag"}
+    said = "".join(f"<{names[name]}>{value}</{names[name]}>" for name, value in headers.items())
+    direct.ask("root", "PUT", "/bkt/other", body=b"x")
+    document = f"<Delete><Object><Key>k</Key>{said}</Object><Object><Key>other</Key></Object></Delete>"
+    answer = direct.ask("root", "POST", "/bkt", {"delete": ""}, document.encode())
+    if status == 400:
+        assert (answer.status, answer.code) == (status, code)
+        return
+    assert answer.status == 200
+    assert [error.get("Code") for error in answer.xml.all("Error")] == ([code] if code else [])
+    assert direct.ask("root", "HEAD", "/bkt/k").status == (404 if status == 204 else 200)
+    assert direct.ask("root", "HEAD", "/bkt/other").status == 404
+
+
+@pytest.mark.parametrize("headers", [{SIZE: "5"}, {MODIFIED: NOW}, {"if-match": "*"}])
+def test_what_is_not_there_meets_no_condition(direct: Direct, headers: dict[str, str]) -> None:
+    assert direct.ask("root", "DELETE", "/bkt/none", headers=headers).code == "NoSuchKey"
+
+
+def test_a_redirect_is_kept_and_not_copied(direct: Direct) -> None:
+    name = "x-amz-website-redirect-location"
+    assert direct.ask("root", "PUT", "/bkt/k", body=b"x", headers={name: "elsewhere"}).code == "InvalidRedirectLocation"
+    assert direct.ask("root", "PUT", "/bkt/k", body=b"x", headers={name: "/else/where"}).status == 200
+    assert direct.ask("root", "GET", "/bkt/k").headers[name] == "/else/where"
+    for more, expected in (({}, None), ({name: "http://other/"}, "http://other/")):
+        direct.ask("root", "PUT", "/bkt/to", headers={"x-amz-copy-source": "/bkt/k", **more})
+        assert direct.ask("root", "HEAD", "/bkt/to").headers.get(name) == expected
