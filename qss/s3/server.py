@@ -284,6 +284,7 @@ class S3Service:
     async def _hashes(self, asked: op.GetObject, call: Call) -> str:
         reader = await self._encryptor.open(asked.bucket, asked.key, asked.version_id, call.sse.customer)
         try:
+            inplace.check_cost(reader.info.size, asked.hash_spans)
             return await inplace.answer(reader, reader.info.size, asked.hash_spans)
         finally:
             await reader.aclose()
