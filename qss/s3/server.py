@@ -38,6 +38,7 @@ from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
 from qss.s3.lock import check_future
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import check_bucket_name, is_form, parse_at, put_request, split_path
+from qss.s3.plan import plan_read
 from qss.s3.post import answer, read_form
 from qss.s3.sigv4 import Verified, Verifier
 from qss.s3.xml import XML_BYTES_MAX
@@ -261,13 +262,13 @@ class S3Service:
     async def _get(self, asked: op.GetObject, _: _Call) -> Response:
         if asked.head:
             found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
-            status, start, stop, headers = _plan_read(asked, found)
+            status, start, stop, headers = plan_read(asked, found)
             if asked.hash_spans:
                 headers += ((inplace.HEADER, await self._hashes(asked)),)
             return Response(status, headers, length=stop - start)
         reader = await self._backend.open(asked.bucket, asked.key, asked.version_id)
         try:
-            status, start, stop, headers = _plan_read(asked, reader.info)
+            status, start, stop, headers = plan_read(asked, reader.info)
             if stop - start <= READ_WHOLE_BYTES_MAX:
                 response = Response(status, headers, await reader.read(start, stop), length=stop - start)
             else:
@@ -438,34 +439,6 @@ def _copied_body(reader: ObjectReader, start: int, stop: int, algorithm: str | N
             Code.INVALID_REQUEST, "The specified copy source is larger than the maximum allowable size: 5 GiB"
         )
     return CheckedBody(reader.chunks(start, stop), BodyClaims(stop - start, want_checksum=algorithm))
-
-
-def _plan_read(asked: op.GetObject, found: StoredObject) -> tuple[int, int, int, tuple[tuple[str, str], ...]]:
-    """Status, [start, stop), headers. Raises S3Error, also NOT_MODIFIED."""
-    asked.condition.check(found)
-    headers = render.object_headers(found, asked.overrides)
-    if asked.part_number is not None:
-        start, stop = _part_range(found, asked.part_number)
-        whole = not found.part_bytes
-    elif asked.range is not None:
-        start, stop = asked.range.resolve(found.size)
-        whole = False
-    else:
-        start, stop, whole = 0, found.size, True
-    if asked.checksum_mode and (whole or stop - start == found.size):
-        headers += render.checksum_headers(found.checksum)
-    if whole:
-        return 200, start, stop, tuple(headers)
-    headers.append(("content-range", f"bytes {start}-{stop - 1}/{found.size}"))
-    return 206, start, stop, tuple(headers)
-
-
-def _part_range(found: StoredObject, number: int) -> tuple[int, int]:
-    sizes = found.part_bytes or (found.size,)
-    if number > len(sizes):
-        raise S3Error(Code.INVALID_PART_NUMBER)
-    start = sum(sizes[: number - 1])
-    return start, start + sizes[number - 1]
 
 
 def _beside(handler: Handler) -> Callable[[S3Service, Any, _Call], Awaitable[Response]]:
