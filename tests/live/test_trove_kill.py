@@ -1,6 +1,6 @@
 """kill -9 of a Trove under load, at many seeded points: what was acknowledged is whole, nothing is half there.
 
-12 kills in every run; QSS_KILLS=1000 makes it a thousand (some twenty minutes).
+10 kills in every run; QSS_KILLS=1000 makes it a thousand (some twenty minutes).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.harness.trove_nursery import NursedTrove, Nursery
 
 pytestmark = pytest.mark.live
 
-KILLS = int(os.environ.get("QSS_KILLS", "12"))
+KILLS = int(os.environ.get("QSS_KILLS", "10"))
 SEED = int(os.environ.get("QSS_KILLS_SEED", "1"))
 WRITERS = 4
 KEYS = 12  # of each writer
