@@ -56,10 +56,14 @@ def asked(untrusted: str) -> list[tuple[int, int]]:
     return spans
 
 
-async def answer(reader: Reads, size: int, spans: Spans) -> str:
-    """The answer header for an object of `size` bytes. Raises S3Error for spans that would read it many times over."""
+def check_cost(size: int, spans: Spans) -> None:
+    """Raise S3Error for spans that would read an object of `size` bytes many times over."""
     if sum(stop - start for start, stop in spans if stop <= size) > 2 * size + READ_TWICE_BYTES:
         raise S3Error(Code.INVALID_ARGUMENT, f"{HEADER}: the spans overlap too much")
+
+
+async def answer(reader: Reads, size: int, spans: Spans) -> str:
+    """The answer header for an object of `size` bytes."""
     parts: list[str] = []
     for start, stop in spans:
         try:

@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 
 TAGS_BYTES_MAX: Final = 64 * 1024
 """Of the document of an object's tags: it is read before it is known whether they may be set."""
+_ID_BYTES: Final = 8
+_IDS_AT_ONCE: Final = 64
 _ANONYMOUS_OVERRIDE: Final = "Request specific response headers cannot be used for anonymous GET requests."
 
 
@@ -97,11 +99,12 @@ class S3Service:
         self._authorize = authorize
         self._encryptor = Encryptor(backend, options.keys_over_http)
         self._expiry = Expiry(backend, options.day_ns)
+        self._ids: list[str] = []  # of requests to come
 
     async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange | None = None) -> Response:
         """Answer one request. `raw` is asked for nothing before the signature of the head has been found good.
         `exchange` learns what it was."""
-        request_id = self._token(8).hex().upper()
+        request_id = self._request_id()
         exchange = exchange or Exchange()
         exchange.request_id = request_id
         try:
@@ -123,6 +126,13 @@ class S3Service:
             response.length,
             response.close,
         )
+
+    def _request_id(self) -> str:
+        """16 hex digits. Bytes for many are asked for at once: asking the system lets go of the GIL."""
+        if not self._ids:
+            fresh = self._token(_ID_BYTES * _IDS_AT_ONCE).hex().upper()
+            self._ids = [fresh[at : at + 2 * _ID_BYTES] for at in range(0, len(fresh), 2 * _ID_BYTES)]
+        return self._ids.pop()
 
     async def _cors(self, head: RequestHead) -> tuple[tuple[str, str], ...]:
         """For a page of another origin to be able to read the answer, errors too."""
@@ -284,6 +294,7 @@ class S3Service:
     async def _hashes(self, asked: op.GetObject, call: Call) -> str:
         reader = await self._encryptor.open(asked.bucket, asked.key, asked.version_id, call.sse.customer)
         try:
+            inplace.check_cost(reader.info.size, asked.hash_spans)
             return await inplace.answer(reader, reader.info.size, asked.hash_spans)
         finally:
             await reader.aclose()

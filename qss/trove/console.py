@@ -90,7 +90,7 @@ class ConsoleApp:
         if head.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise S3Error(Code.ACCESS_DENIED, "Another site's page may not do this.")
         if head.path == "/api/session":
-            protocol.exchange.operation = f"{head.method} session"[:24]
+            protocol.exchange.operation = "Session"
             return await self._session(head, protocol)
         session = self._known(head)
         if session is None:
@@ -102,7 +102,7 @@ class ConsoleApp:
             case "s3":
                 return await self._ask_s3(session, head, rest, protocol)
             case "shares":
-                protocol.exchange.operation = f"{head.method} shares"[:24]
+                protocol.exchange.operation = "Shares"
                 body = await _small_body(protocol)
                 found = await self._behind.shares.answer(session.access_key, head, rest, body)
                 return Response(found.status, (("content-type", found.kind), *HEADERS), found.body)
