@@ -6,7 +6,8 @@ a buffer of the task that answers it: a C structure among the variables of pyfus
 
     object head 16 | struct fuse_buf 40: size 8, flags 8, mem 8, … | int max_tasks, min_tasks | name | nursery | int res
 
-Where the size of the whole is not what that makes, nothing is known, and nothing goes past the kernel's memory.
+With another version, or where the size of the whole is not what that makes, nothing is known, and nothing goes past the
+kernel's memory.
 Source of the request's format: include/uapi/linux/fuse.h (struct fuse_in_header, fuse_write_in).
 """
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FUSE_WRITE: Final = 16  # opcode
 _REQUEST: Final = struct.Struct("<4xI32xQQI12xI4x")  # opcode, then of fuse_write_in: fh, offset, size, flags
+_VERSION: Final = "3.5.0"  # of pyfuse3: another may keep its variables elsewhere
 _SCOPE_BYTES: Final = 88
 _MEM_AT: Final = 32
 
@@ -72,7 +74,7 @@ class Unsaid:
 
 
 def _buffer_of(loop: object) -> int:
-    if struct.calcsize("P") == 8:
+    if pyfuse3.__version__ == _VERSION and struct.calcsize("P") == 8:
         for each in gc.get_referents(loop):
             kind = type(each)
             if kind.__name__.endswith("__session_loop") and kind.__basicsize__ == _SCOPE_BYTES:
