@@ -69,4 +69,9 @@ def location_body(data: bytes, default: str) -> str:
     """The region of CreateBucketConfiguration; an empty body means the default."""
     if not data:
         return default
-    return xml_body(data, "CreateBucketConfiguration").get("LocationConstraint") or default
+    root = xml_body(data, "CreateBucketConfiguration")
+    if root.find("Bucket") is not None or root.find("Location") is not None:
+        raise S3Error(Code.NOT_IMPLEMENTED, "There are no directory buckets here.")
+    if root.find("Tags") is not None:
+        raise S3Error(Code.NOT_IMPLEMENTED, "Tag a bucket once it is there: PutBucketTagging.")
+    return root.get("LocationConstraint") or default

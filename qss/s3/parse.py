@@ -62,6 +62,7 @@ _SUBRESOURCES: Final = frozenset(
 """Query names that make a request something else. One of these without a row in _ROWS is NotImplemented: never do to
 the object what was meant for, say, its ACL."""
 
+_RESERVED_ENDS: Final = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 _BUCKET: Final = re.compile(r"(?!xn--|sthree-|\d+\.\d+\.\d+\.\d+$)[a-z0-9](?:[a-z0-9-]|\.(?!\.))*[a-z0-9]")
 
 
@@ -107,7 +108,7 @@ class _In:
 
 def check_bucket_name(name: str) -> None:
     """Source: "General purpose bucket naming rules"."""
-    if not 3 <= len(name) <= 63 or not _BUCKET.fullmatch(name) or name.endswith(("-s3alias", "--ol-s3", ".mrap")):
+    if not 3 <= len(name) <= 63 or not _BUCKET.fullmatch(name) or name.endswith(_RESERVED_ENDS):
         raise S3Error(Code.INVALID_BUCKET_NAME)
 
 

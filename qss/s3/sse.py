@@ -24,6 +24,10 @@ _CUSTOMER: Final = f"{MANAGED}-customer-"
 _SOURCE: Final = "x-amz-copy-source-server-side-encryption-customer-"
 _KMS: Final = ("aws:kms", "aws:kms:dsse")
 _KMS_HEADERS: Final = (f"{MANAGED}-aws-kms-key-id", f"{MANAGED}-context", f"{MANAGED}-bucket-key-enabled")
+_KEY_HEADERS: Final = ("algorithm", "key", "key-md5")
+_ALL: Final = frozenset(
+    {MANAGED, *_KMS_HEADERS, *(prefix + name for prefix in (_CUSTOMER, _SOURCE) for name in _KEY_HEADERS)}
+)
 _KEY_BYTES: Final = 32
 _WHAT: Final = "Requests specifying Server Side Encryption with Customer provided keys must"
 
@@ -90,7 +94,7 @@ class KeyNotApplicable(S3Error):
 
 def is_mentioned(headers: Mapping[str, str]) -> bool:
     """Whether a request says anything about encryption."""
-    return any(name.startswith((MANAGED, _SOURCE)) for name in headers)
+    return not _ALL.isdisjoint(headers)
 
 
 def asked_to_store(headers: Mapping[str, str], *, secure: bool) -> Asked:
@@ -126,7 +130,7 @@ def asked_to_read(headers: Mapping[str, str], *, secure: bool) -> Asked:
 
 
 def _key(headers: Mapping[str, str], prefix: str, *, secure: bool) -> CustomerKey | None:
-    algorithm, text, md5 = (headers.get(prefix + name) for name in ("algorithm", "key", "key-md5"))
+    algorithm, text, md5 = (headers.get(prefix + name) for name in _KEY_HEADERS)
     if algorithm is None and text is None and md5 is None:
         return None
     if not secure:

@@ -1,4 +1,4 @@
-"""Deletes with a condition, one by one and many at once; a redirect that is kept though nothing is done by it."""
+"""What must not be done as something else: deletes with a condition, redirects, buckets of another kind."""
 
 from __future__ import annotations
 
@@ -69,3 +69,19 @@ def test_a_redirect_is_kept_and_not_copied(direct: Direct) -> None:
     for more, expected in (({}, None), ({name: "http://other/"}, "http://other/")):
         direct.ask("root", "PUT", "/bkt/to", headers={"x-amz-copy-source": "/bkt/k", **more})
         assert direct.ask("root", "HEAD", "/bkt/to").headers.get(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "code"),
+    [
+        ("zone", "<Location><Name>z</Name><Type>AvailabilityZone</Type></Location>", "NotImplemented"),
+        ("zone", "<Bucket><Type>Directory</Type></Bucket>", "NotImplemented"),
+        ("zone", "<Tags><Tag><Key>a</Key><Value>b</Value></Tag></Tags>", "NotImplemented"),
+        ("zone--x-s3", "", "InvalidBucketName"),
+        ("zone--table-s3", "", "InvalidBucketName"),
+    ],
+)
+def test_buckets_of_another_kind_are_not_made(direct: Direct, name: str, inside: str, code: str) -> None:
+    body = f"<CreateBucketConfiguration>{inside}</CreateBucketConfiguration>".encode()
+    assert direct.ask("root", "PUT", f"/{name}", body=body).code == code
+    assert direct.ask("root", "HEAD", f"/{name}").status == 404
