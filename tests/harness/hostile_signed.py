@@ -169,7 +169,7 @@ SIGNATURES = [
         "presigned: SigV2",
         presigned(target(lambda t: t.partition("?")[0] + "?AWSAccessKeyId=ROOTKEY&Signature=x&Expires=9999999999")),
         400,
-        QUERY,
+        "InvalidRequest",
     ),
     Case("presigned: by a disabled key", presigned(who="gone"), 403, "InvalidAccessKeyId"),
     Case("presigned: by somebody without rights", presigned(who="eve"), 403, DENIED),
