@@ -49,6 +49,8 @@ _OF_THE_NODE: Final = (
     "scrub_bytes_per_s",
 )
 """Keys of trove.toml that no option of the command line says."""
+FILES_OF_THE_KERNEL: Final = 1 << 20
+"""fs.nr_open as Linux sets it: where a process has no limit of its own."""
 CONNECTIONS_MAX: Final[Mapping[str, int]] = {"admin": 256, "console": 1024}
 """Of fronts for people and operators; the others have what `qss.s3.patience` gives."""
 
@@ -136,6 +138,8 @@ def _patience(wait_s: float | None, fronts: Collection[str]) -> dict[str, Patien
     """By front. As many files open as the system lets us: each connection is one."""
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+    if files_max == resource.RLIM_INFINITY:
+        files_max = FILES_OF_THE_KERNEL
     usual = USUAL if wait_s is None else replace(USUAL, head_s=min(USUAL.head_s, wait_s), wait_s=wait_s)
     asked = {name: replace(usual, connections_max=CONNECTIONS_MAX.get(name, usual.connections_max)) for name in fronts}
     return shared(asked, files_max)

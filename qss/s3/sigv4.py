@@ -25,6 +25,9 @@ ALGORITHM: Final = "AWS4-HMAC-SHA256"
 SKEW_S_MAX: Final = 15 * 60
 PRESIGN_S_MAX: Final = 7 * 24 * 3600
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+CLAIM_CHARS_MAX: Final = 4096
+"""Of the Authorization header, or of one of its parts in a query: a hundred names of headers have room."""
+SIGNED_NAMES_MAX: Final = 128
 _CACHED_KEYS_MAX: Final = 256
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
 _FIELDS: Final = frozenset({"Credential", "SignedHeaders", "Signature"})
@@ -231,7 +234,10 @@ class _Claim:
 
 @lru_cache(_CACHED_KEYS_MAX)
 def _names_of(signed: str) -> tuple[str, ...]:
-    """SignedHeaders, taken apart. Cached, as all that a client says with each of its requests."""
+    """SignedHeaders, taken apart. Cached, as all that a client says with each of its requests; what is too long is
+    refused before, since strangers fill these caches too. Raises S3Error."""
+    if len(signed) > CLAIM_CHARS_MAX or signed.count(";") >= SIGNED_NAMES_MAX:
+        raise S3Error(Code.AUTH_HEADER_MALFORMED, "There are too many signed headers.")
     return tuple(signed.split(";"))
 
 
@@ -338,7 +344,7 @@ def payload_of(text: str) -> tuple[Payload, str | None]:
 @lru_cache(_CACHED_KEYS_MAX)
 def _credential(text: str, malformed: Code) -> tuple[str, Scope]:
     parts = text.rsplit("/", 4)  # access keys may hold a slash
-    if len(parts) != 5 or parts[4] != "aws4_request" or not parts[0]:
+    if len(text) > CLAIM_CHARS_MAX or len(parts) != 5 or parts[4] != "aws4_request" or not parts[0]:
         raise S3Error(malformed, "The credential must be <access key>/<date>/<region>/s3/aws4_request.")
     return parts[0], Scope(parts[1], parts[2], parts[3])
 
@@ -366,6 +372,8 @@ def _said(authorization: str) -> tuple[str, Scope, tuple[str, ...], str]:
 
 def _authorization(authorization: str) -> tuple[str, Scope, tuple[str, ...], str]:
     """Access key, scope, names of the signed headers, signature. Raises S3Error."""
+    if len(authorization) > CLAIM_CHARS_MAX:
+        raise S3Error(Code.AUTH_HEADER_MALFORMED)
     algorithm, _, rest = authorization.partition(" ")
     if algorithm != ALGORITHM:
         raise S3Error(

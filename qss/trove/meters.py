@@ -20,6 +20,9 @@ from qss.s3.exchange import Exchange
 BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency histogram; one more class takes what is above."""
 SAMPLE_EVERY_S: Final = 2.0
+OPERATIONS_MAX: Final = 512
+"""Pairs of front and operation that are counted apart; what comes beyond, whoever brought it there, is OTHER."""
+OTHER: Final = "other"
 SAMPLES_MAX: Final = 900  # half an hour
 
 
@@ -67,7 +70,10 @@ class Meters:
         self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
 
     def count(self, front: str, exchange: Exchange) -> None:
-        key = (front, exchange.operation, exchange.status)
+        operation = exchange.operation
+        if (front, operation) not in self._latency and len(self._latency) >= OPERATIONS_MAX:
+            operation = OTHER
+        key = (front, operation, exchange.status)
         self._requests[key] = self._requests.get(key, 0) + 1
         latency = self._latency.get(key[:2])
         if latency is None:

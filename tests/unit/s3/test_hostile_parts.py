@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from urllib.parse import urlencode
 
 import pytest
 
@@ -12,6 +13,7 @@ from qss.errors import CorruptData
 from qss.s3 import strict_json
 from qss.s3.border import HEAD_BYTES_MAX, refusal
 from qss.s3.errors import S3Error
+from qss.s3.message import RequestHead
 from qss.s3.patience import RATE_BYTES_MIN, USUAL, Patience, Waiting, shared
 from qss.s3.post_policy import read_post_policy
 from qss.s3.xml import ELEMENTS_MAX, TAG_BYTES_MAX, parse
@@ -253,6 +255,19 @@ def test_a_body_that_was_taken_off_on_the_way_is_missed(direct) -> None:
     headers = {name: value for name, value in sent["head"].headers.items() if name != "content-length"}
     assert direct.send(replace(sent["head"], headers=headers)).code == "MissingContentLength"
     assert direct.ask("root", "HEAD", "/new").status == 404
+
+
+@pytest.mark.parametrize("names", [";".join(f"x{n}" for n in range(200)), "a" * 5000])
+def test_what_strangers_say_about_their_signature_is_bounded(direct, names) -> None:
+    """It is kept, taken apart, before anybody knows whether the signature holds."""
+    said = f"AWS4-HMAC-SHA256 Credential=nobody/20231114/us-east-1/s3/aws4_request, SignedHeaders={names}, Signature=0"
+    headers = {"host": "a", "x-amz-content-sha256": "UNSIGNED-PAYLOAD", "x-amz-date": "20231114T221320Z"}
+    head = RequestHead("GET", "/bk/k", "", headers | {"authorization": said})
+    assert direct.send(head).code == "AuthorizationHeaderMalformed"
+    query = {"Algorithm": "AWS4-HMAC-SHA256", "Credential": f"{names}/20231114/us-east-1/s3/aws4_request"}
+    query |= {"Date": "20231114T221320Z", "Expires": "60", "SignedHeaders": names, "Signature": "0"}
+    text = urlencode({f"X-Amz-{name}": value for name, value in query.items()})
+    assert direct.send(RequestHead("GET", "/bk/k", text, {"host": "a"})).status == 400
 
 
 # -- around a policy
