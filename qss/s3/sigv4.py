@@ -31,6 +31,8 @@ SIGNED_NAMES_MAX: Final = 128
 _CACHED_KEYS_MAX: Final = 256
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
 _FIELDS: Final = frozenset({"Credential", "SignedHeaders", "Signature"})
+_KEPT_CHARS_MAX: Final = 1024
+"""Longer headers are taken apart each time: what strangers send is kept, and must stay small."""
 _LAST: Final = "Signature="
 _BY_QUERY: Final = frozenset({"X-Amz-Algorithm", "X-Amz-Signature", "Signature"})
 _PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
@@ -225,27 +227,30 @@ class _Claim:
     access_key: str
     scope: Scope
     timestamp: str
-    signed: tuple[str, ...]
+    signed: _Signed
     signature: str
     payload: str
     params: Sequence[tuple[str, str]]
     expires_s: int | None  # presigned only
 
 
-@lru_cache(_CACHED_KEYS_MAX)
-def _names_of(signed: str) -> tuple[str, ...]:
-    """SignedHeaders, taken apart. Cached, as all that a client says with each of its requests; what is too long is
-    refused before, since strangers fill these caches too. Raises S3Error."""
-    if len(signed) > CLAIM_CHARS_MAX or signed.count(";") >= SIGNED_NAMES_MAX:
+@quick
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """SignedHeaders, taken apart."""
+
+    listed: tuple[str, ...]
+    names: frozenset[str]
+    in_order: bool  # and each once
+
+
+def _signed(text: str) -> _Signed:
+    """Raises S3Error: what is too long is refused before it is kept."""
+    if len(text) > CLAIM_CHARS_MAX or text.count(";") >= SIGNED_NAMES_MAX:
         raise S3Error(Code.AUTH_HEADER_MALFORMED, "There are too many signed headers.")
-    return tuple(signed.split(";"))
-
-
-@lru_cache(_CACHED_KEYS_MAX)
-def _set_of(signed: tuple[str, ...]) -> frozenset[str] | None:
-    """The same names as a set; None unless they stand in order, each once."""
-    names = frozenset(signed)
-    return names if list(signed) == sorted(names) else None
+    listed = tuple(text.split(";"))
+    names = frozenset(listed)
+    return _Signed(listed, names, list(listed) == sorted(names))
 
 
 class Verifier:
@@ -273,7 +278,9 @@ class Verifier:
         if secret is None:
             raise S3Error(Code.INVALID_ACCESS_KEY)
         key = self._keys.find(claim.access_key, secret, claim.scope)
-        canonical = canonical_request(head.method, head.path, claim.params, head.headers, claim.signed, claim.payload)
+        canonical = canonical_request(
+            head.method, head.path, claim.params, head.headers, claim.signed.listed, claim.payload
+        )
         signature = _hex_hmac(key, string_to_sign(claim.timestamp, claim.scope, canonical))
         if not hmac.compare_digest(signature.encode(), claim.signature.encode()):
             raise S3Error(Code.SIGNATURE_MISMATCH)
@@ -299,7 +306,7 @@ class Verifier:
             )
         access_key, scope = _credential(fields["x-amz-credential"], Code.AUTH_QUERY_MALFORMED)
         timestamp, signature = fields["x-amz-date"], fields["x-amz-signature"]
-        claim = _Claim(access_key, scope, timestamp, (), signature, Payload.UNSIGNED.value, (), PRESIGN_S_MAX)
+        claim = _Claim(access_key, scope, timestamp, _signed(""), signature, Payload.UNSIGNED.value, (), PRESIGN_S_MAX)
         self._check_scope(claim)
         _check_time(claim, now_ns)
         secret = self._secret_of(access_key)
@@ -341,7 +348,6 @@ def payload_of(text: str) -> tuple[Payload, str | None]:
     )
 
 
-@lru_cache(_CACHED_KEYS_MAX)
 def _credential(text: str, malformed: Code) -> tuple[str, Scope]:
     parts = text.rsplit("/", 4)  # access keys may hold a slash
     if len(text) > CLAIM_CHARS_MAX or len(parts) != 5 or parts[4] != "aws4_request" or not parts[0]:
@@ -352,7 +358,7 @@ def _credential(text: str, malformed: Code) -> tuple[str, Scope]:
 def _from_header(head: RequestHead, params: Sequence[tuple[str, str]], authorization: str) -> _Claim:
     # All but the signature is the same in each request of a client, and the signature mostly stands last.
     said, _, signature = authorization.rpartition(_LAST)
-    if "," in signature or not said:
+    if "," in signature or not said or len(said) > _KEPT_CHARS_MAX:
         access_key, scope, signed, signature = _authorization(authorization)
     else:
         access_key, scope, signed, _ = _said(said)
@@ -365,12 +371,12 @@ def _from_header(head: RequestHead, params: Sequence[tuple[str, str]], authoriza
 
 
 @lru_cache(_CACHED_KEYS_MAX)
-def _said(authorization: str) -> tuple[str, Scope, tuple[str, ...], str]:
+def _said(authorization: str) -> tuple[str, Scope, _Signed, str]:
     """As `_authorization`, of a header without its signature, which stood last."""
     return _authorization(f"{authorization}{_LAST}")
 
 
-def _authorization(authorization: str) -> tuple[str, Scope, tuple[str, ...], str]:
+def _authorization(authorization: str) -> tuple[str, Scope, _Signed, str]:
     """Access key, scope, names of the signed headers, signature. Raises S3Error."""
     if len(authorization) > CLAIM_CHARS_MAX:
         raise S3Error(Code.AUTH_HEADER_MALFORMED)
@@ -384,7 +390,7 @@ def _authorization(authorization: str) -> tuple[str, Scope, tuple[str, ...], str
     if not fields.keys() >= _FIELDS:
         raise S3Error(Code.AUTH_HEADER_MALFORMED)
     access_key, scope = _credential(fields["Credential"], Code.AUTH_HEADER_MALFORMED)
-    return access_key, scope, _names_of(fields["SignedHeaders"]), fields["Signature"]
+    return access_key, scope, _signed(fields["SignedHeaders"]), fields["Signature"]
 
 
 def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
@@ -410,7 +416,7 @@ def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
         access_key,
         scope,
         fields["X-Amz-Date"],
-        _names_of(fields["X-Amz-SignedHeaders"]),
+        _signed(fields["X-Amz-SignedHeaders"]),
         fields["X-Amz-Signature"],
         payload,
         [pair for pair in params if pair[0] != "X-Amz-Signature"],
@@ -447,10 +453,9 @@ def _check_time(claim: _Claim, now_ns: int) -> None:
 
 
 def _check_signed_headers(head: RequestHead, claim: _Claim) -> None:
-    signed = _set_of(claim.signed)
-    names = frozenset(claim.signed) if signed is None else signed
+    names = claim.signed.names
     unsigned = [name for name in head.headers if name not in names and name.startswith("x-amz-")]
     if "host" not in names or unsigned:
         raise S3Error(Code.ACCESS_DENIED, "There were headers present in the request which were not signed")
-    if signed is None or not signed <= head.headers.keys():
+    if not claim.signed.in_order or not names <= head.headers.keys():
         raise S3Error(Code.SIGNATURE_MISMATCH)

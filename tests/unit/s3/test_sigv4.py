@@ -18,6 +18,7 @@ from qss.s3.sigv4 import (
     Scope,
     SigningKeys,
     Verifier,
+    _said,
     presign,
     sign,
 )
@@ -250,3 +251,14 @@ def test_one_verifier_keeps_its_callers_apart() -> None:
             one.verify(changed(head, headers={**head.headers, "authorization": other}), NOW_NS)
         assert caught.value.code is (code or Code.SIGNATURE_MISMATCH)
     assert one.verify(head, NOW_NS) is not None
+
+
+def test_long_headers_of_strangers_are_not_kept() -> None:
+    head = signed()
+    text = head.headers["authorization"]
+    many = ";".join(f"x-amz-meta-{number:060}" for number in range(40))
+    before = _said.cache_info().currsize
+    for access_key in ("AKIDONE", "AKIDTWO"):
+        said = text.replace("SignedHeaders=", f"SignedHeaders={many};").replace(EXAMPLE.access_key, access_key)
+        assert refused(changed(head, headers={**head.headers, "authorization": said})) is Code.SIGNATURE_MISMATCH
+    assert _said.cache_info().currsize == before
