@@ -280,11 +280,13 @@ class Mover:
             ways.remove(self._copy)
         for way in ways:
             try:
-                return await way(move, manifest, stripe, into)
+                await way(move, manifest, stripe, into)
             except QssError as error:
                 if way is ways[-1]:
                     raise
                 _log.info("a block of a shard at %s is had another way: %s", move.source, error)
+            else:
+                return
 
     async def _copy(self, move: Move, manifest: Manifest, stripe: StripeNo, into: memoryview) -> None:
         await self._vault.fetcher.block(manifest, stripe, Source(move.shard, move.source), into)
