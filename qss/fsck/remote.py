@@ -234,7 +234,7 @@ def root_findings(roots: Collection[Root], rows: SegmentRows) -> list[Finding]:
     found = []
     for segment in (*newest.point.checkpoint, *newest.point.journals):
         row = rows.get(segment)
-        if row is None or row.state is SegmentState.SEALED:
+        if row is None or (row.state is SegmentState.SEALED and row.placed < max(row.k, 1)):  # more: with a margin
             sentence = f"The newest root names {text(segment)}, which does not count as safe here."
             found.append(Finding(Kind.ROOT_UNPUBLISHED, text(segment), sentence))
     return found

@@ -273,16 +273,26 @@ class Mover:
         return True
 
     async def _block(self, move: Move, manifest: Manifest, stripe: StripeNo, into: memoryview) -> None:
-        """From its old place, if it verifies; else rebuilt from k others."""
-        fetcher = self._vault.fetcher
+        """From its old place, if it verifies; else rebuilt from k others. Where reading costs money, the other way."""
         node = self._vault.nodes[move.source]
-        if node.up:
+        ways = [self._rebuild, self._copy] if node.metered else [self._copy, self._rebuild]
+        if not node.up:
+            ways.remove(self._copy)
+        for way in ways:
             try:
-                await fetcher.block(manifest, stripe, Source(move.shard, move.source), into)
+                await way(move, manifest, stripe, into)
             except QssError as error:
-                _log.info("a block at %s is rebuilt: %s", move.source, error)
+                if way is ways[-1]:
+                    raise
+                _log.info("a block of a shard at %s is had another way: %s", move.source, error)
             else:
                 return
+
+    async def _copy(self, move: Move, manifest: Manifest, stripe: StripeNo, into: memoryview) -> None:
+        await self._vault.fetcher.block(manifest, stripe, Source(move.shard, move.source), into)
+
+    async def _rebuild(self, move: Move, manifest: Manifest, stripe: StripeNo, into: memoryview) -> None:
+        fetcher = self._vault.fetcher
         with fetcher.room(manifest) as room:
             have = await fetcher.gather(manifest, stripe, room, avoid=frozenset({move.shard}))
             work = partial(rebuild_stripe, manifest, stripe, have, {move.shard: into})

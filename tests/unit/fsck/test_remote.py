@@ -118,13 +118,19 @@ async def test_a_location_that_does_not_answer(place) -> None:
 
 
 async def test_no_root_and_a_root_that_names_what_is_not_safe(place) -> None:
-    place.rows[SegmentId(3)] = place.rows[SegmentId(3)]._replace(state=SegmentState.SEALED)
+    place.rows[SegmentId(3)] = place.rows[SegmentId(3)]._replace(state=SegmentState.SEALED, placed=3)
     assert Kind.ROOT_UNPUBLISHED in (await place.look()).counts
     for name in place.world.stores:
         for number in (None, 1):
             place.world.objects(name).pop(place.machine.keys.root_name(number), None)
     report = await place.look()
     assert [f.subject for f in report.findings if f.kind is Kind.ROOT_UNPUBLISHED] == ["the root"]
+
+
+async def test_a_root_may_name_what_was_stored_with_a_margin(place) -> None:
+    """Five of six shards were enough then: missing ones are queued for repair, and that is said by other findings."""
+    place.rows[SegmentId(3)] = place.rows[SegmentId(3)]._replace(state=SegmentState.SEALED, placed=5)
+    assert Kind.ROOT_UNPUBLISHED not in (await place.look()).counts
 
 
 async def look_while(place, change) -> Report:
@@ -179,7 +185,7 @@ async def test_a_row_that_changes_is_looked_at_until_it_stays(place) -> None:
 
 async def test_a_root_that_is_published_meanwhile_names_what_is_safe_by_then(place) -> None:
     safe = place.rows[SegmentId(3)]
-    place.rows[SegmentId(3)] = safe._replace(state=SegmentState.SEALED)  # when the rows were taken first
+    place.rows[SegmentId(3)] = safe._replace(state=SegmentState.SEALED, k=0, placed=0)  # when the rows were taken first
 
     def change(number: int) -> None:
         if number == 2:

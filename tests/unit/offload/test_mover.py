@@ -90,6 +90,20 @@ async def test_a_drained_location_becomes_empty_and_is_read_once(tmp_path: Path)
     await check_whole(machine, shelf, tmp_path)
 
 
+async def test_a_metered_location_is_drained_from_the_others_and_read_when_they_do_not_do(tmp_path: Path) -> None:
+    machine, shelf = await stored(tmp_path, attempts=1)
+    leaving = busiest(shelf)
+    machine.nodes[leaving].draining = machine.nodes[leaving].metered = True
+    manifest = machine.vault.manifests.load(SegmentId(1))
+    size = manifest.stripes[0].block
+    before = machine.nodes[leaving].facts.bytes_down
+    mover = mover_of(machine, shelf)
+    await settle(mover)
+    assert shard_objects(machine, leaving, shelf) == set()
+    assert machine.nodes[leaving].facts.bytes_down - before < size, "it was read"
+    await check_whole(machine, shelf, tmp_path)
+
+
 async def test_nothing_new_goes_to_a_draining_location(tmp_path: Path) -> None:
     machine, shelf = await stored(tmp_path, segments=0)
     leaving = LocationId("trove-3")
