@@ -11,7 +11,6 @@ made again from the volumes.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 import threading
@@ -25,6 +24,7 @@ import lmdb
 from qss.errors import CorruptData
 from qss.limits import GIB
 from qss.trove.counted import Databases, Totals
+from qss.trove.durable import replace_durably
 from qss.trove.keytree import KeyTree
 from qss.trove.rows import (
     NamedRow,
@@ -493,14 +493,5 @@ class Index:
 
     def _write_marker(self, txnid: int | None) -> None:
         """Durable when it returns. None: written since the last sync."""
-        fresh = self._marker.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(json.dumps({"format": FORMAT, "boot_id": self._boot_id, "txnid": txnid}).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._marker)
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        said = {"format": FORMAT, "boot_id": self._boot_id, "txnid": txnid}
+        replace_durably(self._marker, json.dumps(said).encode())
