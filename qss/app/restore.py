@@ -57,7 +57,7 @@ class Wish:
     """What of it, and under which conditions."""
 
     take_over: bool = False  # even if another machine holds it
-    partial: bool = False  # even if something is lost
+    partial: bool = False  # even if something is lost, or only an older root can be had
     at_ns: int | None = None  # the newest root that is not younger; None: the newest
 
 
@@ -131,8 +131,9 @@ async def find_root(settings: Settings, keys: FsKeys) -> Root:
 def recover_newest(settings: Settings, master: MasterKey, wish: Wish) -> dict[str, Any]:
     """The file system of the newest root that can be restored; this machine is the one that writes from now on.
 
-    Where content is lost beyond what the code makes good, and that is not accepted (`wish.partial`), nothing is changed
-    and the answer says what is lost. Raises Refused when a machine lives that holds it, unless it is to be taken over.
+    Where content is lost beyond what the code makes good, or the logs of the newest root, and that is not accepted
+    (`wish.partial`), nothing is changed and the answer says what is lost. Raises Refused when a machine lives that
+    holds it, unless it is to be taken over.
     """
     fresh = not settings.state.exists()
     with state_lock(settings.state):
@@ -192,6 +193,8 @@ async def _bring_back(settings: Settings, keys: FsKeys, wish: Wish) -> _Outcome:
         if not wish.take_over:
             await refuse_if_held(holds, await recovery.find_root())
         chosen = await recovery.choose(lambda segment, kind: log_path(settings.cache_dir, kind, segment), wish.at_ns)
+        if chosen.skipped and not wish.partial:  # what came after this root would be given up; locations may come back
+            return _Outcome(chosen.report([], []), Loss({}), restored=False)
         outcome = await _rebuilt(settings, host, recovery, chosen, wish.partial)
         if outcome.restored:
             roots = make_roots(settings, keys, nodes, host)

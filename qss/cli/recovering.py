@@ -78,7 +78,7 @@ def recover(  # noqa: PLR0913, PLR0917 - one for each option
         words = session.unlock is not None and (session.unlock.words or session.unlock.words_file)
         if words and report["restored"]:
             say(f"The key lies bare in {report['key_file']}: qssctl key add --passphrase locks it.")
-    if report.get("damaged_files") or report.get("lost_for_snapshots"):
+    if report.get("damaged_files") or report.get("lost_for_snapshots") or not report.get("restored", True):
         raise typer.Exit(Exit.DATA)
 
 

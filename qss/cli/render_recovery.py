@@ -22,7 +22,9 @@ def recovered(report: Document) -> None:
     when, snapshot = f"{utc(report['point']['cut_ns'])} UTC", report.get("snapshot")
     what = f"the snapshot {snapshot} of {when}" if snapshot else f"the file system of {when}"
     root = f" (root {report['generation']})"
-    if not report["restored"]:
+    if not report["restored"] and report.get("skipped_roots"):
+        say(f"Not restored: only {what}{root} can be had, and nothing was changed.")
+    elif not report["restored"]:
         say(f"Not restored: something of {what}{root} is lost, and nothing was changed.")
     elif snapshot:
         say(f"Restored {what} into {report['state']}: to be read, never written.")

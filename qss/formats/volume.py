@@ -17,6 +17,7 @@ from blake3 import blake3
 
 from qss.errors import CorruptData
 from qss.limits import BLOCK_BYTES, GIB, KIB
+from qss.pieces import SHORT_BYTES, in_pieces
 from qss.ranges import round_up
 from qss.values import quick
 
@@ -192,8 +193,13 @@ def block_count(body_len: int) -> int:
 
 def hash_blocks(body: bytes | memoryview) -> bytes:
     """BLAKE3 of each 64 KiB of a body, one behind the other."""
+    if len(body) <= SHORT_BYTES:
+        digest = blake3()
+        for piece in in_pieces(body):
+            digest.update(piece)
+        return digest.digest() if len(body) else b""
     if len(body) <= BLOCK_BYTES:
-        return blake3(body).digest() if len(body) else b""
+        return blake3(body).digest()
     view = memoryview(body)
     return b"".join(blake3(view[at : at + BLOCK_BYTES]).digest() for at in range(0, len(view), BLOCK_BYTES))
 

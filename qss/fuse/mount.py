@@ -20,6 +20,7 @@ from qss.fuse import touch
 from qss.fuse.handshake import Handshake
 from qss.fuse.operations import Operations
 from qss.fuse.turns import Turns
+from qss.fuse.unsaid import Unsaid
 from qss.host.buffers import keep_buffers
 
 log = logging.getLogger(__name__)
@@ -82,10 +83,12 @@ async def serve(
     """
     await trio.to_thread.run_sync(clean_mountpoint, mountpoint)
     shown = None if options.uid is None and options.gid is None else (options.uid, options.gid)
-    operations = Operations(fs, writeback=options.writeback, acl=options.acl, owner=shown)
+    unsaid = Unsaid()
+    operations = Operations(fs, writeback=options.writeback, acl=options.acl, owner=shown, unsaid=unsaid)
     keep_buffers()
     Turns(Handshake()).install()
     touch.install()
+    unsaid.install()
     _init(operations, mountpoint, options)
     ended = trio.Event()
     # Shielded: while we unmount, the kernel still wants answers (it writes back what it holds).

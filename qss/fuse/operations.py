@@ -27,12 +27,13 @@ from qss.fs.namespace import COOKIE_FIRST
 from qss.fs.xattrs import CAPABILITY, TRUSTED_PREFIX
 from qss.fuse.attrs import change_of, entry_of, negative_entry, owned_by, statvfs_of
 from qss.fuse.errnos import errno_of
+from qss.fuse.unsaid import Unsaid
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_HOW: Final = os.O_ACCMODE | os.O_TRUNC | os.O_APPEND
+_HOW: Final = os.O_ACCMODE | os.O_TRUNC | os.O_APPEND | os.O_DSYNC
 
 REMOTE_WAITS_MAX: Final = 64
 """Reads that wait for other machines at the same time. More queue; they hold a request, never a cached read's way."""
@@ -102,7 +103,7 @@ class Operations(pyfuse3.Operations):
 
     def __init__(
         self, fs: FileSystem, *, writeback: bool = False, acl: bool = True,
-        owner: tuple[int | None, int | None] | None = None,
+        owner: tuple[int | None, int | None] | None = None, unsaid: Unsaid | None = None,
     ) -> None:  # fmt: skip
         """`owner`: user and group shown for everything, whatever is stored."""
         super().__init__()
@@ -115,6 +116,8 @@ class Operations(pyfuse3.Operations):
         """Set when the kernel has shaken hands."""
         self._remote_waits = trio.CapacityLimiter(REMOTE_WAITS_MAX)
         self._negative = negative_entry()
+        self._unsaid = unsaid or Unsaid()
+        self._direct: set[int] = set()  # handles whose writes go past the kernel's memory
 
     def init(self) -> None:
         self.ready.set()
@@ -264,8 +267,11 @@ class Operations(pyfuse3.Operations):
 
     @awaited
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        synced = fh in self._direct and self._unsaid.wants_sync(fh, off, len(buf))
         done = await self._fs.write(fh, off, buf)
         self._tell_stale()
+        if synced:  # else the kernel asks for it
+            await self._fs.fsync()
         return done
 
     @answered
@@ -274,6 +280,7 @@ class Operations(pyfuse3.Operations):
 
     @answered
     def release(self, fh: FileHandleT) -> None:
+        self._direct.discard(fh)
         self._fs.release(fh)
 
     @awaited
@@ -331,7 +338,9 @@ class Operations(pyfuse3.Operations):
     def _info(self, handle: int, flags: FlagT) -> FileInfo:
         """Who makes a file anew and only writes it needs no copy of it in the kernel's memory: each write is one
         request then, wherever it begins, and reaches us without a copy more. docs/adr/0088."""
-        direct = flags & _HOW == os.O_WRONLY | os.O_TRUNC and not self.enable_writeback_cache
+        direct = flags & _HOW == os.O_WRONLY | os.O_TRUNC and not self.enable_writeback_cache and self._unsaid.known
+        if direct:
+            self._direct.add(handle)
         return FileInfo(fh=FileHandleT(handle), direct_io=direct)
 
     def _flags(self, flags: int) -> int:

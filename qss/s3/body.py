@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from qss.pieces import in_pieces
 from qss.s3.backend import BodyDigests, Checksum, Chunk, EtagMode
 from qss.s3.checksums import ALGORITHMS, Running, algorithm_of_header, decode_value, encode_value, running
 from qss.s3.chunked import ChunkedDecoder
@@ -154,7 +155,8 @@ class CheckedBody:
             raise S3Error(Code.INCOMPLETE_BODY)
         for digest in (self._md5, self._sha256, self._checksum):
             if digest is not None:
-                digest.update(piece)
+                for part in in_pieces(piece):
+                    digest.update(part)
 
     def _check(self) -> BodyDigests:
         claims = self._claims

@@ -36,6 +36,7 @@ from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.exchange import Exchange
 from qss.s3.expiry import Expiry
 from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
+from qss.s3.hoisted import with_hoisted
 from qss.s3.lock import DAY_NS, check_future
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import REDIRECT, check_bucket_name, is_form, parse_at, put_request, split_path
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 
 TAGS_BYTES_MAX: Final = 64 * 1024
 """Of the document of an object's tags: it is read before it is known whether they may be set."""
+_ID_BYTES: Final = 8
+_IDS_AT_ONCE: Final = 64
 _ANONYMOUS_OVERRIDE: Final = "Request specific response headers cannot be used for anonymous GET requests."
 
 
@@ -96,11 +99,12 @@ class S3Service:
         self._authorize = authorize
         self._encryptor = Encryptor(backend, options.keys_over_http)
         self._expiry = Expiry(backend, options.day_ns)
+        self._ids: list[str] = []  # of requests to come
 
     async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange | None = None) -> Response:
         """Answer one request. `raw` is asked for nothing before the signature of the head has been found good.
         `exchange` learns what it was."""
-        request_id = self._token(8).hex().upper()
+        request_id = self._request_id()
         exchange = exchange or Exchange()
         exchange.request_id = request_id
         try:
@@ -123,6 +127,13 @@ class S3Service:
             response.close,
         )
 
+    def _request_id(self) -> str:
+        """16 hex digits. Bytes for many are asked for at once: asking the system lets go of the GIL."""
+        if not self._ids:
+            fresh = self._token(_ID_BYTES * _IDS_AT_ONCE).hex().upper()
+            self._ids = [fresh[at : at + 2 * _ID_BYTES] for at in range(0, len(fresh), 2 * _ID_BYTES)]
+        return self._ids.pop()
+
     async def _cors(self, head: RequestHead) -> tuple[tuple[str, str], ...]:
         """For a page of another origin to be able to read the answer, errors too."""
         try:
@@ -139,6 +150,7 @@ class S3Service:
             return await self._post(head, bucket, raw, exchange)
         verified = self._verifier.verify(head, self._clock.now_ns())
         exchange.user = "" if verified is None else verified.access_key
+        head = head if verified is None else with_hoisted(head)
         operation = parse_at(head, bucket, key)
         exchange.operation = type(operation).__name__
         if verified is None and isinstance(operation, op.GetObject) and operation.overrides:

@@ -90,7 +90,7 @@ class ConsoleApp:
         if head.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise S3Error(Code.ACCESS_DENIED, "Another site's page may not do this.")
         if head.path == "/api/session":
-            protocol.exchange.operation = f"{_verb(head)} session"
+            protocol.exchange.operation = "Session"
             return await self._session(head, protocol)
         session = self._known(head)
         if session is None:
@@ -102,7 +102,7 @@ class ConsoleApp:
             case "s3":
                 return await self._ask_s3(session, head, rest, protocol)
             case "shares":
-                protocol.exchange.operation = f"{_verb(head)} shares"
+                protocol.exchange.operation = "Shares"
                 body = await _small_body(protocol)
                 found = await self._behind.shares.answer(session.access_key, head, rest, body)
                 return Response(found.status, (("content-type", found.kind), *HEADERS), found.body)
@@ -177,11 +177,6 @@ class ConsoleApp:
 def _check_mark(head: RequestHead, session: Session) -> None:
     if head.method not in ("GET", "HEAD") and not session.is_marked(head.headers.get(MARK, "")):
         raise S3Error(Code.ACCESS_DENIED, "This page is not the one that was signed in with: load it again.")
-
-
-def _verb(head: RequestHead) -> str:
-    """For the name of an operation: clients may make methods up, and each name is kept."""
-    return head.method if head.method in ("GET", "POST", "PUT", "DELETE") else "other"
 
 
 async def _small_body(protocol: HttpProtocol) -> bytes:

@@ -17,7 +17,6 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ import lmdb
 
 from qss.errors import CorruptData
 from qss.limits import GIB
+from qss.trove.counted import Databases, Totals
 from qss.trove.keytree import KeyTree
 from qss.trove.rows import (
     NamedRow,
@@ -37,6 +37,7 @@ from qss.trove.rows import (
     number_of,
 )
 
+KEPT_MAX: Final = 10_000  # buckets of which something is kept in memory
 MAP_BYTES: Final = 256 * GIB  # address space, not memory and not disk
 FORMAT: Final = 3  # 2: objects and bytes of each bucket are counted; 3: parts say whether they are encrypted
 
@@ -52,40 +53,6 @@ _USAGE_KEY: Final = struct.Struct(">6sQ")
 _USAGE: Final = struct.Struct("<QQ")
 
 
-@dataclass(frozen=True, slots=True)
-class Databases:
-    """Handles of the named databases."""
-
-    state: Any
-    buckets: Any
-    keys: Any
-    uploads: Any
-    parts: Any
-    owners: Any
-    amends: Any
-    graves: Any
-    volumes: Any
-    damage: Any
-    versions: Any  # what keys have besides their newest version if that is an object (qss.trove.keyversions)
-    documents: Any  # tenant, bucket/name → the bucket's document of that name
-
-
-@dataclass(slots=True)
-class Totals:
-    """What is counted. Lives beside the database and is written with each transaction."""
-
-    objects: int = 0
-    object_bytes: int = 0
-    next_node: int = 1
-    newest: int = 0  # highest version seen; the clock may go back
-    volumes: dict[int, VolumeRow] = field(default_factory=dict)
-    dirty: set[int] = field(default_factory=set)
-    usage: dict[int, tuple[int, int]] = field(default_factory=dict)  # bucket number: objects, bytes
-    used: set[int] = field(default_factory=set)  # whose usage has changed
-    settings: int = 0  # moves with every change of a bucket or a document: what was read before is out of date
-    amends: bool | None = None  # whether there are amendments, as far as is known; True may be out of date
-
-
 class Tables:
     """The tables inside one transaction; valid until it ends."""
 
@@ -93,7 +60,6 @@ class Tables:
         self._txn = txn
         self.dbs = dbs
         self._totals = totals
-        self._versioned: dict[int, bool] = {}  # bucket's number: whether it may have rows in `versions`
 
     # -- rows by key --------------------------------------------------------------------------------------------
 
@@ -131,16 +97,18 @@ class Tables:
         return KeyTree(self._txn, self.dbs.versions, root, self.new_node)
 
     def has_older(self, root: int) -> bool:
-        """Whether a bucket has rows in `older_tree`: looked up once in a transaction, for those that never had any."""
-        found = self._versioned.get(root)
+        """Whether a bucket may have rows in `older_tree`: looked up once, for those that never had any."""
+        found = self._totals.older.get(root)
         if found is None:
             found = not self.is_empty(self.dbs.versions) and next(self.older_tree(root).scan(), None) is not None
-            self._versioned[root] = found
+            if len(self._totals.older) >= KEPT_MAX:
+                self._totals.older.clear()
+            self._totals.older[root] = found
         return found
 
     def will_have_older(self, root: int) -> None:
         """Call before the first row is put into `older_tree`."""
-        self._versioned[root] = True
+        self._totals.older[root] = True
 
     def is_bare(self, root: int) -> bool:
         """Whether a bucket has no object, no version and no delete marker."""
@@ -176,11 +144,20 @@ class Tables:
         return None if data is None else decode_named(data)
 
     def bucket_id(self, tenant: int, name: bytes) -> int | None:
-        data = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)
-        return None if data is None else number_of(data)
+        numbers, which = self._totals.numbers, (tenant, name)
+        found = numbers.get(which)
+        if found is None:
+            data = self._txn.get(_BUCKET.pack(tenant) + name, db=self.dbs.buckets)
+            if data is None:
+                return None
+            if len(numbers) >= KEPT_MAX:
+                numbers.clear()
+            found = numbers[which] = number_of(data)
+        return found
 
     def set_bucket(self, tenant: int, name: bytes, row: NamedRow | None) -> None:
         self._totals.settings += 1
+        self._totals.numbers.pop((tenant, name), None)
         key = _BUCKET.pack(tenant) + name
         if row is None:
             self._txn.delete(key, db=self.dbs.buckets)
@@ -222,11 +199,16 @@ class Tables:
     # -- graves and amendments --------------------------------------------------------------------------------------
 
     def grave(self, key: bytes) -> int:
+        if self._totals.graves is None:
+            self._totals.graves = not self.is_empty(self.dbs.graves)
+        if not self._totals.graves:
+            return 0
         data = self._txn.get(key, db=self.dbs.graves)
         return 0 if data is None else decode_u64(data)
 
     def set_grave(self, key: bytes, version: int) -> None:
         if version > self.grave(key):
+            self._totals.graves = True
             self._txn.put(key, encode_u64(version), db=self.dbs.graves)
 
     def prune_graves(self, below: int) -> None:
@@ -234,6 +216,7 @@ class Tables:
         old = [key for key, value in self.scan(self.dbs.graves) if decode_u64(value) < below]
         for key in old:
             self._txn.delete(key, db=self.dbs.graves)
+        self._totals.graves = None
 
     def amend(self, key: bytes) -> NamedRow | None:
         data = self._txn.get(key, db=self.dbs.amends)
@@ -346,20 +329,32 @@ class Tables:
 
 
 class Reading:
-    """A reading transaction. A class and no generator: it is on the way of every request."""
+    """A reading transaction, for all who read until the next write: each call of LMDB lets go of the GIL, and whoever
+    takes it then gives it back when he is through (docs/adr/0151)."""
 
-    __slots__ = ("_dbs", "_totals", "_txn")
+    __slots__ = ("_dbs", "_over", "_readers", "_totals", "_txn")
 
     def __init__(self, env: Any, dbs: Databases, totals: Totals) -> None:
         self._txn = env.begin()
         self._dbs = dbs
         self._totals = totals
+        self._readers = 0
+        self._over = False
 
     def __enter__(self) -> Tables:
+        self._readers += 1
         return Tables(self._txn, self._dbs, self._totals)
 
     def __exit__(self, *_: object) -> None:
-        self._txn.abort()
+        self._readers -= 1
+        if self._over and not self._readers:
+            self._txn.abort()
+
+    def end(self) -> None:
+        """Nobody begins here any more; who is reading still sees what he saw."""
+        self._over = True
+        if not self._readers:
+            self._txn.abort()
 
 
 class Index:
@@ -370,6 +365,7 @@ class Index:
         self._directory = directory
         self._boot_id = boot_id
         self._env: Any = None
+        self._reading: Reading | None = None
         self._dbs: Databases
         self._lock = threading.Lock()  # between a writing transaction and the end of a checkpoint in a thread
         self._clean = False  # the marker names the state as it is
@@ -443,11 +439,21 @@ class Index:
 
     def read(self) -> Reading:
         """Enter it for the tables as they are now."""
-        return Reading(self._env, self._dbs, self.totals)
+        reading = self._reading
+        if reading is None:
+            reading = self._reading = Reading(self._env, self._dbs, self.totals)
+        return reading
+
+    def _end_reading(self) -> None:
+        """Before anything is written: pages that somebody reads are not used again."""
+        if self._reading is not None:
+            self._reading.end()
+            self._reading = None
 
     @contextmanager
     def write(self) -> Iterator[Tables]:
         """One atomic change. On an error nothing of it stays, counters included."""
+        self._end_reading()
         try:
             with self._lock:
                 if self._clean:
@@ -473,6 +479,7 @@ class Index:
                 self._clean = True
 
     def close(self) -> None:
+        self._end_reading()
         if self._env is not None:
             self._env.close()
             self._env = None

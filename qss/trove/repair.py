@@ -31,15 +31,18 @@ from qss.formats.volume import (
     decode_superblock,
 )
 from qss.host import Disk
+from qss.s3.backend import Bucket, Versioning
 from qss.s3.versions import version_text
 from qss.trove.compaction import move_out
 from qss.trove.engine import Draft, Engine
 from qss.trove.facts import VERSION, parts_of
 from qss.trove.identity import SET_ASIDE
 from qss.trove.index import Tables
+from qss.trove.keyversions import scan_versions
+from qss.trove.meta import encode_bucket
 from qss.trove.node import Node
 from qss.trove.pace import Pace
-from qss.trove.places import walk_parts, walk_versions
+from qss.trove.places import TENANT, walk_parts, walk_versions
 from qss.trove.restate import lost_statements, restate
 from qss.trove.rows import ObjectRow, Place
 
@@ -54,13 +57,14 @@ class Outcome:
     lost_objects: int = 0
     lost_bytes: int = 0
     lost_uploads: int = 0
+    lost_settings: int = 0  # buckets known only by what is in them
     rewritten: int = 0  # records that say something and hold nothing
     set_aside: list[str] = field(default_factory=list)
     moved_bytes: int = 0
 
     @property
     def sound(self) -> bool:
-        return not (self.lost_objects or self.lost_uploads or self.set_aside or self.rewritten)
+        return not (self.lost_objects or self.lost_uploads or self.lost_settings or self.set_aside or self.rewritten)
 
 
 async def repair(node: Node, say: Callable[[dict[str, Any]], None], *, dry_run: bool) -> Outcome:
@@ -118,6 +122,12 @@ async def _give_up(node: Node, say: Callable[[dict[str, Any]], None], outcome: O
     outcome.rewritten = len(statements)
     for statement in statements if not dry_run else ():
         await restate(engine, statement)
+    for bucket, versioned in _nameless(engine):
+        outcome.lost_settings += 1
+        state = Versioning.ENABLED if versioned else None
+        say({"lost": "settings", "bucket": bucket.decode("utf-8", "replace"), "versioning": state and state.value})
+        if not dry_run:
+            await engine.note(Draft(Kind.BUCKET, bucket, encode_bucket(Bucket(bucket.decode(), 0, versioning=state))))
     async for bucket, key, row in _lost(engine):
         outcome.lost_objects += 1
         outcome.lost_bytes += row.size
@@ -136,6 +146,14 @@ async def _give_up(node: Node, say: Callable[[dict[str, Any]], None], outcome: O
     outcome.lost_uploads = len(gone)
     for upload in gone if not dry_run else ():
         await engine.note(Draft(Kind.UPLOAD_GONE, upload))
+
+
+def _nameless(engine: Engine) -> list[tuple[bytes, bool]]:
+    """Buckets whose record neither the volumes nor the index have: objects speak of them. With each, whether it had
+    versioning, as its objects say."""
+    with engine.index.read() as tables:
+        rows = [row for row in tables.buckets(TENANT) if not row[1].place.length and not tables.is_bare(row[1].number)]
+        return [(name, any(row.numbered for _, row in scan_versions(tables, one.number, b""))) for name, one in rows]
 
 
 def _end_of(full: bytes, row: ObjectRow) -> Draft:

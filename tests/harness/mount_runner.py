@@ -77,12 +77,22 @@ async def evict_on_signal(cache: SegmentCache, attic: Attic | None) -> None:
 
 
 async def tell_on_signal(fs: FileSystem, cache: SegmentCache) -> None:
-    """At SIGUSR2: what is held for others, how many inodes there are, and bytes of content; a line of JSON."""
+    """At SIGUSR2: what is held for others, inodes, bytes of content, how often a sync was asked for; a line of JSON."""
+    syncs = 0
+    fsync = fs.fsync
+
+    async def counted() -> None:
+        nonlocal syncs
+        syncs += 1
+        await fsync()
+
+    fs.fsync = counted  # type: ignore[method-assign]
     with trio.open_signal_receiver(signal.SIGUSR2) as signals:
         async for _ in signals:
             facts = fs.held()._asdict() | {
                 "inodes": cache.count(Table.INODES),
                 "live_bytes": cache.facts().live_bytes,
+                "syncs": syncs,
             }
             print(json.dumps(facts), flush=True)
 

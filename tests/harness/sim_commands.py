@@ -14,7 +14,6 @@ from pathlib import Path
 from unittest import mock
 
 from qss.app import holding, restore
-from qss.cache.segment_log import FOLDERS
 from qss.host import Host, PosixDisk
 from qss.offload.fence import Fence
 from qss.offload.nodes import Nodes
@@ -57,11 +56,10 @@ async def recover(machine: Machine, *, take_over: bool):
     shutil.rmtree(machine.state)
     machine.root.mkdir()
     outcome = await restore._bring_back(Settings(machine), machine.keys, restore.Wish(take_over=take_over))
-    machine.disk.take_in(machine.root)
     machine.index._opened.clear()
-    machine.index.synced = machine.index.now()
-    for folder in FOLDERS.values():
-        (machine.root / folder).mkdir(exist_ok=True)
+    if outcome.restored:
+        machine.disk.take_in(machine.root)
+        machine.index.synced = machine.index.now()
     return outcome
 
 

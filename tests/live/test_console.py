@@ -319,6 +319,24 @@ def test_settings_of_a_bucket(trove: TroveServer, browser: Browser) -> None:
         assert client.get_object(Bucket="settled", Key="k")["Body"].read() == b"first"
 
 
+def test_a_scrub_is_begun_from_the_page(trove: TroveServer, browser: Browser) -> None:
+    from playwright.sync_api import expect
+
+    client = s3(trove)
+    client.create_bucket(Bucket="scrubbed")
+    client.put_object(Bucket="scrubbed", Key="k", Body=b"x" * 100_000)
+    with window(browser) as page:
+        sign_in(page, trove)
+        at(page, trove, "drives", "Drives")
+        see(page.get_by_text(str(trove.data)))
+        see(page.get_by_text("No record is known to be damaged."))
+        with page.expect_response(lambda each: each.request.method == "POST") as answer:
+            page.get_by_role("button", name="Start now").click()
+        assert (answer.value.status, answer.value.url) == (200, f"{trove.url('console')}/api/admin/scrub")
+        expect(page.get_by_role("progressbar", name="Scrub")).to_have_attribute("aria-valuenow", "100")
+        see(page.get_by_text("none yet"), gone=True)
+
+
 @pytest.mark.parametrize("width", [1280, 360])
 def test_every_view_has_names_for_what_can_be_used_and_fits(trove: TroveServer, browser: Browser, width: int) -> None:
     client = s3(trove)

@@ -71,10 +71,11 @@ export function table(caption, columns, rows, empty) {
       h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell, at) => h("td", cellOf(columns, at), cell)))))));
 }
 
-export function meter(label, part, whole, text) {
+// `role`: a meter warns when it is nearly full, a progressbar does not.
+export function meter(label, part, whole, text, role = "meter") {
   const share = whole > 0 ? Math.min(1, part / whole) : 0;
-  const bar = h("div", { class: `meter-bar${share > 0.9 ? " full" : ""}` });
+  const bar = h("div", { class: `meter-bar${role === "meter" && share > 0.9 ? " full" : ""}` });
   bar.style.width = `${(100 * share).toFixed(1)}%`;
-  return h("div", { class: "meter", role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 100,
+  return h("div", { class: "meter", role, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 100,
     "aria-valuenow": Math.round(100 * share), "aria-valuetext": text }, bar);
 }

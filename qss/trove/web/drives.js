@@ -25,14 +25,14 @@ function scrubCard(found, change) {
   const text = `${(100 * share).toFixed(0)} %: ${bytes(found.done_bytes)} of ${bytes(found.total_bytes)}`;
   const lines = [
     ["Last whole round", found.ended_ns ? when(found.ended_ns / NS) : "none yet"],
-    ["This round", found.started_ns ? `${number(found.records)} records, ${bytes(found.bytes)}, since ${when(found.started_ns / NS)}` : "not begun"],
+    ["This round", found.started_ns ? `${number(found.records)} records, ${bytes(found.bytes)}, since ${when(found.started_ns / NS)}` : "none under way"],
     ["Found damaged", number(found.found)],
     ["Pace", `up to ${bytes(found.bytes_per_s)}/s, a round every ${ago(found.period_s)}`],
   ];
   return h("div", { class: "card" },
     h("div", { class: "line" }, h("span", { class: found.running ? "badge good" : "badge" }, found.running ? "running" : found.stopped ? "stopped" : "waits"),
       h("button", { type: "button", onclick: () => change(found.running ? "stop" : "start") }, found.running ? "Stop" : "Start now")),
-    h("p", { class: "figure-name" }, text), meter("Scrub", found.done_bytes, found.total_bytes, text),
+    h("p", { class: "figure-name" }, text), meter("Scrub", found.done_bytes, found.total_bytes, text, "progressbar"),
     h("dl", { class: "facts" }, lines.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ import pytest
 from botocore.config import Config
 
 from qss.trove.testing import TroveServer
+from tests.harness.certificates import Authority
 
 pytestmark = pytest.mark.live
 
@@ -53,13 +53,7 @@ class Pattern:
         return found
 
 
-@pytest.fixture(scope="module")
-def trove() -> Iterator[TroveServer]:
-    with TroveServer(sync="os") as server:
-        yield server
-
-
-def _s3(server: TroveServer) -> Any:
+def _s3(server: TroveServer, ca: Path | None = None) -> Any:
     return boto3.client(
         "s3",
         endpoint_url=server.endpoint,
@@ -67,6 +61,7 @@ def _s3(server: TroveServer) -> Any:
         aws_secret_access_key=server.secret_key,
         region_name="us-east-1",
         config=Config(signature_version="s3v4"),
+        verify=None if ca is None else str(ca),
     )
 
 
@@ -86,25 +81,31 @@ def _hash_of(client: Any, key: str) -> str:
     return found.hexdigest()
 
 
-def test_in_parts_and_in_one_stream(trove: TroveServer) -> None:
-    """One node for both: its peak is that of the larger."""
-    client = _s3(trove)
-    client.create_bucket(Bucket="bkt")
+def test_in_parts_over_tls(tmp_path: Path) -> None:
+    """As boto3 does it: each part in chunks, with its checksum behind."""
+    authority = Authority(tmp_path / "ca")
+    tls = authority.issue("node")
+    with TroveServer(sync="os", tls=(tls.certificate, tls.key)) as trove:
+        client = _s3(trove, authority.certificate)
+        client.create_bucket(Bucket="bkt")
+        whole = Pattern(BIG_BYTES)
+        client.upload_fileobj(whole, "bkt", "big")
+        assert "-" in client.head_object(Bucket="bkt", Key="big")["ETag"]
+        assert _hash_of(client, "big") == whole.hash.hexdigest()
+        assert _peak_mib(trove) <= PEAK_MIB_MAX
 
-    whole = Pattern(BIG_BYTES)
-    client.upload_fileobj(whole, "bkt", "in parts")
-    assert "-" in client.head_object(Bucket="bkt", Key="in parts")["ETag"]
-    wanted = whole.hash.hexdigest()
-    assert _hash_of(client, "in parts") == wanted
-    client.delete_object(Bucket="bkt", Key="in parts")
 
-    url = urlsplit(client.generate_presigned_url("put_object", Params={"Bucket": "bkt", "Key": "in one"}))
-    connection = http.client.HTTPConnection(url.netloc)
-    headers = {"Content-Length": str(BIG_BYTES)}
-    connection.request("PUT", f"{url.path}?{url.query}", body=Pattern(BIG_BYTES), headers=headers)
-    answer = connection.getresponse()
-    assert (answer.status, answer.read()) == (200, b"")
-    connection.close()
-    assert _hash_of(client, "in one") == wanted
-
-    assert _peak_mib(trove) <= PEAK_MIB_MAX
+def test_in_one_stream() -> None:
+    with TroveServer(sync="os") as trove:
+        client = _s3(trove)
+        client.create_bucket(Bucket="bkt")
+        url = urlsplit(client.generate_presigned_url("put_object", Params={"Bucket": "bkt", "Key": "big"}))
+        whole = Pattern(BIG_BYTES)
+        connection = http.client.HTTPConnection(url.netloc)
+        headers = {"Content-Length": str(BIG_BYTES)}
+        connection.request("PUT", f"{url.path}?{url.query}", body=whole, headers=headers)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        connection.close()
+        assert _hash_of(client, "big") == whole.hash.hexdigest()
+        assert _peak_mib(trove) <= PEAK_MIB_MAX

@@ -58,7 +58,7 @@ def test_a_user_without_privileges(unprivileged: Whole) -> None:
     wait_until("the mount is dead", lambda: fs.run("ls", fs.mnt, check=False).returncode)
     fs.qssctl("mount")  # clears what is left there, through fusermount3
     assert fs.run("cat", fs.mnt / "file").stdout == "kept\n"
-    assert "everything is safe" in fs.qssctl("umount").stdout
+    assert "everything is safe" in fs.qssctl("umount", "--drain", "60s").stdout
 
 
 def test_a_line_of_fstab(fs: Whole) -> None:
@@ -128,7 +128,7 @@ def test_sigterm_says_what_is_at_risk(fs: Whole) -> None:
     fs.trove.start()
     fs.qssctl("mount")
     assert fs.run("cat", fs.mnt / "risk").stdout == "risky\n"
-    assert "everything is safe" in fs.qssctl("umount").stdout
+    assert "everything is safe" in fs.qssctl("umount", "--drain", "60s").stdout
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze")

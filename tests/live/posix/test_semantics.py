@@ -310,6 +310,27 @@ def test_syncs_of_every_kind_succeed_and_hold(mounted: Mounted) -> None:
     assert (mounted.path / "f").read_bytes() == b"kept"
 
 
+@pytest.mark.parametrize("how", [os.O_WRONLY, os.O_WRONLY | os.O_APPEND, os.O_RDWR])
+def test_a_write_is_synced_when_it_is_asked_for_and_only_then(mounted: Mounted, how: int) -> None:
+    def syncs_of(flags: int, wish: int) -> int:
+        name = mounted.path / f"durable-{how}-{flags}-{wish}"
+        handle = os.open(name, how | flags | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            before = counts(mounted)["syncs"]
+            for part in (b"x" * 5000, b"y" * 100):
+                assert os.pwritev(handle, [part], 0, wish) == len(part)
+            return counts(mounted)["syncs"] - before
+        finally:
+            os.close(handle)
+            name.unlink()
+
+    assert syncs_of(0, 0) == 0
+    assert syncs_of(0, os.RWF_DSYNC) >= 2
+    assert syncs_of(0, os.RWF_SYNC) >= 2
+    assert syncs_of(os.O_DSYNC, 0) >= 2
+    assert syncs_of(os.O_SYNC, 0) >= 2
+
+
 def test_no_space_is_said_by_the_quota_and_deleting_makes_room(mount: Mounted) -> None:
     mount.start("-o", "quota_bytes=4M")
     with open(mount.path / "f", "wb", buffering=0) as file, fails(errno.EDQUOT):

@@ -134,10 +134,24 @@ async def test_the_kernels_question_before_each_write_needs_no_file_system():
     assert operations.failures.unexpected == 0
 
 
+class Heard:
+    """What the kernel says is known: `sync`."""
+
+    known = True
+
+    def __init__(self, sync=False) -> None:
+        self.sync = sync
+
+    def wants_sync(self, handle, offset, count):
+        return self.sync
+
+
 @pytest.mark.parametrize(
     ("flags", "direct"),
     [
         (os.O_WRONLY | os.O_TRUNC, True),
+        (os.O_WRONLY | os.O_TRUNC | os.O_DSYNC, False),  # the kernel sees to it
+        (os.O_WRONLY | os.O_TRUNC | os.O_SYNC, False),
         (os.O_WRONLY, False),  # of a file that somebody may read at the moment
         (os.O_WRONLY | os.O_TRUNC | os.O_APPEND, False),  # a log: somebody follows it
         (os.O_RDWR | os.O_TRUNC, False),  # may be mapped
@@ -152,9 +166,38 @@ async def test_what_is_only_written_goes_past_the_kernels_memory(flags, direct):
             return 5
 
     context = types.SimpleNamespace(uid=0)
-    info = await Operations(Empty()).open(2, flags, context)
+    info = await Operations(Empty(), unsaid=Heard()).open(2, flags, context)
     assert (info.fh, info.direct_io) == (5, direct)
-    assert not (await Operations(Empty(), writeback=True).open(2, flags, context)).direct_io
+    assert not (await Operations(Empty(), writeback=True, unsaid=Heard()).open(2, flags, context)).direct_io
+    assert not (await Operations(Empty()).open(2, flags, context)).direct_io  # nobody heard what is to be synced
+
+
+@pytest.mark.parametrize("sync", [True, False])
+async def test_a_write_past_the_kernels_memory_is_synced_by_us_when_asked(sync):
+    class Written:
+        stale: frozenset[int] = frozenset()
+        done = ""
+
+        async def open(self, inode, flags, *, unprivileged):
+            return 5
+
+        async def write(self, handle, offset, data):
+            self.done += "w"
+            return len(data)
+
+        async def fsync(self):
+            self.done += "s"
+
+        def release(self, handle):
+            self.done += "r"
+
+    fs = Written()
+    operations = Operations(fs, unsaid=Heard(sync))
+    await operations.open(2, os.O_WRONLY | os.O_TRUNC, types.SimpleNamespace(uid=0))
+    assert await operations.write(5, 0, b"abc") == 3
+    await operations.release(5)
+    assert await operations.write(5, 0, b"abc") == 3  # another handle of that number, not direct: the kernel syncs
+    assert fs.done == ("wsrw" if sync else "wrw")
 
 
 def test_mount_options():

@@ -67,6 +67,37 @@ def test_signing_in_and_out(tmp_path: Path) -> None:
     with_fronts(tmp_path, work)
 
 
+def test_the_cookie_keeps_to_tls_and_to_its_port(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        told = {}
+        for url in ("http://node.test:9003", "https://node.test", "https://[::1]:9004"):
+            async with world.client("console") as client:
+                client.base_url = url
+                body = {"access_key": ROOT[0], "secret_key": ROOT[1]}
+                answer = await client.post("/api/session", json=body, headers={MARK: ""})
+                assert answer.status_code == 200, (url, answer.text)
+                cookie = answer.headers["set-cookie"]
+                told[url] = cookie.partition("=")[0], cookie.endswith("; Secure")
+        assert list(told.values()) == [
+            ("trove_session_9003", False),
+            ("trove_session", True),
+            ("trove_session_9004", True),
+        ]
+
+    with_fronts(tmp_path, work)
+
+
+def test_what_a_client_chooses_is_no_label(tmp_path: Path) -> None:
+    async def work(world: World) -> None:
+        async with signed_in(world) as client:
+            for path in ("/api/session", "/api/shares", "/api/none", "/none", "/api/s3/bkt", "/api/admin/none"):
+                await client.request("MYOWN", path)
+        seen = {operation for front, operation, _ in world.meters._requests if front == "console"}
+        assert seen <= {"", "Session", "Shares", "Page"}, seen
+
+    with_fronts(tmp_path, work)
+
+
 def test_what_opens_nothing(tmp_path: Path) -> None:
     async def work(world: World) -> None:
         async with world.client("console") as client:

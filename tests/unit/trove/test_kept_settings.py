@@ -67,6 +67,9 @@ def test_what_is_undone_is_not_kept(tmp_path: Path) -> None:
             assert store.buckets.now("bkt") == before
             with one.engine.index.read() as tables:
                 assert tables.no_amends()
+                assert tables.bucket_id(0, b"ghost") is None
+                assert tables.grave(b"g" * 16) == 0
+                assert not tables.has_older(before.number)
 
     _with_node(tmp_path, work)
 
@@ -108,4 +111,21 @@ def _begin_and_fail(one: Node) -> None:
         tables.set_bucket(0, b"ghost", NamedRow(Place(0, 0, 0), 77, 1, b""))
         tables.set_document(0, b"bkt/policy", NamedRow(Place(0, 0, 0), 0, 1, b"ghost"))
         tables.set_amend(b"k" * 16, NamedRow(Place(0, 0, 0), 0, 1, b"{}"))
+        tables.set_grave(b"g" * 16, 5)
+        tables.will_have_older(77)
+        assert tables.bucket_id(0, b"ghost") == 77
+        assert tables.grave(b"g" * 16) == 5
         raise ZeroDivisionError
+
+
+def test_who_reads_across_a_write_goes_on_seeing_what_was_there(tmp_path: Path) -> None:
+    async def work(one: Node) -> None:
+        index = one.engine.index
+        with index.read() as before:
+            with index.write() as tables:
+                tables.set_bucket(0, b"fresh", NamedRow(Place(0, 0, 0), 77, 1, b""))
+            with index.read() as after:
+                assert after.bucket_row(0, b"fresh") is not None
+            assert before.bucket_row(0, b"fresh") is None
+
+    _with_node(tmp_path, work)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qss.formats.volume import Kind
-from qss.s3.backend import CreateUpload, UploadRef, UploadsQuery, VersionEntry
+from qss.s3.backend import CreateUpload, PutRequest, UploadRef, UploadsQuery, VersionEntry, Versioning
 from qss.trove.compaction import lives
 from qss.trove.node import Node
 from qss.trove.repair import Outcome, repair
@@ -138,3 +138,50 @@ def test_one_record_is_lost(tmp_path: Path, kind: Kind) -> None:
                 await _try(tmp_path / "origin", tmp_path / f"{number}-{spot}", before, case, spot)
 
     asyncio.run(main())
+
+
+def test_of_a_bucket_that_only_its_objects_know_the_versioning_is_kept(tmp_path: Path) -> None:
+    async def fill_and_hurt() -> None:
+        one = node(tmp_path)
+        for name in ("plain", "versioned"):
+            await one.store.create_bucket(name, "us-east-1")
+        await one.store.set_versioning("versioned", Versioning.ENABLED)
+        for name in ("plain", "versioned"):
+            for body in (b"one", b"two"):
+                await one.store.put(PutRequest(name, "k"), Bytes(body))
+        (volume,) = one.engine.volumes.volumes.values()
+        records = [each for each in scan(one.engine.volumes.disk, volume) if isinstance(each, Whole)]
+        await one.aclose()
+        for each in records:
+            if each.header.kind == Kind.BUCKET:
+                _hurt(volume.path, each, "header")
+
+    asyncio.run(fill_and_hurt())
+    shutil.rmtree(tmp_path / "index")
+
+    async def mend(dry_run: bool) -> tuple[Outcome, list[dict[str, Any]]]:
+        one = node(tmp_path)
+        said: list[dict[str, Any]] = []
+        outcome = await repair(one, said.append, dry_run=dry_run)
+        await one.aclose()
+        return outcome, said
+
+    lines = [
+        {"lost": "settings", "bucket": "plain", "versioning": None},
+        {"lost": "settings", "bucket": "versioned", "versioning": "Enabled"},
+    ]
+    for dry_run in (True, False):
+        outcome, said = asyncio.run(mend(dry_run))
+        assert (said, outcome.lost_settings, outcome.sound) == (lines, 2, False)
+
+    async def look() -> None:
+        one = node(tmp_path)
+        assert [each.versioning for each in await one.store.list_buckets()] == [None, Versioning.ENABLED]
+        assert [len(await versions_of(one.store, name)) for name in ("plain", "versioned")] == [1, 2]
+        await one.aclose()
+
+    asyncio.run(look())
+    outcome, said = asyncio.run(mend(dry_run=True))
+    assert (said, outcome.sound) == ([], True)
+    shutil.rmtree(tmp_path / "index")
+    asyncio.run(look())
