@@ -358,7 +358,7 @@ class Reading:
 
 
 class Index:
-    """One environment. Used from one thread; no transaction outlives a call."""
+    """One environment. Used from one thread; of transactions only one for reading outlives a call, until a write."""
 
     def __init__(self, directory: Path, boot_id: str, *, anew: bool = False) -> None:
         """`anew`: do not look at what is there."""
