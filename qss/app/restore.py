@@ -230,6 +230,7 @@ async def _rebuilt(settings: Settings, host: Host, recovery: Recovery, chosen: C
         for sealed, receipt in found:
             await cache.adopt(sealed, receipt)
         cache.lost.adopt(loss.segments, (chosen.root.k, chosen.root.m), point.cut_ns)
+        await cache.mark_published(point)  # never a root behind it, though some shards may be missing yet
         segments, inodes = cache.count(Table.SEGMENTS), cache.count(Table.INODES)
         return _Outcome(report, loss, inodes, segments)
     finally:

@@ -203,7 +203,10 @@ class TwoMachines:
             assert whose, "what was recovered never was"
             party.model.states[:] = [found]  # the world has this very model
             fitting = [each for each in whose if each[1] >= acknowledged.get(each[0].name, 0)]
-            assert fitting or not sure, "what was recovered is older than what was acknowledged"
+            assert fitting or not sure, (
+                "what was recovered is older than what was acknowledged:"
+                f" {[(each.name, index) for each, index in whose]}, {acknowledged}"
+            )
             party.origin = (fitting or whose)[-1]
 
         party.find_origin = find_origin

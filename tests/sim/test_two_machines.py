@@ -13,8 +13,9 @@ from tests.harness.sim_command import simulate
 SEEDS = int(os.environ.get("QSS_SIM_SEEDS", "20")) // 4
 FEW = (14, 31, 46)
 """Take-overs, copies, machines that were cut off; quick ones."""
-REGRESSIONS = (3, 7)
-"""7: two recoveries gave the same numbers to their segments, and one took the other's content for its own."""
+REGRESSIONS = (3, 7, 64, 81)
+"""Of what was wrong once: 7, two recoveries gave the same numbers to their segments, and one took the other's content
+for its own; 64, with locations away an older root was taken; 81, the first root after a recovery was an older one."""
 
 
 def seeds() -> list[int]:
