@@ -13,9 +13,9 @@ from qss.cache.store import SegmentCache
 from qss.errors import FsError
 from qss.formats.tables import ExtentRow, SegmentState, Table, pair_key, u64_key
 from qss.host import Host
-from qss.ids import SegmentId
+from qss.ids import LocationId, SegmentId
 from qss.limits import MIB
-from qss.segments import SegmentKind
+from qss.segments import Receipt, SealedSegment, SegmentKind
 from tests.harness.locations import Locations
 from tests.harness.rows import delete, write
 
@@ -105,3 +105,19 @@ async def test_what_is_no_content_is_not_taken_for_stored(recovered) -> None:
     before = {s: cache.lost._shelf.rows[s] for s in journals}
     cache.lost.adopt([lost, *journals], (4, 2), 77)
     assert {s: cache.lost._shelf.rows[s] for s in journals} == before
+
+
+async def test_after_a_recovery_no_restore_point_is_behind_the_one_that_was_restored(recovered) -> None:
+    """Some shards of the newest journal are not there yet: roots must not go back to the one before it."""
+    cache, locations, _lost, _held = recovered
+    point = locations.roots[-1]
+    homes = tuple(LocationId(f"at-{number}") for number in range(3))
+    for segment, row in sorted(cache.lost._shelf.rows.items()):
+        placed = (*homes[:2], None) if segment == point.journals[-1] else homes
+        sealed = SealedSegment(segment, row.kind, row.length, row.sealed_ns, row.needs_upto)
+        await cache.adopt(sealed, Receipt(segment, bytes(16), 2, 1, placed, 1000))
+    before = await cache.restore_point()
+    assert before is not None
+    assert before.journals[-1] < point.journals[-1]
+    await cache.mark_published(point)
+    assert await cache.restore_point() is None
