@@ -51,7 +51,7 @@ PREFIX: Final = "qss-drill-"
 LOCK: Final = "lock"
 SAMPLE: Final = 64
 """Stripes fetched, unless told otherwise; at most 256 MiB."""
-CATCH_UP_S_MAX: Final = 15.0
+CATCH_UP_S_MAX: Final = 60.0
 """How long the live index may take to come to where the root is."""
 CATCH_UP_STEP_S: Final = 0.5
 
