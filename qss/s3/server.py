@@ -110,11 +110,7 @@ class S3Service:
         try:
             response = await self._answer(head, raw, exchange)
         except Exception as found:
-            told = to_s3(found)
-            if told.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
-                trace = None if isinstance(found, QssError) else found
-                log.error("request %s, %.16r %.256r: %s", request_id, head.method, head.path, found, exc_info=trace)
-            response = render.error(told, head.path, request_id, with_body=head.method != "HEAD")
+            response = _told(found, head, request_id)
         extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
             extra += await self._cors(head)
@@ -396,6 +392,16 @@ class S3Service:
     async def _delete_tags(self, asked: op.DeleteTags, _: Call) -> Response:
         version_id = await self._backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
         return Response(204, version_headers(version_id))
+
+
+def _told(found: Exception, head: RequestHead, request_id: str) -> Response:
+    """The answer to a request that failed. Nothing that outlives it may name the exception: with its traceback it would
+    keep the body, and a body that is kept keeps its connection open until the garbage collector comes by."""
+    told = to_s3(found)
+    if told.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
+        trace = None if isinstance(found, QssError) else found
+        log.error("request %s, %.16r %.256r: %s", request_id, head.method, head.path, found, exc_info=trace)
+    return render.error(told, head.path, request_id, with_body=head.method != "HEAD")
 
 
 def _beside(handler: Handler) -> Callable[[S3Service, Any, Call], Awaitable[Response]]:

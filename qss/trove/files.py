@@ -189,12 +189,17 @@ async def answered(work: Any, head: RequestHead) -> Response:
     try:
         response: Response = await work
     except Exception as found:
-        error = to_s3(found)
-        if error.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
-            trace = None if isinstance(found, QssError) else found
-            log.error("%.16r %.256r: %s", head.method, redacted_path(head.path), found, exc_info=trace)
-        return _refused(error, head)
+        return _told(found, head)
     return response
+
+
+def _told(found: Exception, head: RequestHead) -> Response:
+    """By itself for the reason that `qss.s3.server` has: nothing may name the exception for longer."""
+    error = to_s3(found)
+    if error.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
+        trace = None if isinstance(found, QssError) else found
+        log.error("%.16r %.256r: %s", head.method, redacted_path(head.path), found, exc_info=trace)
+    return _refused(error, head)
 
 
 def redacted_path(path: str) -> str:

@@ -99,6 +99,20 @@ class Direct:
         secure: bool = True,
     ) -> Answer:
         """One request, one answer, whole."""
+        return self.send(self.signed(who, method, path, body, query, headers, client, secure), body)
+
+    def signed(
+        self,
+        who: str | None,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        client: str = "192.0.2.7",
+        secure: bool = True,
+    ) -> RequestHead:
+        """The head of a request with this body."""
         fields = {"host": "trove.test", **(headers or {})}
         if body or method in ("PUT", "POST"):
             fields["content-length"] = str(len(body))
@@ -107,7 +121,7 @@ class Direct:
             fields["x-amz-content-sha256"] = hashlib.sha256(body).hexdigest()
             added, _ = sign(head, Credentials(who, SECRET), "us-east-1", NOW_NS, self._keys)
             fields |= added
-        return self.send(head, body)
+        return head
 
     def send(self, head: RequestHead, body: bytes = b"") -> Answer:
         async def raw() -> AsyncIterator[Chunk]:

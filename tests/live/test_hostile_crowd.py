@@ -77,6 +77,7 @@ def drip(connection: socket.socket, piece: bytes) -> bytes:
             continue
         except (ConnectionResetError, BrokenPipeError):
             return b""
+        connection.settimeout(WAIT_S_MAX)
         return said and said + rest(connection)
     raise AssertionError("the server waits for ever")
 
