@@ -57,8 +57,9 @@ def durability(document: Document) -> None:
         ("code", f"any {document['k']} of {document['k'] + document['m']} shards give everything back"),
         ("overhead", f"{document['overhead']:.2f} bytes stored for each byte"),
         ("may be lost", f"any {document['may_be_lost']} of the {document['k'] + document['m']} locations of a segment"),
-        ("must be up", f"{document['reads_need']} locations to read, {document['uploads_need']} of"
-                       f" {document['locations']} to upload (never fewer than a majority: it says who writes)"),
+        ("must be up", f"of {document['locations']} locations {document['reads_need']} to read,"
+                       f" {document['uploads_need']} to upload (a majority says who writes),"
+                       f" {document['safe_needs']} until what is written counts as safe (k + offload.margin)"),
         ("chance of loss", f"1 in {1 / document['loss_a_year']:,.0f} a year ({document['nines']:.1f} nines)"),
         ("of which", f"{document['nines_independent']:.1f} nines for locations failing one by one,"
                      f" {document['nines_common_mode']:.1f} for all at once: no code helps against that"),

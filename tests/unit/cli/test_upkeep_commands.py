@@ -35,7 +35,7 @@ def test_durability_is_known_without_a_mount(config: Path, capsys) -> None:
     assert run(["--config", str(config), "durability", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["overhead"], found["may_be_lost"], found["locations"], found["standing"]) == (1.5, 2, 6, None)
-    assert (found["reads_need"], found["uploads_need"]) == (4, 6)
+    assert (found["reads_need"], found["uploads_need"], found["safe_needs"]) == (4, 4, 6)
     assert found["nines"] <= found["nines_common_mode"], "no code helps against what all locations have in common"
     assert found["default"] == {"k": 4, "m": 2}
     assert found["keys"]["here"] == 0
@@ -43,7 +43,7 @@ def test_durability_is_known_without_a_mount(config: Path, capsys) -> None:
     text = " ".join(capsys.readouterr().out.split())
     assert "1.50 bytes stored for each byte" in text
     assert "any 2 of the 6 locations" in text
-    assert "4 locations to read, 6 of 6 to upload" in text
+    assert "of 6 locations 4 to read, 4 to upload (a majority says who writes), 6 until" in text
     assert "not mounted" in text
 
 
@@ -51,7 +51,7 @@ def test_a_margin_never_takes_uploads_below_a_majority(config: Path) -> None:
     """2+4 can be read from two locations; what four do not take has no root, and nobody knows who writes."""
     config.write_text(f"[code]\nk = 2\nm = 4\n[offload]\nmargin = 0\n{LOCATIONS}")
     found = document(load(config, {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}), None)
-    assert (found["reads_need"], found["uploads_need"]) == (2, 4)
+    assert (found["reads_need"], found["uploads_need"], found["safe_needs"]) == (2, 4, 4)
 
 
 @pytest.mark.parametrize(("up", "said"), [(6, ""), (4, ""), (3, "3 of 6 locations are up"), (0, "until 4 are")])
