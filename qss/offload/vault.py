@@ -204,17 +204,19 @@ class Vault:
         """Complete an earlier attempt; None if it cannot have come to k shards and nothing is lost by a new one.
 
         A new attempt overwrites the shards of the old one under the same names, and a root may name the segment
-        already: so not while k shards of the old seal may exist at locations that are silent.
+        already: so not while k shards of the old seal may exist, at locations that are silent or whose shards were not
+        found damaged twice, by an attempt before and by this one.
         """
         known = self.manifests.load(sealed.id)
         assert known is not None
         if known.segment != sealed:
             return None
+        bad = self.damage.where(sealed.id, known.placed)
         try:
             receipt = await self.complete(sealed.id)
         except (TooFewShards, Retryable) as error:
             census = await take_census(self.nodes, self.keys, sealed.id)
-            if _may_exist(known, census) >= known.k:
+            if _may_exist(known, census, bad) >= known.k:
                 raise Unreachable(f"segment {segment_text(sealed.id)} waits for its locations: {error}") from error
             return None
         self._check_enough(sealed.id, receipt, "its locations do not answer")
@@ -311,9 +313,9 @@ def _confirmed(known: Manifest, census: Census) -> Manifest:
     return known.with_placed(tuple(placed))
 
 
-def _may_exist(known: Manifest, census: Census) -> int:
-    """How many shards of a known seal there are at most. A manifest without places was saved before its upload."""
-    found = len(census.of_seal(known.seal))
+def _may_exist(known: Manifest, census: Census, bad: Collection[ShardNo]) -> int:
+    """How many whole shards of a known seal there may be. A manifest without places was saved before its upload."""
+    found = len(set(census.of_seal(known.seal)).difference(bad))
     attempted = any(known.placed)
     silent = [location for location in census.silent if not attempted or location in known.placed]
     return found + len(silent)

@@ -140,3 +140,11 @@ class PlainShelf:
     async def mark_deleted(self, segment: SegmentId) -> None:
         self.dead.discard(segment)
         self.segments.pop(segment, None)
+
+
+def flip(world: World, machine: Machine, segment: int, shard: int, position: int) -> None:
+    """Turn a bit of a stored shard."""
+    place = machine.vault.manifests.load(SegmentId(segment)).placed[shard]
+    objects, name = world.objects(place), machine.keys.shard_name(SegmentId(segment), 0, place)
+    good = objects[name]
+    objects[name] = good[:position] + bytes([good[position] ^ 4]) + good[position + 1 :]

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from qss.errors import CorruptData
+from qss.errors import CorruptData, Unreachable
 from qss.ids import LocationId, SegmentId, ShardNo
 from qss.offload.census import take_census
 from qss.offload.courier import Courier
 from qss.offload.damage import DamagedShard
 from qss.offload.repair_book import RepairBook, RepairFacts, ScrubMark
 from qss.offload.verifier import Verdict
-from tests.harness.vault import Machine, PlainShelf, World
+from tests.harness.vault import Machine, PlainShelf, World, flip
 from tests.harness.waiting import until
 
 S1 = SegmentId(1)
@@ -233,6 +233,28 @@ async def test_a_resumed_store_puts_only_what_is_missing(tmp_path: Path) -> None
     assert receipt.complete
     puts = {name: each.calls["put"] for name, each in world.stores.items()}
     assert puts == {name: int(name in slow) for name in world.stores}
+    await whole(world, tmp_path / "check", S1)
+
+
+async def test_what_can_no_longer_be_completed_is_stored_anew(tmp_path: Path) -> None:
+    """k shards are left, one of them rotten, and the segment is still here: it does not wait for ever. Once is not
+    enough: an answer may have been spoiled on its way, and what is whole must not be overwritten."""
+    world = World.of(4, 2)
+    machine, shelf = world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf")
+    sealed = shelf.add(1, random.Random(1).randbytes(50_000))
+    path = await shelf.path_of(S1)
+    await machine.vault.store(sealed, path)
+    before = machine.vault.manifests.load(S1)
+    names = [machine.keys.shard_name(S1, 0, place) for place in before.placed]
+    for shard in (4, 5):
+        del world.objects(before.placed[shard])[names[shard]]
+    flip(world, machine, 1, 0, 1000)
+    with pytest.raises(Unreachable, match="waits for its locations"):
+        await machine.vault.store(sealed, path)
+    assert machine.vault.manifests.load(S1).seal == before.seal
+    receipt = await machine.vault.store(sealed, path)
+    assert receipt.complete
+    assert machine.vault.manifests.load(S1).seal != before.seal
     await whole(world, tmp_path / "check", S1)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qss.ids import SegmentId, ShardNo
 from qss.offload.scrub import METERED_ROUNDS, SAMPLE_ROUNDS, Scrubber, in_sample
 from tests.harness.memory_store import MemoryStore
-from tests.harness.vault import Machine, PlainShelf, World
+from tests.harness.vault import Machine, PlainShelf, World, flip
 
 
 class HashingStore:
@@ -43,13 +43,6 @@ async def stored(machine: Machine, shelf: PlainShelf, count: int) -> None:
 
 def scrubber_of(machine: Machine, shelf: PlainShelf, busy=()) -> Scrubber:
     return Scrubber(shelf, machine.vault, busy, lambda: False)
-
-
-def flip(world: World, machine: Machine, segment: int, shard: int, position: int) -> None:
-    place = machine.vault.manifests.load(SegmentId(segment)).placed[shard]
-    objects, name = world.objects(place), machine.keys.shard_name(SegmentId(segment), 0, place)
-    good = objects[name]
-    objects[name] = good[:position] + bytes([good[position] ^ 4]) + good[position + 1 :]
 
 
 @given(st.integers(1, 2**40), st.integers(0, 255), st.integers(0, 10**6))
