@@ -34,7 +34,7 @@ from qss.offload.repair import Repairer
 from qss.offload.repair_book import RepairBook
 from qss.offload.seal import SealContext, suite_for
 from qss.offload.uploader import Uploader, object_length
-from qss.offload.verifier import Verifier
+from qss.offload.verifier import Verdict, Verifier
 from qss.segments import Receipt, SealedSegment
 
 _log = logging.getLogger(__name__)
@@ -204,18 +204,21 @@ class Vault:
         """Complete an earlier attempt; None if it cannot have come to k shards and nothing is lost by a new one.
 
         A new attempt overwrites the shards of the old one under the same names, and a root may name the segment
-        already: so not while k shards of the old seal may exist, at locations that are silent or whose shards were not
-        found damaged twice, by an attempt before and by this one.
+        already: so not while k shards of the old seal may exist, whole or at locations that are silent. A shard that
+        was marked as damaged before is looked at again: one spoiled answer marks it, too.
         """
         known = self.manifests.load(sealed.id)
         assert known is not None
         if known.segment != sealed:
             return None
-        bad = self.damage.where(sealed.id, known.placed)
+        marked = self.damage.where(sealed.id, known.placed)
         try:
             receipt = await self.complete(sealed.id)
         except (TooFewShards, Retryable) as error:
             census = await take_census(self.nodes, self.keys, sealed.id)
+            at_marked = tuple(marked.get(ShardNo(number)) for number in range(len(known.placed)))
+            looks = await self.verifier.look(known.with_placed(at_marked))
+            bad = {look.shard for look in looks if look.verdict is Verdict.BAD}
             if _may_exist(known, census, bad) >= known.k:
                 raise Unreachable(f"segment {segment_text(sealed.id)} waits for its locations: {error}") from error
             return None

@@ -258,6 +258,30 @@ async def test_what_can_no_longer_be_completed_is_stored_anew(tmp_path: Path) ->
     await whole(world, tmp_path / "check", S1)
 
 
+async def test_a_whole_shard_that_was_marked_as_damaged_is_not_sealed_over(tmp_path: Path, monkeypatch) -> None:
+    """One spoiled answer marked it; k shards are left, this one among them, and they could not be read just now."""
+    world = World.of(4, 2)
+    machine, shelf = world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf")
+    sealed = shelf.add(1, random.Random(1).randbytes(50_000))
+    path = await shelf.path_of(S1)
+    await machine.vault.store(sealed, path)
+    before = machine.vault.manifests.load(S1)
+    for shard in (4, 5):
+        place = before.placed[shard]
+        del world.objects(place)[machine.keys.shard_name(S1, 0, place)]
+    machine.vault.damage.report(DamagedShard(S1, ShardNo(0), before.placed[0]), "spoiled on its way")
+
+    async def times_out(_segment: SegmentId) -> None:
+        raise Unreachable("no answer within 5 s")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(machine.vault, "complete", times_out)
+        with pytest.raises(Unreachable, match="waits for its locations"):
+            await machine.vault.store(sealed, path)
+    assert (await machine.vault.store(sealed, path)).complete
+    assert machine.vault.manifests.load(S1).seal == before.seal
+
+
 async def test_a_slow_location_slows_no_read_and_stops_no_write(tmp_path: Path, autojump_clock) -> None:
     world = World.of(4, 2, margin=0)
     machine, shelf = world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf")
