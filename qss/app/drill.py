@@ -40,7 +40,7 @@ from qss.fs.losses import damaged_files
 from qss.host import Host
 from qss.ids import SegmentId
 from qss.limits import STRIPE_BYTES
-from qss.offload.keys import FsKeys, MasterKey, fs_id_of
+from qss.offload.keys import FsKeys, MasterKey
 from qss.offload.nodes import Nodes
 from qss.offload.recovery import Chosen, Lost, Recovery
 from qss.offload.roots import RootBook
@@ -77,12 +77,6 @@ class Drill:
     folder: Path  # ours alone
     tell: Callable[[str, int], None]  # (stage, how far)
 
-    @property
-    def lent(self) -> Path | None:
-        """The cache of this machine, if it has the file system too."""
-        identity = read_identity(self.settings.state)
-        return self.settings.cache_dir if identity and identity.fs_id == self.keys.fs_id.hex() else None
-
 
 def drilling(wanted: Wanted, on_progress: OnProgress | None) -> Callable[[Settings, MasterKey], dict[str, Any]]:
     """The document of `qssctl drill --json`."""
@@ -93,7 +87,6 @@ def drilling(wanted: Wanted, on_progress: OnProgress | None) -> Callable[[Settin
                 on_progress({"stage": stage, "looked_at": count})
 
         keys = FsKeys.derive(master)
-        assert keys.fs_id == fs_id_of(master)
         with scratch_in(wanted.scratch or Path(tempfile.gettempdir())) as folder, ungrouped():
             return trio.run(_until_signalled, settings, keys, folder, wanted, tell)
 
@@ -149,6 +142,12 @@ async def _until_signalled(
     return document
 
 
+def _cache_here(settings: Settings, keys: FsKeys) -> Path | None:
+    """If this machine has the file system, too."""
+    identity = read_identity(settings.state)
+    return settings.cache_dir if identity and identity.fs_id == keys.fs_id.hex() else None
+
+
 async def run_drill(drill: Drill, wanted: Wanted) -> dict[str, Any]:
     """The drill itself, in `drill.folder`. Raises as a recovery does when no root can be restored."""
     began_ns = drill.host.clock.now_ns()
@@ -169,9 +168,10 @@ async def run_drill(drill: Drill, wanted: Wanted) -> dict[str, Any]:
         need = needed(index, chosen.root.point.logs)
         lost = await assess(recovery, need, (), chosen.root.k)
         stripes = await _stripes(vault, need, lost)
-        content = await _content(drill, vault, index, stripes, wanted)
+        lent = _cache_here(drill.settings, drill.keys)
+        content = await _content(drill, vault, index, lent, stripes, wanted)
         files = await damaged_files(index, _damaged_by(lost, content), trio.lowlevel.checkpoint)
-        live = await _live(drill, index, root)
+        live = await _live(drill, index, root, lent)
         counted = {"files": index.count(Table.INODES), "bytes": index.live_total, "segments": len(need.all)}
     finally:
         index.close()
@@ -203,10 +203,12 @@ async def _stripes(vault: Vault, need: Needed, lost: list[Lost]) -> list[Stripe]
     return list(stripes_of(lengths))
 
 
-async def _content(drill: Drill, vault: Vault, index: Index, every: list[Stripe], wanted: Wanted) -> Content:
+async def _content(
+    drill: Drill, vault: Vault, index: Index, lent: Path | None, every: list[Stripe], wanted: Wanted
+) -> Content:
     chosen = every if wanted.stripes is None else sampled(every, wanted.stripes, wanted.seed)
     return await look_at_content(
-        index, vault, chosen, drill.folder / "stripes", drill.lent,
+        index, vault, chosen, drill.folder / "stripes", lent,
         lambda done: drill.tell(f"stripes of {len(chosen)}", done),
     )  # fmt: skip
 
@@ -221,15 +223,15 @@ def _damaged_by(lost: list[Lost], content: Content) -> Callable[[ExtentRow], boo
     return damaged
 
 
-async def _live(drill: Drill, index: Index, root: Path) -> Compared:
+async def _live(drill: Drill, index: Index, root: Path, lent: Path | None) -> Compared:
     """With the index of this machine, while it is mounted."""
     settings = drill.settings
-    if drill.lent is None or not settings.mount_socket.exists():
+    if lent is None or not settings.mount_socket.exists():
         return Compared(why_not="it is not mounted here")
     drill.tell("live index", 0)
     with trio.move_on_after(CATCH_UP_S_MAX):
         while True:
-            found = compare_live(index, root, drill.lent, drill.host, settings.cache.index_map_bytes)
+            found = compare_live(index, root, lent, drill.host, settings.cache.index_map_bytes)
             if found is not None:
                 return found
             await trio.sleep(CATCH_UP_STEP_S)

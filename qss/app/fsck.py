@@ -23,7 +23,7 @@ from qss.app.talk import OnProgress, call_mount
 from qss.config import Settings
 from qss.errors import Refused, Unreachable
 from qss.formats.tables import SegmentRow, u64_of_key
-from qss.fs.losses import damaged_files
+from qss.fs.losses import files_in_segments
 from qss.fsck import remote_repair
 from qss.fsck.findings import Kind, Report
 from qss.fsck.offline import Looked, look, look_at_files, opened, plan_repair, repair
@@ -149,7 +149,7 @@ def _files_in(settings: Settings, scratch: Path, segments: set[int]) -> list[dic
     with opened(settings.cache_dir, Host(), settings.cache.index_map_bytes, scratch) as both:
         if both.view is None:
             return []
-        files = trio.run(damaged_files, both.view, lambda extent: extent.segment in segments, trio.lowlevel.checkpoint)
+        files = trio.run(files_in_segments, both.view, segments, trio.lowlevel.checkpoint)
         return [each.to_json() for each in files]
 
 

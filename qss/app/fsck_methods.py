@@ -9,7 +9,7 @@ import trio
 from qss.cache.store import SegmentCache
 from qss.control.messages import Json
 from qss.control.server import Call, Method
-from qss.fs.losses import damaged_files
+from qss.fs.losses import files_in_segments
 from qss.fsck.check import check_online, segment_rows
 
 
@@ -28,7 +28,7 @@ def fsck_methods(cache: SegmentCache) -> Mapping[str, Method]:
     async def files(call: Call) -> Json:
         """Which bytes of which files lie in these segments."""
         wanted = frozenset(int(segment) for segment in call.params["segments"])
-        found = await damaged_files(cache, lambda extent: extent.segment in wanted, trio.lowlevel.checkpoint)
+        found = await files_in_segments(cache, wanted, trio.lowlevel.checkpoint)
         return [each.to_json() for each in found]
 
     return {"fsck.index": index, "fsck.segments": segments, "fsck.files": files}

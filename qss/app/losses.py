@@ -23,7 +23,7 @@ from qss.cache.store import SegmentCache
 from qss.config import Settings
 from qss.errors import CorruptData
 from qss.formats.tables import ExtentRow, Table
-from qss.fs.losses import DamagedFile, Index, damaged_files
+from qss.fs.losses import DamagedFile, Index, files_in_segments
 from qss.fs.tree import pages
 from qss.fs.unreadable import Unreadable
 from qss.ids import SegmentId
@@ -86,7 +86,7 @@ async def assess(recovery: Recovery, need: Needed, known: Collection[SegmentId],
 async def loss_of(index: Index, lost: Collection[Lost], need: Needed) -> Loss:
     """What is missed with these segments."""
     why = dict(lost)
-    files = await damaged_files(index, lambda extent: extent.segment in why, trio.lowlevel.checkpoint)
+    files = await files_in_segments(index, why, trio.lowlevel.checkpoint)
     return Loss(why, tuple(files), frozenset(why.keys() & need.snapshots.keys()))
 
 
@@ -136,7 +136,7 @@ async def keep_track(settings: Settings, cache: SegmentCache, unreadable: Unread
                 unreadable.note(extent, 0, extent.length, why[extent.segment])
     while True:
         before = len(why)
-        files = await damaged_files(cache, lambda extent: extent.segment in why, trio.lowlevel.checkpoint)
+        files = await files_in_segments(cache, why, trio.lowlevel.checkpoint)
         loss = Loss(dict(why), tuple(files), loss.for_snapshots & why.keys())
         write_loss(settings, loss)
         if loss.nothing:

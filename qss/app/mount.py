@@ -37,7 +37,7 @@ from qss.app.losses import keep_track
 from qss.app.mount_choices import fs_options, mount_options
 from qss.app.mount_methods import MountProcess, methods
 from qss.app.priority import answer_soon, freeze_what_stays
-from qss.app.running import is_held, leaving_path, pid_file, state_lock
+from qss.app.running import is_held, leaving_path, offload_pid_path, pid_file, state_lock
 from qss.app.secrecy import handed_over
 from qss.app.shell import mount_main, mount_parser
 from qss.app.snapshots import LOCK, folder_of, schedule_of, sweep
@@ -77,7 +77,7 @@ async def run_mount(settings: Settings, mountpoint: Path, readiness: Readiness, 
             cache=cache,
             offload=vault_client,
             supervisor=Supervisor(
-                "offload", command, settings.run_dir / "offload.pid", settings.offload.nice, first_words
+                "offload", command, offload_pid_path(settings.run_dir), settings.offload.nice, first_words
             ),
             hooks=UserHooks(settings.hooks, host.clock),
             keeping=keeping,

@@ -19,7 +19,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -30,7 +29,7 @@ from qss.app.identity import check_key
 from qss.app.leaving import leave_on_signal, leave_with_parent
 from qss.app.location_methods import LocationMethods
 from qss.app.location_set import LocationSet, root_locations
-from qss.app.running import write_whole
+from qss.app.running import last_words_path, offload_pid_path, write_whole
 from qss.app.seal_watch import SealWatch
 from qss.app.seat import hold_of, name_of_seat
 from qss.app.shell import child_main, child_parser
@@ -87,7 +86,7 @@ async def run_offload(settings: Settings, keys: FsKeys) -> None:
             nursery.start_soon(mover.run)
             methods = {**_methods(vault, courier, watch, mover), **changes.table()}
             await nursery.start(serve_control, settings.offload_socket, methods)
-            last_words(settings).unlink(missing_ok=True)
+            last_words_path(offload_pid_path(settings.run_dir)).unlink(missing_ok=True)
             await courier.run()
     finally:
         with trio.CancelScope(shield=True):
@@ -202,11 +201,6 @@ def _location_to_json(facts: NodeFacts, left: Progress | None) -> Json:
     }
 
 
-def last_words(settings: Settings) -> Path:
-    """Why it could not go on; for the supervisor."""
-    return settings.run_dir / "offload.trouble"
-
-
 def main(arguments: list[str] | None = None) -> int:
     def live(settings: Settings) -> None:
         try:
@@ -217,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
                 trio.run(run_offload, settings, keys)
         except QssError as error:
             with suppress(OSError):
-                write_whole(last_words(settings), f"{error}\n", 0o600)
+                write_whole(last_words_path(offload_pid_path(settings.run_dir)), f"{error}\n", 0o600)
             raise
 
     return child_main(child_parser("qss-offload").parse_args(arguments), "offload", live)

@@ -21,6 +21,16 @@ def leaving_path(run_dir: Path) -> Path:
     return run_dir / "leaving.pid"
 
 
+def offload_pid_path(run_dir: Path) -> Path:
+    """The pid file of the offload process."""
+    return run_dir / "offload.pid"
+
+
+def last_words_path(pid_path: Path) -> Path:
+    """Where a process that cannot go on says why, in one sentence; beside its pid file."""
+    return pid_path.with_suffix(".trouble")
+
+
 @contextlib.contextmanager
 def state_lock(state: Path) -> Iterator[None]:
     """Hold the state directory, which is made if it is not there; the kernel lets go when the process ends, however.

@@ -16,14 +16,12 @@ from typing import Final
 import trio
 
 from qss.app.priority import step_back
-from qss.app.running import write_whole
+from qss.app.running import last_words_path, write_whole
 
 PAUSE_FIRST_S: Final = 0.1
 PAUSE_MAX_S: Final = 10.0
 STEADY_S: Final = 30.0
 """A child that has lived this long starts again at once."""
-ENDED_KEPT: Final = 999
-"""Ends in a row that are counted."""
 STOP_S_MAX: Final = 5.0
 """How long a child may take to leave when asked to."""
 
@@ -51,7 +49,8 @@ class Supervisor:
         self._child: trio.Process | None = None
         self._stopping = trio.Event()
         self._began_s = 0.0  # the child that runs, or ran last
-        self._ended: list[int | None] = []  # status of each that did not last, since one did
+        self._status: int | None = None  # of the child that ended last
+        self._ends = 0  # since one lasted
         self.starts = 0
 
     @property
@@ -59,20 +58,15 @@ class Supervisor:
         return self._child.pid if self._child is not None else None
 
     @property
-    def last_words(self) -> Path:
-        """Where a child that cannot go on says why, in one sentence."""
-        return self._pid_path.with_suffix(".trouble")
-
-    @property
     def trouble(self) -> str:
         """What is said of a child that does not last; empty: it does."""
-        if not self._ended or (self._child is not None and trio.current_time() - self._began_s >= STEADY_S):
+        if not self._ends or (self._child is not None and trio.current_time() - self._began_s >= STEADY_S):
             return ""
-        why, times = "", len(self._ended)
+        why = ""
         with suppress(OSError):
-            why = self.last_words.read_text(encoding="utf-8", errors="replace").strip()
-        ended = f"the {self._name} process ended with status {self._ended[-1]}"
-        ended += f", {times} times in a row" if times > 1 else ""
+            why = last_words_path(self._pid_path).read_text(encoding="utf-8", errors="replace").strip()
+        ended = f"the {self._name} process ended with status {self._status}"
+        ended += f", {self._ends} times in a row" if self._ends > 1 else ""
         return f"{ended}, and is started again{f': {why}' if why else '; its log says why'}"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -80,12 +74,12 @@ class Supervisor:
         pause_s = PAUSE_FIRST_S
         while not self._stopping.is_set():
             self._began_s = began = trio.current_time()
-            status = await self._run_once(task_status)
+            self._status = await self._run_once(task_status)
             if self._stopping.is_set():
                 return
             lasted = trio.current_time() - began >= STEADY_S
-            self._ended = [status] if lasted else [*self._ended[-ENDED_KEPT:], status]
-            log.warning("%s ended with status %s; it is started again in %.1f s", self._name, status, pause_s)
+            self._ends = 1 if lasted else self._ends + 1
+            log.warning("%s ended with status %s; it is started again in %.1f s", self._name, self._status, pause_s)
             with trio.move_on_after(pause_s):
                 await self._stopping.wait()
             pause_s = next_pause(pause_s, trio.current_time() - began)

@@ -7,8 +7,6 @@ once, so writers never wait for a seal. Closed segments stay in `closing` until 
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -157,9 +155,8 @@ class SegmentLog:
         extents = []
         while view:
             file, at, room = self._next_place(len(view), segment_bytes_max)
-            put = functools.partial(self._put, file.handle, at, ino, offset, sequence_of(file.segment, file.count))
             try:
-                written = await trio.to_thread.run_sync(self._put_and_begin, put, view[:room], file, at)
+                written = await trio.to_thread.run_sync(self._put_bulk, file, at, ino, offset, view[:room])
             except (FsError, OSError):
                 self._cut_back(file, file.position)
                 raise
@@ -214,23 +211,19 @@ class SegmentLog:
         self, file: LogFile, position: int, ino: int, offset: int, payload: bytes | memoryview
     ) -> ExtentRow:
         try:
-            written = self._put(file.handle, position, ino, offset, sequence_of(file.segment, file.count), payload)
+            written = self._put(file, position, ino, offset, payload)
         except (FsError, OSError):
             self._cut_back(file, file.position)
             raise
         return self._noted(file, position, written, len(payload))
 
-    def _put(
-        self, handle: Handle, position: int, ino: int, offset: int, sequence: int, payload: bytes | memoryview
-    ) -> int:
-        """Changes nothing but the file: a thread may do it."""
-        return self._disk.pwrite(handle, [encode_head(ino, offset, sequence, payload), payload], position)
+    def _put(self, file: LogFile, position: int, ino: int, offset: int, payload: bytes | memoryview) -> int:
+        head = encode_head(ino, offset, sequence_of(file.segment, file.count), payload)
+        return self._disk.pwrite(file.handle, [head, payload], position)
 
-    def _put_and_begin(
-        self, put: Callable[[memoryview], int], payload: memoryview, file: LogFile, position: int
-    ) -> int:
+    def _put_bulk(self, file: LogFile, position: int, ino: int, offset: int, payload: memoryview) -> int:
         """In a thread. After each stripe the disk begins with what it will be asked to sync."""
-        written = put(payload)
+        written = self._put(file, position, ino, offset, payload)
         end = position + written
         if end - file.begun >= STRIPE_BYTES:
             self._disk.begin_sync(file.handle, file.begun, end - file.begun)

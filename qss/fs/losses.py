@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,6 +57,11 @@ class DamagedFile:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptData("an entry of a list of damaged files does not hold") from error
+
+
+async def files_in_segments(index: Index, segments: Container[int], pause: Pause) -> list[DamagedFile]:
+    """Files of which bytes lie in these segments."""
+    return await damaged_files(index, lambda extent: extent.segment in segments, pause)
 
 
 async def damaged_files(index: Index, lost: Wanted, pause: Pause) -> list[DamagedFile]:
