@@ -35,6 +35,15 @@ def alive(pid: int) -> bool:
         return False
 
 
+def forget_pages(mnt: Path) -> None:
+    """Make the kernel forget the content of a mount's files, which it may serve from its memory or not, as it likes."""
+    for folder, _, names in os.walk(mnt):
+        for path in (Path(folder, name) for name in names):
+            if path.is_file() and not path.is_symlink():
+                with path.open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 class Demo:
     """One demo directory; every method is what a person would type."""
 
@@ -84,7 +93,9 @@ class Demo:
         self.qssctl("sync")
 
     def evict_all(self) -> None:
+        """All that is stored; the next read of it goes to the locations."""
         self.qssctl("retention", "run", "--all")
+        forget_pages(self.mnt)
 
     def pid(self, name: str) -> int:
         """Of `mount`, `offload` or `trove-N`."""

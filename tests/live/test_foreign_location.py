@@ -15,7 +15,7 @@ import boto3
 import pytest
 
 from qss.trove.testing import TroveServer
-from tests.harness.demo import QSSCTL, wait_until
+from tests.harness.demo import QSSCTL, forget_pages, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -79,6 +79,7 @@ def test_a_file_system_over_two_troves_and_a_foreign_server(tmp_path: Path, moto
             stored = _stored_at(moto_endpoint)
             assert sum(stored.values()) > len(content) / 2, "the foreign server holds its shard"
             qssctl("retention", "run", "--all")
+            forget_pages(mnt)
             one.kill()  # now the foreign server's shard is needed
             assert (mnt / "file").read_bytes() == content
             one.start()  # all locations are back: nothing stays at risk when it is unmounted
