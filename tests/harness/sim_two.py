@@ -78,6 +78,8 @@ class TwoMachines:
                     for _ in range(self.rng.randrange(1, STAGES + 1)):
                         await trio.sleep(self.rng.uniform(30, 250))
                         await self._stage()
+                    if len(self.parties) == 1:
+                        await self._second()
                     await trio.sleep(self.rng.uniform(30, 250))
                     storm.cancel_scope.cancel()
                 weather.calm()
@@ -156,6 +158,17 @@ class TwoMachines:
                 self._begin(one)
         else:
             await self._recover(take_over=act == "take over")
+
+    async def _second(self) -> None:
+        """There is one in every seed. Recoveries may all have been refused, and rightly: beside a machine that lives, or
+        because the one that burnt had published nothing yet."""
+        (first,) = self.parties
+        self._tell("alone so far", first.name)
+        if first.ended.is_set():  # it was burnt
+            first.leaving, first.ended = False, trio.Event()
+            self._begin(first)
+        if await self._recover(take_over=True) is None:
+            await self._copy(first)
 
     async def _copy(self, one: Party) -> None:
         stopped = self.rng.random() < 0.5
