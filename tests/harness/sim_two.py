@@ -160,8 +160,8 @@ class TwoMachines:
             await self._recover(take_over=act == "take over")
 
     async def _second(self) -> None:
-        """There is one in every seed. Recoveries may all have been refused, and rightly: beside a machine that lives, or
-        because the one that burnt had published nothing yet."""
+        """There is one in every seed. Recoveries may all have been refused, and rightly: beside a machine that lives,
+        or because the one that burnt had published nothing yet."""
         (first,) = self.parties
         self._tell("alone so far", first.name)
         if first.ended.is_set():  # it was burnt
