@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 import trio
 
-from qss.errors import Damaged, QssError, Refused, TooFewShards, WrongKey
+from qss.errors import Damaged, QssError, Refused, TooFewShards, Unreachable, WrongKey
 from qss.formats.root import Root
 from qss.ids import SegmentId
 from qss.offload.census import locate
@@ -120,8 +120,9 @@ class Recovery:
     async def run(self, path_of: PathOf, rebuild: Rebuild, adopt: Adopt) -> RecoveryReport:
         """Restore the newest root whose checkpoint and journals can all be brought back. `path_of`: where they lie.
 
-        Raises WrongKey (nothing opens with this key), TooFewShards (no root can be restored now), and what the
-        callbacks raise. Can be repeated: journals brought back before are fetched again and replaced.
+        Raises WrongKey (nothing opens with this key), Unreachable (nor do most locations answer), TooFewShards (no
+        root can be restored now), and what the callbacks raise. Can be repeated: journals brought
+        back before are fetched again and replaced.
         """
         chosen = await self.choose(path_of)
         self._progress("replay", 0, 1)
@@ -135,8 +136,8 @@ class Recovery:
         """The newest root, or the newest that is not younger than `at_ns` (wall clock), whose checkpoint and journals
         can all be brought back, and they are: to where `path_of` says.
 
-        Raises WrongKey (nothing opens with this key), Refused (no root is so old), TooFewShards (no root can be
-        restored now).
+        Raises WrongKey (nothing opens with this key), Unreachable (nor do most locations answer), Refused (no root is
+        so old), TooFewShards (no root can be restored now).
         """
         current, answered = await self._book.survey()
         newest: Root | None = None
@@ -153,7 +154,7 @@ class Recovery:
                 places, majority = len(self._vault.nodes), answered >= self._book.majority
                 return Chosen(root, newest, tuple(skipped), tuple(paths), len(current), places, majority)
         if newest is None:
-            raise _no_root()
+            raise _no_root(self._book, answered)
         raise TooFewShards(f"no root can be restored from the locations that answer; newest: {skipped[0].why}")
 
     async def _candidates(self, at_ns: int | None) -> AsyncGenerator[tuple[Root, Root], None]:
@@ -229,12 +230,12 @@ class Recovery:
 
 
 async def newest_root(book: RootBook) -> Root:
-    """The newest root that verifies. Raises WrongKey when locations answer and none has one, Unreachable when none
-    answers."""
+    """The newest root that verifies. Raises WrongKey when none is found and a majority answers, Unreachable when fewer
+    do."""
     async with aclosing(book.newest_first()) as roots:
         async for root in roots:
             return root
-    raise _no_root()
+    raise _no_root(book, (await book.survey())[1])
 
 
 def utc_text(at_ns: int) -> str:
@@ -242,7 +243,13 @@ def utc_text(at_ns: int) -> str:
     return datetime.fromtimestamp(at_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _no_root() -> WrongKey:
+def _no_root(book: RootBook, answered: int) -> QssError:
+    """Only a majority can say that there is none: roots are where one took them."""
+    if answered < book.majority:
+        return Unreachable(
+            f"of {book.size} locations {answered} answer, without a root that this key opens: try again when more do"
+        )
     return WrongKey(
-        "no location holds a root that this key opens: the key is another file system's, or these are not its locations"
+        "no location holds a root that this key opens: the key is another file system's, these are not its locations,"
+        " or nothing of it was ever published"
     )

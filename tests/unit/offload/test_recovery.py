@@ -129,6 +129,21 @@ async def test_a_wrong_key_is_one_sentence(tmp_path: Path) -> None:
     assert cache.point is None
 
 
+async def test_nothing_published_is_not_taken_for_a_wrong_key(tmp_path: Path) -> None:
+    world = World.of(2, 1)
+    fresh, cache = world.machine(tmp_path / "new"), FakeCache(tmp_path / "journal")
+    recovery = Recovery(fresh.vault, fresh.book)
+    with pytest.raises(WrongKey, match="or nothing of it was ever published"):
+        await recovery.find_root()
+    for name in list(world.stores)[:2]:
+        world.stores[name].down = True
+    few = "of 3 locations 1 answer, without a root that this key opens"
+    with pytest.raises(Unreachable, match=few):
+        await recovery.find_root()
+    with pytest.raises(Unreachable, match=few):
+        await recovery.run(cache.path_of, cache.rebuild, cache.adopt)
+
+
 async def test_no_location_or_too_few(tmp_path: Path) -> None:
     world = World.of(2, 1)
     await filled(world, tmp_path, rounds=1)
