@@ -54,7 +54,7 @@ class Root:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Roots are compared by this; the greatest is the newest."""
+        """How a machine compares roots with the last it knows; which of several is the newest: docs/formats/root.md."""
         return self.epoch, self.generation
 
     def digest(self) -> bytes:

@@ -55,7 +55,7 @@ async def every_root(nodes: Nodes, keys: FsKeys, book: RootBook) -> list[Root]:
     async with trio.open_nursery() as nursery:
         for generation in generations:
             nursery.start_soon(read, generation)
-    return sorted(found.values(), key=lambda root: (root.order, root.digest()), reverse=True)
+    return sorted(found.values(), key=lambda root: (root.generation, root.epoch, root.digest()), reverse=True)
 
 
 async def _count(

@@ -86,7 +86,8 @@ class RootBook:
             raise Unreachable("no location answers")
         top = max((root.generation for root in current), default=0)
         found = {root.digest(): root for root in current}
-        # Of two roots of one order one has lost. "Current" is written behind a majority only.
+        # Of two roots of one generation one has lost, though it may be of a higher epoch: a recovery that was too late
+        # leaves its claim at a few locations. "Current" is written behind a majority only.
         votes = Counter(root.digest() for root in current for _ in self._nodes)
         for generation in range(top + 1, top + 1 + PROBE_AHEAD):
             further = await self._votes(generation)
@@ -101,8 +102,12 @@ class RootBook:
                 found |= {root.digest(): root for root in there.values()}
                 votes.update(root.digest() for root in there.values())
             here = [digest for digest, root in found.items() if root.generation >= generation]
-            for digest in sorted(here, key=lambda one: (found[one].order, votes[one], one), reverse=True):
-                yield found.pop(digest)
+            won = {digest for digest in here if votes[digest] >= self.majority}
+            for digest in sorted(here, key=lambda one: (one in won, found[one].order, votes[one], one), reverse=True):
+                root = found.pop(digest)
+                if digest in won:
+                    votes[root.previous] += len(self._nodes)  # so has the one it was put on
+                yield root
 
     async def _votes(self, generation: int) -> dict[LocationId, Root]:
         """Who holds which root of a generation."""

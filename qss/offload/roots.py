@@ -209,7 +209,10 @@ class Roots:
         ours = [place for place, found in there.items() if isinstance(found, Root) and found.digest() == root.digest()]
         if len(ours) < self._book.majority:
             await self._contest(root, box, there, len(ours))
-        current = await self._book.put_current(box)  # 2. where readers start
+        current = await self._book.put_current(box)  # 2. where readers start; whoever asks a majority sees who has won
+        shown = sum(error is None for error in current.values())
+        if shown < self._book.majority:
+            raise Unreachable(f"root {root.generation} is shown by {shown} of {self._book.majority} locations")
         self._memory.committed(root, root.epoch)  # 3. never go back behind this one
         self._pending = None
         self.last, self._box = root, box

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qss.errors import CorruptData, PreconditionFailed, Refused, Unreachable
+from qss.errors import CorruptData, PreconditionFailed, QssError, Refused, Unreachable
 from qss.ids import LocationId, SegmentId
 from qss.offload.keys import MasterKey
 from qss.offload.root_memory import RootMemory
@@ -294,6 +294,60 @@ async def test_of_two_roots_of_one_generation_that_of_the_majority_is_found(tmp_
             del world.objects(location)[one.keys.root_name(None)]
         found = [each async for each in world.machine(base / "c").book.newest_first()]
         assert found[0] == root
+
+
+@pytest.mark.parametrize("committed_by", ["current", "majority", "chain"])
+async def test_a_claim_of_a_higher_epoch_that_has_lost_hides_nothing(tmp_path: Path, committed_by: str) -> None:
+    """A recovery claimed a root that the first machine was faster with. Seed 209 of the simulator of several machines:
+    the next recovery went on from what the claim said, which was older, and the first machine thought it had lost."""
+    world = World.of(2, 1)
+    first, second = world.machine(tmp_path / "a"), world.machine(tmp_path / "b")
+    await published(first, 1)
+    second.roots.take_over(await second.roots.newest())
+    down(world, 3)
+    root = await first.roots.publish(point(2))
+    down(world)
+    await all_up(second)
+    with pytest.raises(PreconditionFailed):
+        await second.roots.publish(point(1))
+    names = [LocationId(f"trove-{number}") for number in (1, 2, 3)]
+    if committed_by == "current":
+        del world.objects(names[0])[first.keys.root_name(2)]
+    elif committed_by == "majority":
+        for name in names:
+            world.objects(name).pop(first.keys.root_name(None), None)
+    else:
+        await first.roots.publish(point(3))
+        del world.objects(names[0])[first.keys.root_name(2)]
+    reader = world.machine(tmp_path / "c")
+    found = [each async for each in reader.book.newest_first() if each.generation == 2]
+    assert [each.epoch for each in found] == [0, 1]
+    assert found[0] == root
+    newest = await world.machine(tmp_path / "a").roots.catch_up()
+    assert newest is not None
+    assert newest.epoch == 0, "it has not lost"
+
+
+async def test_a_root_is_published_when_most_locations_show_it_as_current(tmp_path: Path) -> None:
+    """Else a reader with a majority might see nothing but a claim that has lost."""
+    world = World.of(2, 1)
+    machine = world.machine(tmp_path / "a")
+    await published(machine, 1)
+    put_current = machine.book.put_current
+
+    async def put_at_one(box: bytes) -> dict[LocationId, QssError | None]:
+        down(world, 2, 3)
+        return await put_current(box)
+
+    machine.book.put_current = put_at_one
+    with pytest.raises(Unreachable, match="1 of 2 locations"):
+        await machine.roots.publish(point(2))
+    assert machine.roots.known.generation == 1
+    machine.book.put_current = put_current
+    down(world)
+    await all_up(machine)
+    assert (await machine.roots.publish(point(2))).generation == 2
+    assert machine.roots.known.generation == 2
 
 
 async def test_a_new_root_is_none_that_was_on_its_way(tmp_path: Path) -> None:
