@@ -78,7 +78,8 @@ class StoredSegment:
 
 @dataclass(frozen=True, slots=True)
 class RestorePoint:
-    """What a root names: replaying checkpoint then journals gives the whole file system of `cut_ns`."""
+    """What a root names: replaying checkpoint then journals gives the whole file system of `cut_ns`. With no journal:
+    nothing was stored yet."""
 
     checkpoint: tuple[SegmentId, ...]
     journals: tuple[SegmentId, ...]  # oldest first, without gaps

@@ -159,6 +159,8 @@ async def run_drill(drill: Drill, wanted: Wanted) -> dict[str, Any]:
         vault, RootBook(drill.nodes, drill.keys, drill.host), lambda what, done, _: drill.tell(what, done)
     )
     chosen = await recovery.choose(lambda segment, kind: log_path(root, kind, segment), wanted.at_ns)
+    if not chosen.paths:
+        raise Refused("nothing of this file system has been stored yet: there is nothing to restore")
     only(root, chosen.paths)
     drill.tell("replay", 0)
     map_bytes = drill.settings.cache.index_map_bytes

@@ -193,6 +193,11 @@ async def _bring_back(settings: Settings, keys: FsKeys, wish: Wish) -> _Outcome:
         if not wish.take_over:
             await refuse_if_held(holds, await recovery.find_root())
         chosen = await recovery.choose(lambda segment, kind: log_path(settings.cache_dir, kind, segment), wish.at_ns)
+        if not (chosen.paths or wish.partial):
+            raise Refused(
+                "nothing of this file system has been stored yet: there is nothing to bring back, and what is still on"
+                " its machine can be mounted there (recover --partial takes it over, empty)"
+            )
         if chosen.skipped and not wish.partial:  # what came after this root would be given up; locations may come back
             return _Outcome(chosen.report([], []), Loss({}), restored=False)
         outcome = await _rebuilt(settings, host, recovery, chosen, wish.partial)
@@ -230,7 +235,8 @@ async def _rebuilt(settings: Settings, host: Host, recovery: Recovery, chosen: C
         for sealed, receipt in found:
             await cache.adopt(sealed, receipt)
         cache.lost.adopt(loss.segments, (chosen.root.k, chosen.root.m), point.cut_ns)
-        await cache.mark_published(point)  # never a root behind it, though some shards may be missing yet
+        if point.journals:
+            await cache.mark_published(point)  # never a root behind it, though some shards may be missing yet
         segments, inodes = cache.count(Table.SEGMENTS), cache.count(Table.INODES)
         return _Outcome(report, loss, inodes, segments)
     finally:

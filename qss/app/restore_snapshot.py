@@ -126,6 +126,8 @@ async def _newest(settings: Settings, recovery: Recovery, host: Host, scratch: P
     points: dict[str, RestorePoint] = {}
 
     async def read(point: RestorePoint, paths: list[Path]) -> list[SegmentId]:
+        if not paths:
+            return []  # nothing is stored yet
         only(scratch, paths)
         await trio.to_thread.run_sync(build_index, scratch, host, settings.cache.index_map_bytes, point)
         index = open_index(scratch, settings.cache.index_map_bytes)

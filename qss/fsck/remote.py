@@ -227,8 +227,8 @@ def root_findings(roots: Collection[Root], rows: SegmentRows) -> list[Finding]:
     """What is wrong with the newest of the roots. Pure."""
     if not _safe(rows):
         return []
-    if not roots:
-        sentence = "Segments are at the locations, but no root: they could not be found again from there."
+    if not any(root.point.logs for root in roots):
+        sentence = "Segments are at the locations, but no root names any: they could not be found again from there."
         return [Finding(Kind.ROOT_UNPUBLISHED, "the root", sentence)]
     newest = max(roots, key=lambda root: root.order)
     found = []

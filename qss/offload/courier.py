@@ -276,12 +276,10 @@ class Courier:
         """Begin a tenure: look whether the newest root is ours, and put one more on it. Whoever else does so at the
         same time, or has a copy of this state directory, loses that root."""
         period = self.tenure.period
-        last = await self._roots.catch_up()
-        if last is not None:
-            point = self._roots.raised(await self.shelf.restore_point() or last.point)
-            await self._roots.publish(point, anew=True)
-            await self.shelf.mark_published(point)
-            self._marked = point
+        await self._roots.catch_up()
+        point = await self._point()
+        await self._roots.publish(point, anew=True)
+        await self._mark(point)
         self.tenure.claim(period)
         self._wake.set()
 
@@ -291,15 +289,24 @@ class Courier:
             await self._wake_publisher.wait()
         self._wake_publisher = trio.Event()
 
+    async def _point(self) -> RestorePoint:
+        """What a root may say now: at least what the last one said, and the first that nothing is there yet."""
+        last = self._roots.last
+        said = self._roots.nothing_yet() if last is None else last.point
+        return self._roots.raised(await self.shelf.restore_point() or said)
+
     async def _publish(self) -> None:
-        found = await self.shelf.restore_point()
-        point = None if found is None else self._roots.raised(found)
-        if point is None or (point == self._marked and self._roots.names_them):
+        point = await self._point()
+        if point == self._marked and self._roots.names_them:
             return
         last = self._roots.last
         if last is None or last.point != point or not self._roots.names_them:
             await self._roots.publish(point)  # 3.
-        await self.shelf.mark_published(point)  # 4.
+        await self._mark(point)  # 4.
+
+    async def _mark(self, point: RestorePoint) -> None:
+        if point.journals:
+            await self.shelf.mark_published(point)
         self._marked = point
 
     async def _disposal_loop(self) -> None:

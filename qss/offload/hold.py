@@ -270,15 +270,12 @@ class Holder:
     def _has_lost_to(self, there: Hold, *, lives: bool) -> bool:
         """Without a lease we give way to everybody who lives. With one, to a higher epoch and to whoever has published
         a root more. When two with copies of one state directory began at the same time, the first root decides between
-        them; while there is none at all, their seats do."""
+        them."""
         if there.epoch != self._hold.epoch:
             return there.epoch > self._hold.epoch
         if not lives or there.released:
             return False
-        ours = self._generation()
-        if not self._tenure.leased or there.generation > ours:
-            return True
-        return ours == there.generation == 0 and (there.seat, there.life) > (self._hold.seat, self._hold.life)
+        return not self._tenure.leased or there.generation > self._generation()
 
     async def _watch_lease(self) -> None:
         """End what is under way when the lease has run out."""

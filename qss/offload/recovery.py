@@ -146,6 +146,8 @@ class Recovery:
         async with aclosing(self._candidates(at_ns)) as roots:
             async for newest, root in roots:
                 self._progress("roots", 1, 1)
+                if skipped and not root.point.logs:
+                    continue  # the first root: an empty file system is no substitute
                 try:
                     paths = await self._fetch_all(root.point, path_of)
                 except Damaged as error:
@@ -167,14 +169,16 @@ class Recovery:
                     yield newest, root
             return
         every = await every_root(self._vault.nodes, self._vault.keys, self._book)
-        if not every:
+        stored = [root for root in every if root.point.logs]
+        if not stored:
             return
-        fitting = sorted((r for r in every if r.point.cut_ns <= at_ns), key=lambda r: (r.point.cut_ns, r.order))
+        fitting = [root for root in stored if root.point.cut_ns <= at_ns]
         if not fitting:
-            oldest = utc_text(min(root.point.cut_ns for root in every))
+            oldest = utc_text(min(root.point.cut_ns for root in stored))
             raise Refused(f"no root is that old: the oldest is of {oldest} UTC; qssctl recover --list shows them all")
-        for root in reversed(fitting):
-            yield every[0], root
+        newest = await newest_root(self._book)
+        for root in sorted(fitting, key=lambda r: (r.point.cut_ns, r.order), reverse=True):
+            yield newest, root
 
     async def _fetch_all(self, point: RestorePoint, path_of: PathOf) -> list[Path]:
         paths = {segment: path_of(segment, kind) for segment, kind in point.logs.items()}

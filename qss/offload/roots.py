@@ -132,6 +132,10 @@ class Roots:
         self._memory.numbers_from = numbers_from
         self._memory.committed(newest, newest.epoch + 1)
 
+    def nothing_yet(self) -> RestorePoint:
+        """What the first root of a file system says: somebody writes it, and nothing of it is stored. ADR 0152."""
+        return RestorePoint((), (), self._host.clock.now_ns(), SegmentId(1))
+
     def raised(self, point: RestorePoint) -> RestorePoint:
         """This point as a root of ours says it: its numbers never go back behind those of an earlier root, nor behind
         those that were left out by a recovery, although no journal with such a number may be published yet."""

@@ -50,12 +50,14 @@ async def admit(machine: Machine, *, take_over: bool) -> str:
     return await holding._admit(Settings(machine), machine.keys, take_over, False)
 
 
-async def recover(machine: Machine, *, take_over: bool):
+async def recover(machine: Machine, *, take_over: bool, partial: bool = False):
     """Onto an empty machine. Raises as qss.app.restore.recover_newest, and returns its outcome."""
     shutil.rmtree(machine.root)  # what an attempt that was interrupted has left
     shutil.rmtree(machine.state)
     machine.root.mkdir()
-    outcome = await restore._bring_back(Settings(machine), machine.keys, restore.Wish(take_over=take_over))
+    outcome = await restore._bring_back(
+        Settings(machine), machine.keys, restore.Wish(take_over=take_over, partial=partial)
+    )
     machine.index._opened.clear()
     if outcome.restored:
         machine.disk.take_in(machine.root)

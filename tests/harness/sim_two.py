@@ -188,15 +188,18 @@ class TwoMachines:
         await trio.sleep(self.rng.choice((0.0, self.rng.uniform(0, 60))))
         self._begin(party)
 
-    async def _recover(self, *, take_over: bool) -> Party | None:
-        machine = self._new_machine()
+    async def _recover(self, *, take_over: bool, even_empty: bool = False) -> Party | None:
+        """`even_empty`: also when nothing has been stored yet."""
+        machine, empty = self._new_machine(), False
         for _ in range(RECOVERIES_MAX):
             acknowledged = {party.name: party.remote for party in self.parties}
             outcome = None
             with trio.move_on_after(self.rng.uniform(1, 60) if self.rng.random() < 0.2 else 1e9):
                 try:
-                    outcome = await recover(machine, take_over=take_over)
+                    outcome = await recover(machine, take_over=take_over, partial=empty)
+                    assert not (empty and outcome.report.root.point.logs), "something has been stored after all"
                 except QssError as error:
+                    empty = even_empty and "nothing of this file system has been stored yet" in str(error)
                     self._tell("a recovery is refused", f"{machine.name} {error}")
                     if "take it over" in str(error) and self.rng.random() < 0.5:
                         break
@@ -250,7 +253,7 @@ class TwoMachines:
         writers = [party for party in self.parties if party.writes]
         if not writers:  # nobody may: the operator decides
             self._tell("nobody writes", "all")
-            party = await self._recover(take_over=True)
+            party = await self._recover(take_over=True, even_empty=True)
             assert party is not None, "it cannot be recovered in the quiet"
             party.calm, party.drive = True, self._idle(party)
             await trio.sleep(SETTLE_S)

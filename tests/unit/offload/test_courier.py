@@ -57,7 +57,7 @@ async def test_everything_sealed_becomes_safe_and_published(tmp_path: Path) -> N
         await until(lambda: len(shelf.published) == 2)
     status = courier.status()
     assert status.queued == 0 or not status.in_flight
-    assert (status.root_generation, status.stored_segments, status.last_error, status.blocked) == (2, 4, "", "")
+    assert (status.root_generation, status.stored_segments, status.last_error, status.blocked) == (3, 4, "", "")
     assert len(stored) == 4
     assert all(receipt.complete for receipt in shelf.receipts.values())
     assert len(status.nodes) == 6

@@ -42,8 +42,13 @@ async def stored(machine: Machine, shelf: PlainShelf, count: int = 1) -> None:
         shelf.evict(number)
 
 
-def holders(world: World) -> dict[LocationId, int]:
-    return {name: len(world.objects(name)) for name in world.stores}
+def holders(machine: Machine, world: World, count: int) -> dict[LocationId, list[int]]:
+    """Which of the segments 1 … count have a shard where."""
+    keys, numbers = machine.keys, range(1, count + 1)
+    return {
+        name: [n for n in numbers if keys.shard_name(SegmentId(n), 0, name) in world.objects(name)]
+        for name in world.stores
+    }
 
 
 async def whole(world: World, state: Path, segment: SegmentId) -> None:
@@ -84,14 +89,14 @@ async def test_within_the_grace_nothing_moves(tmp_path: Path) -> None:
     world = World.of(2, 1, count=4)
     machine, shelf = world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf")
     await stored(machine, shelf, 3)
-    before = holders(world)
+    before = holders(machine, world, 3)
     lost = LocationId("trove-1")
     world.stores[lost].down = True
     courier = courier_of(machine, shelf)
     async with running(courier):
         await until(lambda: lost in machine.vault.book.facts.down_since_ns)
         await courier.mender.round()
-    assert holders(world) == before
+    assert holders(machine, world, 3) == before
     assert courier.mender.facts.given_up == ()
 
 

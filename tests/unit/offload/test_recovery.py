@@ -64,7 +64,7 @@ async def test_end_to_end_from_the_key_and_any_k_locations(tmp_path: Path) -> No
     progress = []
     recovery = Recovery(machine.vault, machine.book, lambda *facts: progress.append(facts))
     report = await recovery.run(cache.path_of, cache.rebuild, cache.adopt)
-    assert report.root.generation == 2
+    assert report.root.generation == 3
     assert report.newest == report.root
     assert not report.skipped
     assert report.majority
@@ -81,7 +81,7 @@ async def test_end_to_end_from_the_key_and_any_k_locations(tmp_path: Path) -> No
         assert (tmp_path / "out").read_bytes() == (await shelf.path_of(sealed.id)).read_bytes()
     # the new machine goes on writing; the old one, if it is alive, has lost
     machine.roots.take_over(report.newest)
-    assert (await machine.roots.catch_up()).generation == 2
+    assert (await machine.roots.catch_up()).generation == 3
 
 
 async def test_a_root_whose_journals_are_lost_gives_way_to_the_one_before(tmp_path: Path) -> None:
@@ -92,15 +92,15 @@ async def test_a_root_whose_journals_are_lost_gives_way_to_the_one_before(tmp_pa
         del world.objects(name)[machine.keys.shard_name(newest_journal, 0, name)]
     fresh, cache = world.machine(tmp_path / "new"), FakeCache(tmp_path / "journal")
     report = await Recovery(fresh.vault, fresh.book).run(cache.path_of, cache.rebuild, cache.adopt)
-    assert report.root.generation == 1
-    assert report.newest.generation == 2
+    assert report.root.generation == 2
+    assert report.newest.generation == 3
     assert cache.point == shelf.published[0]
     (skipped,) = report.skipped
-    assert skipped.generation == 2
+    assert skipped.generation == 3
     assert "0000000000000004" in skipped.why
     fresh.roots.take_over(report.newest)
     assert await fresh.roots.catch_up() is not None
-    assert (await fresh.roots.publish(report.root.point)).generation == 3
+    assert (await fresh.roots.publish(report.root.point)).generation == 4
 
 
 async def test_segments_below_k_are_named(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ async def test_no_location_or_too_few(tmp_path: Path) -> None:
     names = list(world.stores)
     for name in names[:2]:
         world.stores[name].down = True
-    assert (await recovery.find_root()).generation == 1
+    assert (await recovery.find_root()).generation == 2
     with pytest.raises(TooFewShards, match="no root can be restored"):
         await recovery.run(cache.path_of, cache.rebuild, cache.adopt)
     world.stores[names[2]].down = True
@@ -177,19 +177,33 @@ async def test_the_newest_root_that_is_not_younger(tmp_path: Path) -> None:
     machine, shelf = await filled(world, tmp_path, rounds=4)
     fresh, cache = world.machine(tmp_path / "new"), FakeCache(tmp_path / "journal")
     recovery = Recovery(fresh.vault, fresh.book)
-    assert [root.generation for root in await every_root(fresh.nodes, fresh.keys, fresh.book)] == [4, 3, 2, 1]
+    assert [root.generation for root in await every_root(fresh.nodes, fresh.keys, fresh.book)] == [5, 4, 3, 2, 1]
     cuts = [point.cut_ns for point in shelf.published]
-    for at_ns, generation in ((cuts[1], 2), (cuts[2] - 1, 2), (cuts[3] + 10**18, 4)):
+    for at_ns, generation in ((cuts[1], 3), (cuts[2] - 1, 3), (cuts[3] + 10**18, 5)):
         chosen = await recovery.choose(cache.path_of, at_ns)
-        assert (chosen.root.generation, chosen.newest.generation) == (generation, 4)
+        assert (chosen.root.generation, chosen.newest.generation) == (generation, 5)
         assert [path.name for path in chosen.paths] == [f"{n:016x}.log" for n in chosen.root.point.journals]
     with pytest.raises(Refused, match="no root is that old"):
         await recovery.choose(cache.path_of, cuts[0] - 1)
-    for name in list(world.stores)[:2]:  # the journal that roots 3 and 4 need
+    for name in list(world.stores)[:2]:  # the journal that roots 4 and 5 need
         del world.objects(name)[machine.keys.shard_name(SegmentId(6), 0, name)]
     chosen = await recovery.choose(cache.path_of, cuts[3])
-    assert (chosen.root.generation, chosen.newest.generation) == (2, 4)
-    assert [each.generation for each in chosen.skipped] == [4, 3]
+    assert (chosen.root.generation, chosen.newest.generation) == (3, 5)
+    assert [each.generation for each in chosen.skipped] == [5, 4]
+
+
+async def test_the_first_root_is_no_substitute_for_one_whose_logs_are_lost(tmp_path: Path) -> None:
+    world = World.of(2, 1)
+    machine, shelf = await filled(world, tmp_path, rounds=1)
+    fresh, cache = world.machine(tmp_path / "new"), FakeCache(tmp_path / "journal")
+    recovery = Recovery(fresh.vault, fresh.book)
+    first, second = sorted(await every_root(fresh.nodes, fresh.keys, fresh.book), key=lambda root: root.generation)
+    assert (first.point.logs, second.point) == ({}, shelf.published[0])
+    for name in list(world.stores)[:2]:
+        del world.objects(name)[machine.keys.shard_name(SegmentId(2), 0, name)]
+    for at_ns in (None, first.point.cut_ns + 1):
+        with pytest.raises(TooFewShards, match="no root can be restored"):
+            await recovery.choose(cache.path_of, at_ns)
 
 
 async def test_every_root_there_is(tmp_path: Path) -> None:
