@@ -194,6 +194,13 @@ async def test_the_live_index_is_compared_as_it_is_now(home: Home) -> None:
     await home.open()
 
 
+async def test_nothing_stored_yet(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    await home.machine.roots.publish(home.machine.roots.nothing_yet())
+    with pytest.raises(Refused, match="nothing of this file system has been stored yet"):
+        await home.drill()
+
+
 async def test_no_root_at_all(home: Home) -> None:
     for store in list(home.world.stores.values())[:2]:
         store.down = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -117,12 +118,16 @@ async def test_a_location_that_does_not_answer(place) -> None:
     assert (await place.look()).lost
 
 
-async def test_no_root_and_a_root_that_names_what_is_not_safe(place) -> None:
+async def test_no_root_and_a_root_that_names_what_is_not_safe(place, tmp_path: Path) -> None:
     place.rows[SegmentId(3)] = place.rows[SegmentId(3)]._replace(state=SegmentState.SEALED, placed=3)
     assert Kind.ROOT_UNPUBLISHED in (await place.look()).counts
     for name in place.world.stores:
         for number in (None, 1):
             place.world.objects(name).pop(place.machine.keys.root_name(number), None)
+    report = await place.look()
+    assert [f.subject for f in report.findings if f.kind is Kind.ROOT_UNPUBLISHED] == ["the root"]
+    roots = place.world.machine(tmp_path / "new").roots
+    await roots.publish(roots.nothing_yet())
     report = await place.look()
     assert [f.subject for f in report.findings if f.kind is Kind.ROOT_UNPUBLISHED] == ["the root"]
 
