@@ -98,22 +98,33 @@ class Hold:
             raise CorruptData("a hold does not hold") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """Lives of which a look shows more than all looks before."""
+
+    newer: set[str]  # a hold that none had shown: the life had a lease from then on, at the latest
+    renewed: set[str]  # and at a location that had shown an older one: it lives
+
+
 class Watch:
-    """Tells holds that are renewed from those that lie there, by what each location shows: one that was away shows an
-    older hold than others, and that is no sign of life."""
+    """Tells holds that are renewed from those that lie there. A location that was away, or goes back to what it had,
+    shows an older hold and then a newer one: that is no sign of life while another has shown the newer one before."""
 
     def __init__(self) -> None:
-        self._newest: dict[tuple[LocationId, str], int] = {}
+        self._newest: dict[str, int] = {}  # by life, wherever
+        self._shown: set[tuple[LocationId, str]] = set()
 
-    def renewed(self, found: Mapping[LocationId, Hold]) -> set[str]:
-        """Lives whose hold has changed at some location since an earlier look."""
-        lives = set()
+    def look(self, found: Mapping[LocationId, Hold]) -> Signs:
+        """What is there now, against all looks before."""
+        above = {place: hold for place, hold in found.items() if hold.beats > self._newest.get(hold.life, hold.beats)}
+        signs = Signs(
+            {hold.life for hold in above.values()},
+            {hold.life for place, hold in above.items() if (place, hold.life) in self._shown},
+        )
         for place, hold in found.items():
-            before = self._newest.get((place, hold.life))
-            if before is not None and hold.beats > before:
-                lives.add(hold.life)
-            self._newest[place, hold.life] = max(hold.beats, before or 0)
-        return lives
+            self._shown.add((place, hold.life))
+            self._newest[hold.life] = max(hold.beats, self._newest.get(hold.life, 0))
+        return signs
 
 
 def latest(found: Mapping[LocationId, Hold]) -> list[Hold]:
@@ -195,13 +206,15 @@ class HoldBook:
         if not self.may_live(hold):
             return None
         watch = Watch()
-        with trio.move_on_after(hold.watch_s):
+        with trio.move_on_after(hold.watch_s) as scope:
             while True:
                 found, _answered = await self.look()
-                lives = watch.renewed(found)
+                signs = watch.look(found)
                 for now in latest(found):
-                    if now.life in lives or (now.life != hold.life and now.order > hold.order):
+                    if now.life in signs.renewed or (now.life != hold.life and now.order > hold.order):
                         return None if now.released else now
+                if hold.life in signs.newer:
+                    scope.deadline = trio.current_time() + hold.watch_s
                 await trio.sleep(min(1.0, hold.every_s / 8))
         return None
 
@@ -249,13 +262,13 @@ class Holder:
         found, answered = await self._book.look()
         if answered < self._book.majority:
             return
-        renewed = self._watch.renewed(found)
+        signs = self._watch.look(found)
         others = [hold for hold in latest(found) if hold.life != self._hold.life and not self._is_former(hold)]
-        if winner := next((hold for hold in others if self._has_lost_to(hold, lives=hold.life in renewed)), None):
+        if winner := next((hold for hold in others if self._has_lost_to(hold, lives=hold.life in signs.renewed)), None):
             self._tenure.lose(taken_over(winner) if winner.epoch > self._hold.epoch else held_elsewhere(winner))
             return
         for hold in others:
-            if hold.life in renewed or hold.life not in self._lease_over_s:
+            if hold.life in signs.newer or hold.life not in self._lease_over_s:
                 self._lease_over_s[hold.life] = 0.0 if hold.released else trio.current_time() + hold.watch_s
         may_begin = self._tenure.leased or max(self._lease_over_s.values(), default=0.0) <= trio.current_time()
         if not may_begin and any(hold.epoch >= self._hold.epoch for hold in others):

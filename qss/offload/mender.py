@@ -170,8 +170,12 @@ class Mender:
     async def _scan(self) -> None:
         """Every segment that is short of shards, into the queue; those that are not, out of it."""
         stored = await self._shelf.stored_segments()
+        there = {each.segment.id for each in stored}
+        for segment in self._vault.damage.segments():
+            if segment not in there and self._vault.manifests.load(segment) is None:
+                self._vault.damage.forget(segment)  # deleted, while somebody looked at it
         damaged = Counter(one.segment for one in self._vault.damage.open)
-        for segment in set(self.queue) - {each.segment.id for each in stored}:
+        for segment in set(self.queue) - there:
             self.queue.done(segment)
         elsewhere = set(self.lost)
         for count, each in enumerate(stored):

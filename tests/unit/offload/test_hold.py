@@ -17,7 +17,7 @@ from qss.errors import CorruptData, QssError
 from qss.ids import LocationId, SegmentId
 from qss.offload.courier import Courier
 from qss.offload.fence import Fence, read_reason
-from qss.offload.hold import BEAT_S, Hold, HoldBook, Holder
+from qss.offload.hold import BEAT_S, Hold, HoldBook, Holder, Signs, Watch
 from qss.segments import RestorePoint, SegmentKind
 from tests.harness.vault import Machine, PlainShelf, World
 from tests.harness.waiting import until
@@ -122,6 +122,43 @@ async def test_what_a_location_that_was_away_shows_is_no_sign_of_life(
         nursery.start_soon(flicker)
         watching.set()
         assert await book(machine).is_alive(dead) is None
+
+
+def test_a_location_that_goes_back_and_forth_is_no_sign_of_life(tmp_path: Path) -> None:
+    machine = World.of(2, 1).machine(tmp_path / "a")
+    dead = hold(machine, "dead")
+    old, new, newer, newest = (replace(dead, beats=beats) for beats in (5, 7, 8, 9))
+    nothing = Signs(set(), set())
+    a, b, c = map(LocationId, "abc")
+    watch = Watch()
+    assert watch.look({a: new, b: old}) == nothing
+    assert watch.look({a: new, b: new}) == nothing, "that is what the other has shown"
+    assert watch.look({b: old}) == nothing
+    assert watch.look({b: new}) == nothing
+    assert watch.look({c: newer}) == Signs({dead.life}, set()), "it had a lease, and may be dead again since"
+    assert watch.look({b: newest}) == Signs({dead.life}, {dead.life})
+
+
+async def test_who_was_renewed_where_nobody_had_looked_is_watched_for_longer(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its last beat is seen at a location that was silent before: the lease goes on from that one."""
+    world = World.of(2, 1)
+    machine = world.machine(tmp_path / "a")
+    first, second, third = world.stores.values()
+    dead = hold(machine, "dead")
+    await book(machine).write(dead)
+    second.down = third.down = True
+
+    async def renew_once() -> None:
+        await trio.sleep(dead.watch_s - 1)
+        first.down, second.down = True, False
+        await book(machine).write(replace(dead, beats=dead.beats + 1))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(renew_once)
+        assert await book(machine).is_alive(dead) is None
+    assert trio.current_time() >= 2 * dead.watch_s - 1
 
 
 async def test_a_higher_epoch_fences_the_first_for_good(tmp_path: Path) -> None:

@@ -241,6 +241,19 @@ async def test_a_resumed_store_puts_only_what_is_missing(tmp_path: Path) -> None
     await whole(world, tmp_path / "check", S1)
 
 
+async def test_damage_of_what_was_deleted_meanwhile_is_forgotten(tmp_path: Path) -> None:
+    """Somebody was reading it, and found its shards gone. What waits for its upload keeps its marks."""
+    world = World.of(4, 2)
+    machine, shelf = world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf")
+    for segment in (1, 2):
+        await machine.vault.store(shelf.add(segment, b"content"), await shelf.path_of(SegmentId(segment)))
+    await machine.vault.delete(S1)
+    for segment in (S1, SegmentId(2)):
+        machine.vault.damage.report(DamagedShard(segment, ShardNo(0), LocationId("trove-1")), "no such object")
+    await courier_of(machine, shelf).mender.look()
+    assert machine.vault.damage.segments() == [SegmentId(2)]
+
+
 async def test_what_can_no_longer_be_completed_is_stored_anew(tmp_path: Path) -> None:
     """k shards are left, one of them rotten, and the segment is still here: it does not wait for ever. Once is not
     enough: an answer may have been spoiled on its way, and what is whole must not be overwritten."""
