@@ -24,6 +24,7 @@ from qss.config import HookOptions, LogOptions, schema
 from qss.config import trove as trove_toml
 from qss.config.mount_options import FLAGS, VALUES
 from qss.config.settings import MountSettings
+from qss.offload.keys import FsKeys
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.trove import meters, metrics, watching
 from qss.trove.admin import Admin
@@ -282,3 +283,17 @@ def importable(name: str) -> bool:
     if exists(f"{where}/{last}") or exists(f"{where}/{last}.py") or last in ("toml", "log", "key"):  # files of users
         return True
     return exists(f"{where}.py") and re.search(rf"\b{last}\b", (REPOSITORY / f"{where}.py").read_text()) is not None
+
+
+def test_formats_list_the_rows_of_meta_and_what_keys_are_derived_for() -> None:
+    """A context or a row that only the code knows could be given twice."""
+    source = "\n".join(path.read_text() for path in (REPOSITORY / "qss").rglob("*.py"))
+    told = " ".join("\n".join(path.read_text() for path in (DOCS / "formats").glob("*.md")).split())
+    rows_of_meta = set(re.findall(r'b"((?:cache|fs|index)\.[a-z_]+)"', source))
+    assert (
+        set(re.findall(r"^\| `((?:cache|fs|index)\.\w+)` \|", page("formats/journal.md"), re.MULTILINE)) == rows_of_meta
+    )
+    contexts = set(re.findall(r'"((?:qss|trove)[a-z ]* v\d \d{4}-\d\d [a-z ]+)"', source))
+    assert set(re.findall(r"`\"?((?:qss|trove)[a-z ]* v\d \d{4}-\d\d [a-z ]+)\"?`", told)) == contexts
+    names = set(re.findall(r'self\._name\(b"(\w+)"', inspect.getsource(FsKeys)))
+    assert set(re.findall(r"\| `(\w+)` \| (?:empty|generation|segment)", told)) == names
