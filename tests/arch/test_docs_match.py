@@ -297,3 +297,10 @@ def test_formats_list_the_rows_of_meta_and_what_keys_are_derived_for() -> None:
     assert set(re.findall(r"`\"?((?:qss|trove)[a-z ]* v\d \d{4}-\d\d [a-z ]+)\"?`", told)) == contexts
     names = set(re.findall(r'self\._name\(b"(\w+)"', inspect.getsource(FsKeys)))
     assert set(re.findall(r"\| `(\w+)` \| (?:empty|generation|segment)", told)) == names
+
+
+def test_layers_are_those_that_lint_imports_holds() -> None:
+    drawn = page("architecture.md").partition("## Layers")[2].split("```")[1]
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [each["layers"] for each in contracts if each["type"] == "layers"]
+    assert [re.split(r" {2,}", line)[0] for line in drawn.strip().splitlines()] == layers
