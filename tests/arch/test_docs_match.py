@@ -304,3 +304,9 @@ def test_layers_are_those_that_lint_imports_holds() -> None:
     contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = [each["layers"] for each in contracts if each["type"] == "layers"]
     assert [re.split(r" {2,}", line)[0] for line in drawn.strip().splitlines()] == layers
+
+
+def test_each_decision_has_a_number_of_its_own_and_says_it() -> None:
+    paths = sorted((DOCS / "adr").glob("*.md"))
+    assert len({path.name[:4] for path in paths}) == len(paths)
+    assert [path.name for path in paths if not path.read_text().startswith(f"# {path.name[:4]} ")] == []
