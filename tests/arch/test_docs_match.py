@@ -24,6 +24,7 @@ from qss.config import HookOptions, LogOptions, schema
 from qss.config import trove as trove_toml
 from qss.config.mount_options import FLAGS, VALUES
 from qss.config.settings import MountSettings
+from qss.config.write import NewConfig, render
 from qss.offload.keys import FsKeys
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.trove import meters, metrics, watching
@@ -109,6 +110,18 @@ def test_configuration_tells_the_defaults(section: str) -> None:
         except tomllib.TOMLDecodeError:
             continue  # in words
         assert fields[key].parse(value) == defaults[fields[key].target], f"{section} {key}"
+
+
+def test_a_new_configuration_file_tells_the_defaults() -> None:
+    section = ""
+    told = []
+    for line in render(NewConfig("state", "key", None, 4, 2, [], {})).splitlines():
+        if line.startswith("["):
+            section = line
+        elif (found := re.match(r"# (\w+) = ([^ ]+)", line)) and section != "[filesystem]":
+            assert table_of_keys()[section][found[1]] == found[2], line
+            told.append(found[1])
+    assert len(told) >= 8
 
 
 def test_trove_toml_and_mount_options_are_told() -> None:
@@ -310,3 +323,8 @@ def test_each_decision_has_a_number_of_its_own_and_says_it() -> None:
     paths = sorted((DOCS / "adr").glob("*.md"))
     assert len({path.name[:4] for path in paths}) == len(paths)
     assert [path.name for path in paths if not path.read_text().startswith(f"# {path.name[:4]} ")] == []
+
+
+def test_readme_leads_to_every_page() -> None:
+    told = (REPOSITORY / "README.md").read_text()
+    assert [path.name for path in DOCS.glob("*.md") if f"(docs/{path.name})" not in told] == []
