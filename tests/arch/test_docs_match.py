@@ -328,3 +328,8 @@ def test_each_decision_has_a_number_of_its_own_and_says_it() -> None:
 def test_readme_leads_to_every_page() -> None:
     told = (REPOSITORY / "README.md").read_text()
     assert [path.name for path in DOCS.glob("*.md") if f"(docs/{path.name})" not in told] == []
+
+
+def test_every_test_that_cuts_the_power_stands_among_the_crash_points() -> None:
+    told = page("crash-points.md")
+    assert [path.name for path in (REPOSITORY / "tests" / "crash").glob("test_*.py") if path.name not in told] == []
