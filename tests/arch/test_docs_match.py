@@ -333,3 +333,14 @@ def test_readme_leads_to_every_page() -> None:
 def test_every_test_that_cuts_the_power_stands_among_the_crash_points() -> None:
     told = page("crash-points.md")
     assert [path.name for path in (REPOSITORY / "tests" / "crash").glob("test_*.py") if path.name not in told] == []
+
+
+def test_links_to_headings_lead_to_one() -> None:
+    wrong = []
+    for path in PAGES:
+        for file, heading in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", path.read_text()):
+            target = path.parent / file if file else path
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            if heading not in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}:
+                wrong.append(f"{path.relative_to(REPOSITORY)} → {file}#{heading}")
+    assert wrong == []
