@@ -25,6 +25,7 @@ from qss.config import trove as trove_toml
 from qss.config.mount_options import FLAGS, VALUES
 from qss.config.settings import MountSettings
 from qss.config.write import NewConfig, render
+from qss.offload.durability import default_code
 from qss.offload.keys import FsKeys
 from qss.offload.options import LocationOptions, OffloadOptions
 from qss.trove import meters, metrics, watching
@@ -344,3 +345,9 @@ def test_links_to_headings_lead_to_one() -> None:
             if heading not in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}:
                 wrong.append(f"{path.relative_to(REPOSITORY)} → {file}#{heading}")
     assert wrong == []
+
+
+def test_the_usual_codes_are_told() -> None:
+    told = page("first-mount.md").partition("Without `--k` and `--m`")[2].partition("\n")[0]
+    codes = dict.fromkeys(f"{k}+{m}" for k, m in map(default_code, range(1, 20)))
+    assert re.findall(r"\d+\+\d+", told) == list(codes)
