@@ -19,7 +19,7 @@ from qss.errors import AccessDenied, ConfigInvalid, CorruptData, ObjectMissing, 
 from qss.limits import KIB
 from qss.s3 import inplace, room
 from qss.s3.answers import Answer, Peer, error_of, http_date_ns, iso_date_ns
-from qss.s3.http1 import HttpLimits
+from qss.s3.http1 import HttpLimits, reason
 from qss.s3.message import RequestHead
 from qss.s3.sigv4 import EMPTY_SHA256, Credentials, Payload, SigningKeys, canonical_query, sign, uri_encode
 from qss.s3.store import Body, ObjectInfo
@@ -311,17 +311,7 @@ class S3Client:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(f"{self._peer.location} does not answer: {_reason(error)}")
-
-
-def _reason(error: BaseException) -> str:
-    """The first words in the chain of causes: httpx wraps trio, which wraps what the system said."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if str(cause):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+        return Unreachable(f"{self._peer.location} does not answer: {reason(error)}")
 
 
 def _expected_length(response: httpx.Response, start: int, stop: int | None, name: str) -> int:

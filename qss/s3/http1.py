@@ -7,6 +7,7 @@ environment is read.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -226,9 +227,25 @@ class Http:
         except trio.TooSlowError:
             raise Unreachable(f"no connection within {self._limits.connect_s_max:g} s") from None
         except OSError as error:
-            raise Unreachable(str(error.__cause__ or error)) from error
+            raise Unreachable(reason(error)) from error
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         return Connection(stream)
+
+
+def reason(error: BaseException) -> str:
+    """The first words in the chain of causes: httpx wraps trio, which wraps what the system said. Of a connection that
+    no address took, what the system said of each: trio keeps that in a group, whose own words are only a count."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for each in chain:
+        if isinstance(each, ExceptionGroup):
+            return "; ".join(dict.fromkeys(map(_system_words, each.exceptions)))
+    return next(filter(None, map(str, chain)), type(error).__name__)
+
+
+def _system_words(error: Exception) -> str:
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 async def _send(line: _Line, method: str, target: bytes, headers: Mapping[str, str], body: Body | None) -> Reply:

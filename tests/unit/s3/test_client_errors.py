@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 import trio
 
@@ -24,6 +27,7 @@ from qss.errors import (
 from qss.host import SystemClock
 from qss.s3.answers import Answer, Peer, error_of, http_date_ns, iso_date_ns
 from qss.s3.client import ClientOptions, S3Client
+from qss.s3.http1 import reason
 from tests.harness.memory_store import body_of
 
 PEER = Peer("http://h/b", "AKID")
@@ -175,3 +179,37 @@ def test_dates() -> None:
             http_date_ns(text)
         with pytest.raises(CorruptData):
             iso_date_ns(text)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_refused_connection_is_told_in_the_systems_words(scheme: str) -> None:
+    """And not as "all attempts to connect to 127.0.0.1:1 failed (1 sub-exception)"."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        url = f"{scheme}://127.0.0.1:{taken.getsockname()[1]}"
+        client = S3Client(url, "b", access_key="AKID", secret_key="secret", clock=SystemClock())
+        with pytest.raises(Unreachable) as raised:
+            await client.head("k")
+        await client.aclose()
+    assert str(raised.value) == f"{url}/b does not answer: Connection refused"
+
+
+@pytest.mark.parametrize("how", ["from", "inside"])
+def test_of_several_addresses_each_thing_they_said_is_told_once(how: str) -> None:
+    refused = OSError(errno.ECONNREFUSED, "Error connecting to ('::1', 1)")
+    tried = ExceptionGroup("all failed", [refused, OSError(errno.ENETUNREACH, "x"), refused, ValueError("odd")])
+    error = httpx.ConnectError("all failed")
+    if how == "from":
+        error.__cause__ = OSError("all failed")
+        error.__cause__.__cause__ = tried
+    else:
+        error.__context__ = tried
+    assert reason(error) == "Connection refused; Network is unreachable; odd"
+
+
+def test_without_a_group_the_first_words_are_told() -> None:
+    silent = httpx.ConnectError("")
+    silent.__cause__ = trio.BrokenResourceError()
+    assert reason(silent) == "ConnectError"
+    silent.__cause__.__cause__ = OSError(errno.ECONNRESET, "Connection reset by peer")
+    assert reason(silent) == "[Errno 104] Connection reset by peer"
