@@ -208,20 +208,22 @@ def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
 
 
 def damaged_fact(found: BadFooter | Whole) -> Fact:
-    """What is left to say of a record with a damaged end: its key exists, its bytes are not to be served. What has no
-    bytes is said by the header alone (`IN_HEADER`)."""
+    """What is left to say of a record with damaged bytes: its key exists, its bytes are not to be served. What has no
+    bytes is said by the header alone (`IN_HEADER`). A footer that verifies knows the version better: that of a long
+    body was given when it had arrived."""
     header = found.header
+    known = found.footer if isinstance(found, Whole) else header
     return Fact(
         kind=header.kind,
         key=header.key,
-        version=header.version,
+        version=known.version,
         place=found.place,
         meta=header.meta,
         tenant=header.tenant,
         body_at=header.body_at,
         size=header.body_len,
         damaged=True,
-        numbered=header.numbered,
+        numbered=known.numbered,
         sealed=header.sealed,
     )
 
