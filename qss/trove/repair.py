@@ -34,6 +34,7 @@ from qss.host import Disk
 from qss.s3.backend import Bucket, Versioning
 from qss.s3.versions import version_text
 from qss.trove.compaction import move_out
+from qss.trove.durable import make_directory
 from qss.trove.engine import Draft, Engine
 from qss.trove.facts import VERSION, parts_of
 from qss.trove.identity import SET_ASIDE
@@ -111,7 +112,7 @@ async def _empty(node: Node, damaged: set[int], outcome: Outcome) -> None:
 
 def _aside(disk: Disk, path: Path) -> Path:
     folder = path.parent.parent / SET_ASIDE
-    disk.makedirs(folder)
+    make_directory(disk, folder)
     return folder / path.name
 
 

@@ -14,8 +14,8 @@ from qss.errors import CorruptData, Refused
 from qss.formats.share import ID_BYTES, KEY_BYTES, Grant, decode_share, encode_share, is_genuine
 from qss.host import Clock, Entropy
 from qss.s3.errors import Code, S3Error
+from qss.trove.durable import replace_durably
 from qss.trove.ledger import Ledger
-from qss.trove.private import write_private
 
 KIND: Final = "share"
 KEY_FILE: Final = "share.key"
@@ -121,7 +121,7 @@ def share_key(directory: Path, entropy: Entropy) -> bytes:
     """The node's key for share tokens; made when there is none. Raises Refused for a damaged one."""
     path = directory / KEY_FILE
     if not path.exists():
-        write_private(path, entropy.token(KEY_BYTES).hex().encode() + b"\n")
+        replace_durably(path, entropy.token(KEY_BYTES).hex().encode() + b"\n")
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii"))
     except (ValueError, UnicodeDecodeError):

@@ -34,6 +34,7 @@ from qss.host import Clock, Disk, Entropy
 from qss.host.disk import Handle
 from qss.limits import GIB, MIB
 from qss.trove.drives import Drive, DriveHealth, Space
+from qss.trove.durable import make_directory
 from qss.trove.rows import Place
 from qss.trove.slots import DIRECT_BODY_BYTES_MIN, Slot, Volume
 
@@ -71,7 +72,7 @@ class VolumeSet:
             if not drive.readable:
                 continue
             try:
-                self.disk.makedirs(drive.volumes)
+                make_directory(self.disk, drive.volumes)
                 for name in sorted(self.disk.listdir(drive.volumes)):
                     if name.endswith(".tvol"):
                         self._open(drive, drive.volumes / name)
