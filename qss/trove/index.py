@@ -457,8 +457,8 @@ class Index:
         try:
             with self._lock:
                 if self._clean:
+                    self._write_marker(None)  # if that fails, it is still to be said
                     self._clean = False
-                    self._write_marker(None)
                 with self._env.begin(write=True) as txn:
                     tables = Tables(txn, self._dbs, self.totals)
                     yield tables

@@ -64,6 +64,13 @@ class Volume:
         return next(iter(self.unsettled), self.end)
 
     @property
+    def whole_to(self) -> int:
+        """Every record below has been written to its footer. Asked in another thread than records are begun in: the end
+        first, for what is begun after that lies behind it; and of the slots a copy, made in one go."""
+        end = self.end
+        return min(list(self.open_slots), default=end)
+
+    @property
     def writable(self) -> bool:
         return self.drive.writable and not self.failed
 

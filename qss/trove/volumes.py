@@ -195,9 +195,9 @@ class VolumeSet:
         header = header.with_floor(volume.floor)
         position = volume.end
         self._write(volume, [encode_header(header, *volume.place_of(position))], position)
+        volume.open_slots[position] = None  # before the end moves: see `Volume.whole_to`
         volume.end = position + header.record_len
         volume.unsettled[position] = header.version
-        volume.open_slots[position] = None
         slot = Slot(self.disk, volume, position, header, self._spares)
         if header.body_len >= DIRECT_BODY_BYTES_MIN:
             if volume.direct is None:
@@ -246,7 +246,7 @@ class VolumeSet:
         and Retryable is raised: nothing in them may be acknowledged."""
         problem: OSError | None = None
         for volume in volumes:
-            floor = next(iter(volume.open_slots), volume.end)
+            floor = volume.whole_to
             try:
                 self.disk.sync_data(volume.handle)
             except OSError as error:
