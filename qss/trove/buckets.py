@@ -98,7 +98,7 @@ class Buckets:
         decide()
         versioning = Versioning.ENABLED if lock else None
         meta = encode_bucket(Bucket(name, self._engine.clock.now_ns(), region, versioning, lock))
-        await self._engine.note(Draft(Kind.BUCKET, key, meta, decide, exclusive=True))
+        await self._engine.note(Draft(Kind.BUCKET, key, meta, decide, (key,)))
 
     async def delete(self, name: str) -> None:
         self.now(name)

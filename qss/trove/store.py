@@ -117,22 +117,23 @@ class TroveStore:
 
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:
         condition = request.condition
-        exclusive = condition.if_match is not None or condition.if_none_match is not None
+        full = _full(request.bucket, request.key)
+        after: tuple[bytes, ...] = ()
         decide = partial(self._stand, request.bucket)
-        if exclusive:
+        if condition.if_match is not None or condition.if_none_match is not None:
+            after = (full,)
             decide = partial(self._check, request.bucket, request.key, condition)
             decide()
         state = self.buckets.now(request.bucket)
         attributes = with_lock(state.info, request.attributes, self.engine.clock)
-        full = _full(request.bucket, request.key)
         adds = partial(self.buckets.adds, request.bucket, _key(request.key), room_for(body))
         encryption = request.encryption or (_MANAGED if state.info.encrypted else None)
         if encryption is None:
-            draft = Draft(Kind.OBJECT, full, encode_object(attributes), decide, exclusive, state.numbered)
+            draft = Draft(Kind.OBJECT, full, encode_object(attributes), decide, after, state.numbered)
         else:
             seal = await self._sealer.new(full, encryption)
             meta = encode_object(attributes, envelope=seal.envelope)
-            draft = Draft(Kind.OBJECT, full, meta, decide, exclusive, state.numbered, sealed=True)
+            draft = Draft(Kind.OBJECT, full, meta, decide, after, state.numbered, sealed=True)
             body = SealedBody(body, seal.body())
         with self._room(request.bucket, adds):
             fact = await self.engine.take(draft, body)
