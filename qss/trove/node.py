@@ -228,8 +228,8 @@ class Node:
             await self.engine.in_pool(probe, self.options.host.disk, drive, partial(volumes.touch, drive))
 
     def _prune_graves(self) -> None:
-        if self.engine.volumes.absent or self.engine.volumes.unreadable:
-            return  # a volume that comes back may bring records older than these
+        if self.engine.volumes.may_return:
+            return
         oldest = self.engine.volumes.oldest_unsettled()
         with self.engine.index.write() as tables:
             tables.prune_graves(2**64 - 1 if oldest is None else oldest)

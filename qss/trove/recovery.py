@@ -68,8 +68,7 @@ def recover(volumes: VolumeSet, index: Index) -> Report:
         with index.write() as tables:
             if index.rebuilding:
                 _sweep(tables)
-            # A volume that is not there and comes back may bring records older than what the index would forget.
-            if not volumes.absent and not volumes.unreadable:
+            if not volumes.may_return:
                 tables.prune_graves(2**64 - 1)
                 for number in gone:
                     tables.forget_volume(number)

@@ -48,6 +48,7 @@ class Volume:
     marked_at: int = SUPERBLOCK_BYTES  # end of the last mark
     pins: int = 0
     condemned: bool = False
+    emptying: bool = False  # compaction is at it
     direct: Handle | None = None  # opened with the first large body
     identity: bytes = field(init=False)  # the superblock's, which is a hash
 

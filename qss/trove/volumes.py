@@ -67,6 +67,12 @@ class VolumeSet:
         """Whether a drive is missing or has failed: what is not found may be there."""
         return not all(drive.readable for drive in self.drives)
 
+    @property
+    def may_return(self) -> bool:
+        """Whether volumes that cannot be read now may be read later, and bring records older than what is here: what
+        was deleted must be remembered."""
+        return self.absent or bool(self.unreadable)
+
     def _open_all(self) -> None:
         for drive in self.drives:
             if not drive.readable:
