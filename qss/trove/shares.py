@@ -19,6 +19,8 @@ from qss.trove.ledger import Ledger
 
 KIND: Final = "share"
 KEY_FILE: Final = "share.key"
+PATH: Final = "/s/"
+"""Where a share is reached: behind it comes its token, which opens what it names."""
 SHARES_MAX: Final = 10_000
 KEPT_AFTER_END_S: Final = 86_400
 """How long a share is listed after it has expired."""
