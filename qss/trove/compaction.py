@@ -20,7 +20,6 @@ from qss.formats.volume import SUPERBLOCK_BYTES, Footer, Kind, verify_blocks
 from qss.limits import MIB
 from qss.trove.engine import Engine
 from qss.trove.facts import OBJECTS, VERSION, Fact, split_key, version_key
-from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions
 from qss.trove.pace import Pace
 from qss.trove.rows import Place, decode_named, decode_part
@@ -37,6 +36,7 @@ from qss.trove.scan import (
     scan,
 )
 from qss.trove.slots import PIECE_BYTES, Slot, Volume
+from qss.trove.tables import Tables
 from qss.trove.volumes import SMALL_BODY_BYTES_MAX
 
 log = logging.getLogger(__name__)

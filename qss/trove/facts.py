@@ -16,9 +16,9 @@ from blake3 import blake3
 from qss.errors import CorruptData
 from qss.formats.sse import plain_len
 from qss.formats.volume import EtagKind, Kind, decode_parts
-from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions
 from qss.trove.rows import NamedRow, ObjectRow, PartRow, Place, decode_named, decode_part
+from qss.trove.tables import Tables
 from qss.values import quick
 
 PART_KEY: Final = struct.Struct(">16sI")

@@ -18,7 +18,7 @@ from typing import Any, Final
 from qss.errors import CorruptData
 from qss.formats.volume import SUPERBLOCK_BYTES, Footer, encode_footer
 from qss.trove.facts import IN_HEADER, OBJECTS, PART_KEY, apply
-from qss.trove.index import Index, Tables
+from qss.trove.index import Index
 from qss.trove.rows import decode_part
 from qss.trove.scan import (
     BadFooter,
@@ -34,6 +34,7 @@ from qss.trove.scan import (
     scan,
 )
 from qss.trove.slots import Volume
+from qss.trove.tables import Tables
 from qss.trove.volumes import VolumeSet
 
 _BATCH_RECORDS: Final = 1000

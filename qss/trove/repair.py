@@ -38,7 +38,6 @@ from qss.trove.durable import make_directory
 from qss.trove.engine import Draft, Engine
 from qss.trove.facts import VERSION, parts_of
 from qss.trove.identity import SET_ASIDE
-from qss.trove.index import Tables
 from qss.trove.keyversions import scan_versions
 from qss.trove.meta import encode_bucket
 from qss.trove.node import Node
@@ -46,6 +45,7 @@ from qss.trove.pace import Pace
 from qss.trove.places import TENANT, walk_parts, walk_versions
 from qss.trove.restate import lost_statements, restate
 from qss.trove.rows import ObjectRow, Place
+from qss.trove.tables import Tables
 
 _FIELDS_BYTES: Final = 56
 _CHECK_BYTES: Final = 16

@@ -44,7 +44,6 @@ from qss.s3.versions import NULL, parse_version, version_text, versions_page
 from qss.trove.buckets import TENANT, Buckets, BucketState, with_lock
 from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import VERSION, version_key
-from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions, scan_versions
 from qss.trove.meta import amend_lock, amend_tags, amended, checksum_of, encode_object, load
 from qss.trove.quotas import Quotas, Usage
@@ -52,6 +51,7 @@ from qss.trove.reader import Records, TroveReader, describe, named, open_object,
 from qss.trove.room import free_bytes
 from qss.trove.rows import ObjectRow, decode_object, listed
 from qss.trove.sealing import NodeKeys, SealedBody, Sealer, sse_of
+from qss.trove.tables import Tables
 from qss.trove.unsealing import PlainReader
 from qss.trove.uploads import Uploads
 

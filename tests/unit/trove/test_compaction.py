@@ -13,8 +13,8 @@ from qss.s3.backend import DeleteRequest, ListQuery, PutRequest
 from qss.s3.errors import Code, S3Error
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
-from qss.trove.index import Tables
 from qss.trove.node import Node
+from qss.trove.tables import Tables
 from qss.trove.volumes import SMALL_BODY_BYTES_MAX
 from tests.harness.trove_node import Bytes, PowerCutDisk, content, drop_dead, node
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import lmdb
 import pytest
 
 import qss.trove.index
@@ -75,3 +76,51 @@ def test_a_marker_that_cannot_be_written_is_tried_again(tmp_path: Path, monkeypa
         await opened.aclose()
 
     asyncio.run(work())
+
+
+class _Failing:
+    """An environment whose next sync fails."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self.fails = True
+
+    def sync(self, force: bool) -> None:
+        if self.fails:
+            self.fails = False
+            raise lmdb.Error("mdb_env_sync: Input/output error")
+        self._env.sync(force)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+
+def test_a_failed_sync_of_the_index_is_final(tmp_path: Path) -> None:
+    """The kernel tells of pages it could not write only once."""
+    index = Index(tmp_path / "index", "boot")
+    index.trust()
+    index._env = _Failing(index._env)
+    with index.write() as tables:
+        tables.saw(1, 1)
+    with pytest.raises(Retryable):
+        index.checkpoint()
+    index.checkpoint()
+    index.close()
+    assert Index(tmp_path / "index", "boot").rebuilding is False  # the page cache has it all
+    again = Index(tmp_path / "index", "after a power cut")
+    assert again.rebuilding
+    again.close()
+
+
+def test_what_the_index_refuses_may_be_tried_again(tmp_path: Path) -> None:
+    index = Index(tmp_path / "index", "boot")
+
+    def full() -> None:
+        with index.write() as tables:
+            tables.saw(7, 7)
+            raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+
+    with pytest.raises(Retryable):
+        full()
+    assert 7 not in index.totals.volumes
+    index.close()
