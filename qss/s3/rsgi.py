@@ -102,11 +102,11 @@ def head_of(scope: Scope) -> RequestHead:
     if "host" not in headers and scope.authority:
         headers["host"] = scope.authority
     return RequestHead(
-        scope.method, _path(scope.raw_path), scope.query_string, headers, scope.scheme == "https", scope.client
+        scope.method, path_of(scope.raw_path), scope.query_string, headers, scope.scheme == "https", scope.client
     )
 
 
-def _path(raw: str) -> str:
+def path_of(raw: str) -> str:
     """Decoded; "" for a path with escapes that are not UTF-8, which no key can have. The parser refuses that."""
     if raw.startswith("http://") or raw.startswith("https://"):  # absolute form, as sent to proxies
         raw = raw[raw.find("/", 8) :]

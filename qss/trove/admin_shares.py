@@ -10,7 +10,7 @@ from urllib.parse import quote
 from qss.s3.errors import Code, S3Error
 from qss.trove.node import Node
 from qss.trove.routes import DONE, Answer, Asked, Route, Schema, answer, body_of
-from qss.trove.shares import Share, Shares
+from qss.trove.shares import PATH, Share, Shares
 from qss.trove.tokens import RIGHTS, FileToken
 
 LASTS_S_MAX: Final = 10 * 365 * 86_400
@@ -108,7 +108,7 @@ class ShareRoutes:
         grant = body["bucket"], body["key"]
         share, token = await self._node.shares.make(*grant, lasts_s, uses_max, body.get("note", ""), user)
         name = quote(share.grant.key.rstrip("/").rpartition("/")[2], safe="")
-        path = f"/s/{token}/{name}"
+        path = f"{PATH}{token}/{name}"
         url = self._files_url()
         told = {"token": token, "path": path, "url": f"{url}{path}" if url else None}
         return answer(self.value(share) | told, 201)

@@ -29,10 +29,11 @@ from qss.s3.server import S3Service
 from qss.trove.admin import HEADERS, REQUEST_BYTES_MAX, Admin, body_within
 from qss.trove.console_pages import Pages
 from qss.trove.console_shares import OwnShares
-from qss.trove.files import GUARDS, SHARES, FilesApp, answered, as_attachment, passed
+from qss.trove.files import GUARDS, FilesApp, answered, as_attachment, passed
 from qss.trove.health import Health
 from qss.trove.routes import JSON, answer
 from qss.trove.sessions import LASTS_S, Session, Sessions
+from qss.trove.shares import PATH
 from qss.trove.users import Users
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class ConsoleApp:
                 await response.close()
 
     async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
-        if head.path.startswith(SHARES):
+        if head.path.startswith(PATH):
             return await self._behind.files.shared(head, protocol)
         if not head.path.startswith("/api/"):
             protocol.exchange.operation = "Page"

@@ -16,9 +16,9 @@ from blake3 import blake3
 from qss.errors import CorruptData
 from qss.formats.sse import plain_len
 from qss.formats.volume import EtagKind, Kind, decode_parts
-from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions
 from qss.trove.rows import NamedRow, ObjectRow, PartRow, Place, decode_named, decode_part
+from qss.trove.tables import Tables
 from qss.values import quick
 
 PART_KEY: Final = struct.Struct(">16sI")
@@ -111,12 +111,19 @@ def apply(tables: Tables, fact: Fact) -> None:
 
 def _object(tables: Tables, fact: Fact) -> None:
     bucket, key = split_key(fact.key)
+    upload, refs = decode_parts(fact.body) if fact.kind == Kind.COMPOSITE and not fact.damaged else (None, [])
     grave = tables.grave(version_key(fact.tenant, fact.key, fact.version, numbered=fact.numbered))
     if grave > fact.version:
+        _ended(tables, upload, fact)
         return
     number = _bucket_id(tables, fact.tenant, bucket)
     versions = KeyVersions(tables, number, key)
+    if upload is not None and not _completes(tables, versions, upload, fact):
+        return
     old = versions.find(fact.version) if fact.numbered else versions.null()
+    if old is not None and old.version > fact.version:
+        _ended(tables, upload, fact)
+        return
     row = ObjectRow(
         fact.place,
         fact.body_at,
@@ -129,13 +136,11 @@ def _object(tables: Tables, fact: Fact) -> None:
         numbered=fact.numbered,
         marker=fact.kind == Kind.MARKER,
     )
-    if fact.kind == Kind.COMPOSITE and not fact.damaged:
-        upload, refs = decode_parts(fact.body)
+    if upload is not None:
         row = replace(row, size=sum(ref.size for ref in refs), parts=len(refs))
-        if old is None or old.version <= fact.version:
-            _complete(tables, upload, fact, [ref.number for ref in refs])
+        _complete(tables, upload, fact, [ref.number for ref in refs])
     if old is not None:
-        if old.version > fact.version or old.place == fact.place:
+        if old.place == fact.place:
             return
         release(tables, fact, number, old, keep=row.parts > 0 and old.version == fact.version)
     versions.put(row, old)
@@ -144,16 +149,40 @@ def _object(tables: Tables, fact: Fact) -> None:
         tables.count(number, +1, row.size)
 
 
+def _ended(tables: Tables, upload: bytes | None, fact: Fact) -> None:
+    """A version that is replaced or deleted already. Its upload, if it had one, is over as well."""
+    if upload is not None:
+        drop_upload(tables, upload, fact.version)
+
+
+def _completes(tables: Tables, versions: KeyVersions, upload: bytes, fact: Fact) -> bool:
+    """Whether this record is the one that counts for its upload: the newest of those that complete it.
+
+    There are more when the index did not take the first one and the client was told to send it again; they have the
+    same parts, so one of them must go, and without the parts.
+    """
+    if tables.composite(upload) is None:
+        return not tables.grave(grave_key(0, b"u", upload))  # what it became is gone, its parts with it
+    found = (row for row in versions.all() if row.parts and tables.owner_of(row.place) == upload)
+    other = next(found, None)
+    if other is not None and other.version < fact.version:
+        release(tables, fact, versions.bucket, other, keep=True)
+        versions.remove(other)
+    return other is None or other.version <= fact.version
+
+
 def release(tables: Tables, fact: Fact, bucket: int, row: ObjectRow, *, keep: bool = False) -> None:
-    """Take back what a version that is replaced or deleted held; `keep` its parts if it only moved.
-    `bucket`: its number."""
+    """Take back what a version that is replaced or deleted held; `keep` its parts if it only moved, or they are those
+    of what replaces it. `bucket`: its number."""
     tables.live(row.place, -1)
     tables.clear_damage(row.place.volume, row.place.position)
     if not row.marker:
         tables.count(bucket, -1, -row.size)
-    amend = version_key(fact.tenant, fact.key, row.version, numbered=row.numbered)
-    if not keep and fact.version != row.version and tables.amend(amend) is not None:
-        tables.set_amend(amend, None)
+    if fact.version != row.version:
+        key = version_key(fact.tenant, fact.key, row.version, numbered=row.numbered)
+        amend = tables.amend(key)
+        if amend is not None and amend.number <= row.version:  # not that of a later null version, read earlier
+            tables.set_amend(key, None)
     if row.parts and not keep:
         owner = tables.owner_of(row.place)
         if owner is not None:

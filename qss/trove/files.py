@@ -28,10 +28,11 @@ from qss.s3.render import iso
 from qss.s3.rsgi import head_of, raw_body, send
 from qss.s3.server import S3Service
 from qss.s3.sse import KeyNeeded
+from qss.trove.access_log import redacted_path
 from qss.trove.admin_buckets import list_query, object_value
 from qss.trove.health import Health
 from qss.trove.routes import JSON, Asked, answer
-from qss.trove.shares import Share, Shares
+from qss.trove.shares import PATH, Share, Shares
 from qss.trove.tokens import FileToken, Tokens
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FILES: Final = "/files"
-SHARES: Final = "/s/"
 _SEALED: Final = "This file is encrypted with a key of its owner's (SSE-C) and can only be had over S3, with that key."
 _ADMIN: Final = FileToken("admin", "the admin token")
 _HEADERS: Final = frozenset(
@@ -142,7 +142,7 @@ class FilesApp:
                 await response.close()
 
     async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
-        if head.path.startswith(SHARES):
+        if head.path.startswith(PATH):
             return await self.shared(head, protocol)
         if head.path != FILES and not head.path.startswith(f"{FILES}/"):
             raise S3Error(Code.NOT_FOUND, "There is nothing here; files are under /files.")
@@ -160,7 +160,7 @@ class FilesApp:
 
     async def shared(self, head: RequestHead, protocol: HttpProtocol) -> Response:
         """What a path below /s/ gives. Raises S3Error and other QssErrors."""
-        text = head.path.removeprefix(SHARES).partition("/")[0]
+        text = head.path.removeprefix(PATH).partition("/")[0]
         if head.method not in ("GET", "HEAD"):
             raise S3Error(Code.METHOD_NOT_ALLOWED)
         share = self._doors.shares.open(text)
@@ -200,11 +200,6 @@ def _told(found: Exception, head: RequestHead) -> Response:
         trace = None if isinstance(found, QssError) else found
         log.error("%.16r %.256r: %s", head.method, redacted_path(head.path), found, exc_info=trace)
     return _refused(error, head)
-
-
-def redacted_path(path: str) -> str:
-    """A path without the secret in it: a share's token opens what it names."""
-    return f"{SHARES}…" if path.startswith(SHARES) else path
 
 
 def _refused(error: S3Error, head: RequestHead) -> Response:

@@ -21,13 +21,13 @@ from qss.limits import MIB
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.drives import Drive, probe
+from qss.trove.durable import beside, make_directory
 from qss.trove.engine import Engine
 from qss.trove.identity import LOCK, MARKER, Identity, require_all, settle, survey
 from qss.trove.index import Index
 from qss.trove.ledger import LEDGER, Ledger
 from qss.trove.lifecycle import Lifecycle
 from qss.trove.pace import Pace
-from qss.trove.private import write_private
 from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
 from qss.trove.scrub import Mark, Scrubber
@@ -39,7 +39,7 @@ from qss.trove.tokens import Tokens
 from qss.trove.usage import bytes_in_uploads, usage_of
 from qss.trove.volumes import VolumeSet
 
-__all__ = ["CREDENTIALS", "LOCK", "MARKER", "DataLock", "Node", "NodeOptions", "clean_slate", "write_private"]
+__all__ = ["CREDENTIALS", "LOCK", "MARKER", "DataLock", "Node", "NodeOptions", "clean_slate"]
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ def clean_slate(directory: Path) -> None:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
         for name in (CREDENTIALS, KEY_FILE, SSE_KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
+            beside(directory / name).unlink(missing_ok=True)
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -134,7 +135,7 @@ class Node:
         require_all(found, options.data, allow_missing=options.allow_missing or options.forget_missing)
         for directory in found.present:
             try:
-                host.disk.makedirs(directory)
+                make_directory(host.disk, directory)
             except OSError as error:
                 raise Refused(f"{directory} cannot be made: {error.strerror}") from error
         self._lock = DataLock(found.present)
@@ -227,8 +228,8 @@ class Node:
             await self.engine.in_pool(probe, self.options.host.disk, drive, partial(volumes.touch, drive))
 
     def _prune_graves(self) -> None:
-        if self.engine.volumes.absent or self.engine.volumes.unreadable:
-            return  # a volume that comes back may bring records older than these
+        if self.engine.volumes.may_return:
+            return
         oldest = self.engine.volumes.oldest_unsettled()
         with self.engine.index.write() as tables:
             tables.prune_graves(2**64 - 1 if oldest is None else oldest)

@@ -15,9 +15,9 @@ from typing import Final
 from qss.formats.volume import Footer, Header, Kind, hash_blocks
 from qss.trove.engine import Engine
 from qss.trove.facts import VERSION, Fact, version_key
-from qss.trove.index import Tables
 from qss.trove.places import TENANT, walk_documents, walk_versions
 from qss.trove.rows import Place, decode_named
+from qss.trove.tables import Tables
 
 IsLost = Callable[[Tables, Place], bool]
 _KEY_LEN: Final = struct.Struct(">H")

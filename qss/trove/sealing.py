@@ -35,8 +35,8 @@ from qss.host import Entropy
 from qss.s3.backend import BodyDigests, Chunk, IncomingBody
 from qss.s3.errors import Code, S3Error
 from qss.s3.sse import CustomerKey, Encryption, KeyNeeded, KeyNotApplicable, Sse
+from qss.trove.durable import replace_durably
 from qss.trove.ledger import Ledger
-from qss.trove.private import write_private
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def add_key(directory: Path, entropy: Entropy) -> tuple[bytes, ...]:
     if len(keys) == KEYS_MAX:
         raise Refused(f"{directory / KEY_FILE} holds {KEYS_MAX} keys, and no more fit")
     keys = (entropy.token(KEY_BYTES), *keys)
-    write_private(directory / KEY_FILE, encode_key_file(keys))
+    replace_durably(directory / KEY_FILE, encode_key_file(keys))
     return keys
 
 

@@ -14,11 +14,13 @@ from qss.errors import CorruptData, Refused
 from qss.formats.share import ID_BYTES, KEY_BYTES, Grant, decode_share, encode_share, is_genuine
 from qss.host import Clock, Entropy
 from qss.s3.errors import Code, S3Error
+from qss.trove.durable import replace_durably
 from qss.trove.ledger import Ledger
-from qss.trove.private import write_private
 
 KIND: Final = "share"
 KEY_FILE: Final = "share.key"
+PATH: Final = "/s/"
+"""Where a share is reached: behind it comes its token, which opens what it names."""
 SHARES_MAX: Final = 10_000
 KEPT_AFTER_END_S: Final = 86_400
 """How long a share is listed after it has expired."""
@@ -121,7 +123,7 @@ def share_key(directory: Path, entropy: Entropy) -> bytes:
     """The node's key for share tokens; made when there is none. Raises Refused for a damaged one."""
     path = directory / KEY_FILE
     if not path.exists():
-        write_private(path, entropy.token(KEY_BYTES).hex().encode() + b"\n")
+        replace_durably(path, entropy.token(KEY_BYTES).hex().encode() + b"\n")
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii"))
     except (ValueError, UnicodeDecodeError):

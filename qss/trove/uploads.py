@@ -49,7 +49,11 @@ _KEY_LEN: Final = struct.Struct(">H")
 
 
 class Uploads:
-    """Uploads in progress of one node. State is the index; nothing is kept here."""
+    """Uploads in progress of one node. State is the index; nothing is kept here.
+
+    Of completing, aborting and the putting of a part each waits until commits of the others are through before it
+    looks: what is completed has all its parts, and they are those that were listed.
+    """
 
     def __init__(
         self,
@@ -108,7 +112,8 @@ class Uploads:
         def decide() -> None:
             self.get(ref)
 
-        draft, stored_body = Draft(Kind.PART, PART_KEY.pack(_upload_id(ref), number), decide=decide), body
+        draft = Draft(Kind.PART, PART_KEY.pack(_upload_id(ref), number), decide=decide, after=(_full(ref),))
+        stored_body = body
         if envelope is not None:
             seal, salt = self._sealer.open(envelope, _full(ref), customer), self._sealer.part_salt()
             draft, stored_body = draft.as_sealed(encode_part(salt)), SealedBody(body, seal.body(salt, number))
@@ -186,7 +191,8 @@ class Uploads:
         bucket = self._buckets.now(ref.bucket).info
         attributes = with_lock(bucket, upload.attributes, self._engine.clock)
         meta = encode_object(attributes, result.checksum, envelope)
-        draft = Draft(Kind.COMPOSITE, key, meta, decide, exclusive=True)
+        listed = (PART_KEY.pack(_upload_id(ref), part.number) for part in wanted)
+        draft = Draft(Kind.COMPOSITE, key, meta, decide, (key, _upload_id(ref), *listed))
         etag = bytes.fromhex(result.etag.partition("-")[0])
         size = sum(part.size for part in refs)
         adds = partial(self._buckets.adds, ref.bucket, ref.key.encode(), size)
@@ -200,23 +206,38 @@ class Uploads:
 
     async def abort(self, ref: UploadRef) -> None:
         self.get(ref)
-        await self._drop(_upload_id(ref))
+        await self._drop(_upload_id(ref), _full(ref))
 
-    async def _drop(self, upload: bytes) -> None:
-        await self._engine.note(Draft(Kind.UPLOAD_GONE, upload))
+    async def _drop(self, upload: bytes, full: bytes) -> None:
+        """`full`: the key of the record that would complete it. Raises NO_SUCH_UPLOAD."""
+
+        def decide() -> None:
+            with self._engine.index.read() as tables:
+                if tables.get(tables.dbs.uploads, upload) is None:
+                    raise S3Error(Code.NO_SUCH_UPLOAD)
+
+        await self._engine.note(Draft(Kind.UPLOAD_GONE, upload, decide=decide, after=(full, upload)))
 
     async def drop_all(self, bucket: str) -> None:
         """Abort all uploads of a bucket."""
-        for key, _, found in self._all():
-            if found == bucket:
-                await self._drop(key)
+        await self._drop_those(lambda _, found: found == bucket)
 
     async def expire(self, older_than_ns: int) -> int:
         """Abort uploads begun before a time. Returns how many."""
-        stale = [key for key, upload, _ in self._all() if upload.started_ns < older_than_ns]
-        for key in stale:
-            await self._drop(key)
-        return len(stale)
+        return await self._drop_those(lambda upload, _: upload.started_ns < older_than_ns)
+
+    async def _drop_those(self, wanted: Callable[[Upload, str], bool]) -> int:
+        dropped = 0
+        for key, upload, bucket in self._all():
+            if wanted(upload, bucket):
+                try:
+                    await self._drop(key, f"{bucket}/{upload.key}".encode())
+                except S3Error as error:
+                    if error.code is not Code.NO_SUCH_UPLOAD:  # completed or aborted meanwhile
+                        raise
+                else:
+                    dropped += 1
+        return dropped
 
     def _all(self) -> Sequence[tuple[bytes, Upload, str]]:
         with self._engine.index.read() as tables:
