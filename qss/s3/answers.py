@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from qss.errors import (
     AccessDenied,
@@ -90,22 +88,3 @@ def _read(body: bytes) -> tuple[str, str]:
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     text = headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
-
-
-def http_date_ns(text: str) -> int:
-    """Last-Modified as nanoseconds since 1970. Raises CorruptData."""
-    try:
-        return int(parsedate_to_datetime(text).timestamp()) * 1_000_000_000
-    except (ValueError, TypeError, OverflowError):
-        raise CorruptData(f"not an HTTP date: {text[:40]!r}") from None
-
-
-def iso_date_ns(text: str) -> int:
-    """LastModified of a listing, such as 2009-10-12T17:50:30.000Z. Raises CorruptData."""
-    try:
-        moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = int(moment.replace(microsecond=0).timestamp())
-    except (ValueError, OverflowError):
-        raise CorruptData(f"not an ISO date: {text[:40]!r}") from None
-    return seconds * 1_000_000_000 + moment.microsecond * 1000

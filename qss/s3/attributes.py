@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qss.s3.backend import Checksum, StoredObject
+from qss.s3.dates import http_date
 from qss.s3.message import Response
-from qss.s3.render import http_date, xml_response
+from qss.s3.render import xml_response
 from qss.s3.subresources import Wanted
 from qss.s3.xml import element, leaf
 

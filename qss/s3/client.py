@@ -18,7 +18,8 @@ import httpx
 from qss.errors import AccessDenied, ConfigInvalid, CorruptData, ObjectMissing, Refused, Unreachable
 from qss.limits import KIB
 from qss.s3 import inplace, room
-from qss.s3.answers import Answer, Peer, error_of, http_date_ns, iso_date_ns
+from qss.s3.answers import Answer, Peer, error_of
+from qss.s3.dates import http_date_ns, iso_date_ns
 from qss.s3.http1 import HttpLimits
 from qss.s3.message import RequestHead
 from qss.s3.sigv4 import EMPTY_SHA256, Credentials, Payload, SigningKeys, canonical_query, sign, uri_encode

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
+from qss.errors import CorruptData
 from qss.s3.backend import StoredObject, WriteCondition
+from qss.s3.dates import SECOND_NS, http_date_ns
 from qss.s3.errors import Code, S3Error
 from qss.values import quick
 
@@ -66,7 +66,7 @@ class ReadCondition:
 
     def check(self, found: StoredObject) -> None:
         """Raise S3Error PRECONDITION_FAILED or NOT_MODIFIED unless the object may be read."""
-        modified_ns = found.modified_ns // 1_000_000_000 * 1_000_000_000
+        modified_ns = found.modified_ns // SECOND_NS * SECOND_NS
         if self.if_match is not None:
             if not _among(found.etag, self.if_match):
                 raise S3Error(Code.PRECONDITION_FAILED)
@@ -107,10 +107,8 @@ def parse_http_date(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        moment = parsedate_to_datetime(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(moment.timestamp()) * 1_000_000_000
-    except (ValueError, TypeError, OverflowError):
+        return http_date_ns(text)
+    except CorruptData:
         return None
 
 
@@ -137,7 +135,7 @@ def delete_condition(etag: str | None, modified: str | None, size: str | None) -
         raise S3Error(Code.INVALID_ARGUMENT, "The size to match is not a number of bytes.")
     return WriteCondition(
         None if etag is None else etag.strip().strip('"'),
-        if_modified_s=None if modified_ns is None else modified_ns // 1_000_000_000,
+        if_modified_s=None if modified_ns is None else modified_ns // SECOND_NS,
         if_size=None if size is None else int(size),
     )
 

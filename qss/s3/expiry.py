@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 from qss.errors import CorruptData
 from qss.s3.backend import ObjectBackend, StoredObject, Upload, VersionEntry
+from qss.s3.dates import http_date
 from qss.s3.lifecycle import Rule, Tags, rounded_ns
 from qss.s3.lifecycle_documents import rules_of
 from qss.s3.lock import DAY_NS
-from qss.s3.render import http_date
 
 LIFECYCLE: Final = "lifecycle"
 """Name of the document with a bucket's rules."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from qss.errors import CorruptData
-from qss.s3.answers import iso_date_ns
+from qss.s3.dates import iso, iso_date_ns
 from qss.s3.documents import xml_body
 from qss.s3.errors import Code, S3Error
 from qss.s3.lifecycle import Filter, Rule
@@ -156,8 +155,7 @@ def _rule_element(rule: Rule) -> str:
     if rule.days is not None:
         content.append(element("Expiration", leaf("Days", rule.days)))
     if rule.date_ns is not None:
-        date = datetime.fromtimestamp(rule.date_ns // 10**9, UTC)
-        content.append(element("Expiration", leaf("Date", f"{date:%Y-%m-%dT%H:%M:%S}.000Z")))
+        content.append(element("Expiration", leaf("Date", iso(rule.date_ns))))
     if rule.lone_markers:
         content.append(element("Expiration", leaf("ExpiredObjectDeleteMarker", True)))
     if rule.noncurrent_days is not None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from qss.errors import CorruptData
-from qss.s3.answers import iso_date_ns
 from qss.s3.backend import Bucket, Versioning
+from qss.s3.dates import iso, iso_date_ns
 from qss.s3.documents import xml_body
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import DefaultRetention, Mode, ObjectLock, Retention
 from qss.s3.message import Response
-from qss.s3.render import iso, xml_response
+from qss.s3.render import xml_response
 from qss.s3.xml import Node, element, leaf
 
 _YEARS_MAX: Final = 100

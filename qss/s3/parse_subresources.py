@@ -7,8 +7,8 @@ from typing import Final, Protocol
 
 from qss.errors import CorruptData
 from qss.s3 import subresources as sub
-from qss.s3.answers import iso_date_ns
 from qss.s3.backend import VersionsQuery
+from qss.s3.dates import iso_date_ns
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, Mode, ObjectLock, Retention
 
@@ -50,7 +50,7 @@ def bypasses(headers: Mapping[str, str]) -> bool:
 
 
 def lock_of(headers: Mapping[str, str]) -> ObjectLock:
-    """The lock that a write asks for. Whether its time is to come is not known here: `ObjectLock.check_new`."""
+    """The lock that a write asks for. Whether its time is to come is not known here: `qss.s3.lock.check_future`."""
     mode, until, hold = headers.get(_LOCK_MODE), headers.get(_LOCK_UNTIL), headers.get(_LOCK_HOLD)
     if mode is None and until is None and hold is None:
         return UNLOCKED

@@ -10,11 +10,11 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from qss.errors import CorruptData
 from qss.s3 import strict_json
+from qss.s3.dates import iso_date_ns
 from qss.s3.errors import Code, S3Error
 
 POLICY_BYTES_MAX: Final = 20 * 1024
@@ -102,9 +102,8 @@ def read_post_policy(encoded: str) -> PostPolicy:
 
 def _expiration(text: Any) -> int:
     try:
-        moment = datetime.fromisoformat(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
-    except (TypeError, ValueError, OverflowError):
+        return iso_date_ns(text)
+    except (TypeError, CorruptData):  # TypeError: it is no text
         raise _invalid("Invalid 'expiration' value.") from None
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from email.header import Header
-from email.utils import formatdate
-from functools import lru_cache
 from urllib.parse import quote
 
 from qss.s3.backend import (
@@ -24,8 +22,9 @@ from qss.s3.backend import (
     VersionsPage,
 )
 from qss.s3.checksums import header_of
+from qss.s3.dates import http_date, iso
 from qss.s3.errors import S3Error
-from qss.s3.listed import ListedObjects, contents, second_text
+from qss.s3.listed import ListedObjects, contents
 from qss.s3.lock import UNLOCKED, ObjectLock
 from qss.s3.message import Response
 from qss.s3.operations import ListBuckets, ListObjects, ListParts, ListUploads
@@ -35,19 +34,6 @@ from qss.s3.xml import document, element, leaf
 
 XML_TYPE = ("content-type", "application/xml")
 OWNER = element("Owner", leaf("ID", "trove"), leaf("DisplayName", "trove"))
-
-
-def iso(time_ns: int) -> str:
-    return f"{second_text(time_ns // 1_000_000_000)}.{time_ns // 1_000_000 % 1000:03d}Z"
-
-
-def http_date(time_ns: int) -> str:
-    return _http_date(time_ns // 1_000_000_000)
-
-
-@lru_cache(4096)
-def _http_date(time_s: int) -> str:
-    return formatdate(time_s, usegmt=True)
 
 
 def xml_response(name: str, content: Iterable[str]) -> Response:

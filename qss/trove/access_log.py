@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from qss.errors import Refused
 from qss.host import Clock
+from qss.s3.dates import iso
 from qss.s3.exchange import Exchange
-from qss.s3.render import iso
 
 if TYPE_CHECKING:
     from qss.s3.rsgi import Scope

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from qss.s3.backend import Bucket, ListQuery, StoredObject
+from qss.s3.dates import iso
 from qss.s3.errors import Code, S3Error
 from qss.s3.parse import check_bucket_name
-from qss.s3.render import iso
 from qss.trove.node import Node
 from qss.trove.quotas import Quota
 from qss.trove.routes import DONE, Answer, Asked, Route, Schema, answer, body_of

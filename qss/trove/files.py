@@ -21,10 +21,10 @@ from urllib.parse import quote
 from qss.errors import QssError
 from qss.s3 import operations as op
 from qss.s3.backend import ObjectBackend
+from qss.s3.dates import iso
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import parse
-from qss.s3.render import iso
 from qss.s3.rsgi import head_of, raw_body, send
 from qss.s3.server import S3Service
 from qss.s3.sse import KeyNeeded

@@ -13,12 +13,12 @@ import enum
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from qss.errors import CorruptData
 from qss.s3.access.globs import Pattern, compile_pattern, matches
+from qss.s3.dates import iso_date_ns
 
 Context = Mapping[str, tuple[str, ...]]
 """Condition keys of a request, lower-case, and their values; absent keys are not there."""
@@ -121,14 +121,7 @@ def _moment(text: str, _: bool = False) -> float:
         return float(_number(text))
     except CorruptData:
         pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise CorruptData("a date condition has a value that is no date") from None
-    try:
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (OverflowError, ValueError):
-        raise CorruptData("a date condition has a value that is no date") from None
+    return iso_date_ns(text) / 1e9
 
 
 def _bool(text: str, _: bool = False) -> bool:

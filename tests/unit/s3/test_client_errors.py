@@ -22,7 +22,7 @@ from qss.errors import (
     Unreachable,
 )
 from qss.host import SystemClock
-from qss.s3.answers import Answer, Peer, error_of, http_date_ns, iso_date_ns
+from qss.s3.answers import Answer, Peer, error_of
 from qss.s3.client import ClientOptions, S3Client
 from tests.harness.memory_store import body_of
 
@@ -165,13 +165,3 @@ def test_answers(status: int, code: str, kind: type[QssError]) -> None:
 def test_endpoints_to_refuse(url: str) -> None:
     with pytest.raises(ConfigInvalid):
         S3Client(url, "b", access_key="a", secret_key="s", clock=SystemClock())
-
-
-def test_dates() -> None:
-    assert http_date_ns("Fri, 24 May 2013 00:00:00 GMT") == 1_369_353_600 * 10**9
-    assert iso_date_ns("2013-05-24T00:00:00.250Z") == 1_369_353_600_250_000_000
-    for text in ("", "x", "2013-13-01T00:00:00Z"):
-        with pytest.raises(CorruptData):
-            http_date_ns(text)
-        with pytest.raises(CorruptData):
-            iso_date_ns(text)

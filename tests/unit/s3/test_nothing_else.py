@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qss.s3.render import http_date
+from qss.s3.dates import http_date
 from tests.harness.s3_direct import NOW_NS, Direct
 
 NOW, LATER = http_date(NOW_NS), http_date(NOW_NS + 1_000_000_000)
