@@ -31,7 +31,8 @@ class CorsRule:
 
     def allows(self, origin: str, method: str, headers: tuple[str, ...] = ()) -> bool:
         return (
-            any(_fits(each, origin) for each in self.origins)
+            all(_is_header_text(each) for each in (origin, *headers))  # they are told again in the answer
+            and any(_fits(each, origin) for each in self.origins)
             and method in self.methods
             and all(any(_fits(each, name) for each in self.headers) for name in headers)
         )
@@ -58,6 +59,10 @@ def _fits(pattern: str, text: str) -> bool:
     return len(text) >= len(before) + len(behind) and text.startswith(before) and text.endswith(behind)
 
 
+def _is_header_text(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
 def cors_of(root: Node) -> tuple[CorsRule, ...]:
     """From CORSConfiguration. Raises CorruptData, whose text is for the client."""
     rules = tuple(_rule(node) for node in root.all("CORSRule"))
@@ -82,6 +87,8 @@ def _rule(node: Node) -> CorsRule:
             if value.count("*") > 1 or not value:
                 raise CorruptData(f'{what} "{value}" can not have more than one wildcard.')
     expose = texts("ExposeHeader")
+    if not all(_is_header_text(each) for each in (*origins, *headers, *expose)):
+        raise CorruptData("A CORS rule names something that cannot stand in a header.")
     if any("*" in each for each in expose):
         raise CorruptData("ExposeHeader contains wildcard. We currently do not support wildcard for ExposeHeader.")
     age = node.find("MaxAgeSeconds")
