@@ -15,6 +15,7 @@ from qss.errors import (
     Refused,
     Retryable,
 )
+from qss.s3.scalars import number_of
 from qss.s3.xml import parse
 
 _DENIED = frozenset(
@@ -86,5 +87,4 @@ def _read(body: bytes) -> tuple[str, str]:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    text = headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+    return number_of(headers.get("retry-after", ""), 6)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from qss.s3.backend import BodyDigests, Checksum, Chunk, EtagMode
 from qss.s3.checksums import ALGORITHMS, Running, algorithm_of_header, decode_value, encode_value, running
 from qss.s3.chunked import ChunkedDecoder
 from qss.s3.errors import Code, S3Error
+from qss.s3.scalars import base64_of, number_of
 from qss.s3.sigv4 import Payload, Verified
 from qss.values import quick
 
@@ -60,20 +59,18 @@ def _length(headers: Mapping[str, str], payload: Payload) -> int:
     text = headers.get(name)
     if text is None:
         raise S3Error(Code.MISSING_CONTENT_LENGTH)
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
+    length = number_of(text)
+    if length is None:
         raise S3Error(Code.INVALID_ARGUMENT, f"{name} is not a number of bytes.")
-    return int(text)
+    return length
 
 
 def _content_md5(headers: Mapping[str, str]) -> bytes | None:
     text = headers.get("content-md5")
     if text is None:
         return None
-    try:
-        digest = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        digest = b""
-    if len(digest) != 16:
+    digest = base64_of(text)
+    if digest is None or len(digest) != 16:
         raise S3Error(Code.INVALID_DIGEST)
     return digest
 

@@ -22,6 +22,7 @@ from qss.s3.answers import Answer, Peer, error_of
 from qss.s3.dates import http_date_ns, iso_date_ns
 from qss.s3.http1 import HttpLimits
 from qss.s3.message import RequestHead
+from qss.s3.scalars import number_of
 from qss.s3.sigv4 import EMPTY_SHA256, Credentials, Payload, SigningKeys, canonical_query, sign, uri_encode
 from qss.s3.store import Body, ObjectInfo
 from qss.s3.transport import SYSTEM_TRUST, ReplyStream, TlsFiles, transport_to
@@ -160,11 +161,11 @@ class S3Client:
 
     async def head(self, key: str) -> ObjectInfo:
         answer = await self._whole(_Request("HEAD", self._name(key)))
-        length = answer.headers.get("content-length", "")
-        if not length.isdigit():
+        length = number_of(answer.headers.get("content-length", ""))
+        if length is None:
             raise CorruptData(f"{self._peer.location}/{self._name(key)}: the answer has no length")
         etag = answer.headers.get("etag", "").strip('"')
-        return ObjectInfo(key, int(length), etag, http_date_ns(answer.headers.get("last-modified", "")))
+        return ObjectInfo(key, length, etag, http_date_ns(answer.headers.get("last-modified", "")))
 
     async def hashes(self, key: str, spans: inplace.Spans) -> list[bytes] | None:
         """As qss.s3.store.HashesInPlace.hashes."""
@@ -206,12 +207,12 @@ class S3Client:
             params["continuation-token"] = token
 
     def _info(self, node: Node, encoded: bool) -> ObjectInfo:
-        key, size = node.get("Key"), node.get("Size")
+        key, size = node.get("Key"), number_of(node.get("Size"))
         key = unquote(key.replace("+", " ")) if encoded else key
-        if not key.startswith(self.prefix) or not size.isdigit():
+        if not key.startswith(self.prefix) or size is None:
             raise CorruptData(f"{self._peer.location}: a listing with an entry that was not asked for")
         etag = node.get("ETag").strip('"')
-        return ObjectInfo(key[len(self.prefix) :], int(size), etag, iso_date_ns(node.get("LastModified")))
+        return ObjectInfo(key[len(self.prefix) :], size, etag, iso_date_ns(node.get("LastModified")))
 
     def _name(self, key: str) -> str:
         return self.prefix + key
@@ -327,10 +328,9 @@ def _reason(error: BaseException) -> str:
 
 def _expected_length(response: httpx.Response, start: int, stop: int | None, name: str) -> int:
     """How many bytes must follow. Raises CorruptData when the answer is not the range that was asked for."""
-    length = response.headers.get("content-length", "")
-    if not length.isdigit():
+    count = number_of(response.headers.get("content-length", ""))
+    if count is None:
         raise CorruptData(f"{name}: the answer has no length")
-    count = int(length)
     if stop is not None and count != stop - start:
         raise CorruptData(f"{name}: {stop - start} bytes asked for, {count} offered")
     if response.status_code == 206:

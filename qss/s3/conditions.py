@@ -10,6 +10,7 @@ from qss.errors import CorruptData
 from qss.s3.backend import StoredObject, WriteCondition
 from qss.s3.dates import SECOND_NS, http_date_ns
 from qss.s3.errors import Code, S3Error
+from qss.s3.scalars import number_of
 from qss.values import quick
 
 
@@ -36,22 +37,18 @@ def parse_range(text: str | None) -> ByteRange | None:
     """None for no header, another unit, several ranges or nonsense: RFC 9110 has such a header ignored."""
     if text is None or not text.startswith("bytes="):
         return None
-    first, dash, last = text[6:].strip().partition("-")
-    first, last = first.strip(), last.strip()
-    if not dash or not (first or last) or any(part and not _is_number(part) for part in (first, last)):
+    before, dash, behind = (part.strip() for part in text[6:].partition("-"))
+    first, last = number_of(before, 19), number_of(behind, 19)
+    if not dash or (first is None and last is None) or (before and first is None) or (behind and last is None):
         return None
-    if first and last and int(first) > int(last):
+    if first is not None and last is not None and first > last:
         return None
-    return ByteRange(int(first) if first else None, int(last) if last else None)
+    return ByteRange(first, last)
 
 
 def render_range(wanted: ByteRange) -> str:
     first = "" if wanted.first is None else wanted.first
     return f"bytes={first}-{'' if wanted.last is None else wanted.last}"
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 @quick
@@ -131,12 +128,13 @@ def delete_condition(etag: str | None, modified: str | None, size: str | None) -
     modified_ns = parse_http_date(modified)
     if modified is not None and modified_ns is None:
         raise S3Error(Code.INVALID_ARGUMENT, "The last modified time to match is not an HTTP date.")
-    if size is not None and not (size.isascii() and size.isdigit() and len(size) < 16):
+    if_size = None if size is None else number_of(size)
+    if size is not None and if_size is None:
         raise S3Error(Code.INVALID_ARGUMENT, "The size to match is not a number of bytes.")
     return WriteCondition(
         None if etag is None else etag.strip().strip('"'),
         if_modified_s=None if modified_ns is None else modified_ns // SECOND_NS,
-        if_size=None if size is None else int(size),
+        if_size=if_size,
     )
 
 

@@ -10,6 +10,7 @@ from qss.s3.checksums import ALGORITHMS
 from qss.s3.conditions import delete_condition
 from qss.s3.errors import Code, S3Error
 from qss.s3.parse import TAGS_MAX, check_tags
+from qss.s3.scalars import number_of
 from qss.s3.xml import Node, parse
 
 DELETE_MAX: Final = 1000
@@ -46,11 +47,11 @@ def delete_body(data: bytes) -> tuple[list[DeleteRequest], bool]:
 def complete_body(data: bytes) -> list[WantedPart]:
     parts = []
     for node in xml_body(data, "CompleteMultipartUpload").all("Part"):
-        number = node.get("PartNumber")
-        if not (number.isascii() and number.isdigit() and len(number) < 9):
+        number = number_of(node.get("PartNumber"), 8)
+        if number is None:
             raise S3Error(Code.MALFORMED_XML)
         sums = [Checksum(name, value) for name in ALGORITHMS if (value := node.get(f"Checksum{name}"))]
-        parts.append(WantedPart(int(number), node.get("ETag").strip('"'), sums[0] if sums else None))
+        parts.append(WantedPart(number, node.get("ETag").strip('"'), sums[0] if sums else None))
     if not 1 <= len(parts) <= PART_NUMBER_MAX:
         raise S3Error(Code.MALFORMED_XML)
     return parts

@@ -13,6 +13,7 @@ from qss.s3.errors import Code, S3Error
 from qss.s3.lifecycle import Filter, Rule
 from qss.s3.lock import DAY_NS
 from qss.s3.parse import check_tags
+from qss.s3.scalars import integer_of
 from qss.s3.xml import Node, document, element, leaf
 
 RULES_MAX: Final = 1000
@@ -97,10 +98,10 @@ def _size(node: Node, name: str) -> int | None:
 
 
 def _number(text: str, top: int) -> int:
-    text = text.strip()
-    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20) or abs(int(text)) > top:
+    value = integer_of(text.strip(), 19)
+    if value is None or abs(value) > top:
         raise S3Error(Code.MALFORMED_XML)
-    return int(text)
+    return value
 
 
 def _days(node: Node, name: str, action: str, *, least: int = 1) -> int:

@@ -28,6 +28,7 @@ from qss.s3.conditions import delete_condition, parse_range, read_condition, wri
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, parse_query
 from qss.s3.parse_subresources import ROWS, bypasses, lock_of, version_id
+from qss.s3.scalars import number_of
 from qss.values import quick
 
 PAGE_MAX: Final = 1000
@@ -84,9 +85,10 @@ class _In:
         text = self.params.get(name)
         if text is None or text == "":
             return default
-        if not (text.isascii() and text.isdigit() and len(text) < 11):
+        value = number_of(text, 10)
+        if value is None:
             raise S3Error(Code.INVALID_ARGUMENT, f"Provided {name} not an integer or within integer range")
-        return min(int(text), top)
+        return min(value, top)
 
     def encode(self) -> bool:
         kind = self.params.get("encoding-type")

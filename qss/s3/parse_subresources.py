@@ -11,6 +11,7 @@ from qss.s3.backend import VersionsQuery
 from qss.s3.dates import iso_date_ns
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, Mode, ObjectLock, Retention
+from qss.s3.scalars import number_of
 
 UNSET_NAMES: Final = (
     "accelerate", "logging", "notification", "requestPayment", "replication", "website", "analytics",
@@ -101,9 +102,10 @@ def _number(headers: Mapping[str, str], name: str, default: int) -> int:
     text = headers.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
+    value = number_of(text, 9)
+    if value is None:
         raise S3Error(Code.INVALID_ARGUMENT, f"Provided {name} not an integer or within integer range")
-    return int(text)
+    return value
 
 
 def _unset(name: str) -> Mapping[str, Reader]:

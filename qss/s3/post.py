@@ -20,6 +20,7 @@ from qss.s3.forms import FileHead, FormReader, boundary_of
 from qss.s3.message import RequestHead, Response
 from qss.s3.post_policy import PostPolicy, read_post_policy
 from qss.s3.render import XML_TYPE
+from qss.s3.scalars import number_of
 from qss.s3.sigv4 import Verified, Verifier
 from qss.s3.xml import document, leaf
 
@@ -50,8 +51,8 @@ class Form:
 
 async def read_form(head: RequestHead, bucket: str, raw: AsyncIterator[Chunk], verifier: Verifier, now_ns: int) -> Form:
     """Read up to the file (or, of a short form, all) and check everything about it. Raises S3Error."""
-    total = head.headers.get("content-length", "")
-    if not (total.isascii() and total.isdigit() and len(total) < 16):
+    total = number_of(head.headers.get("content-length", ""))
+    if total is None:
         raise S3Error(Code.MISSING_CONTENT_LENGTH)
     reader = FormReader(aiter(raw), boundary_of(head.headers.get("content-type", "")))
     given, file = await reader.fields()
@@ -59,11 +60,11 @@ async def read_form(head: RequestHead, bucket: str, raw: AsyncIterator[Chunk], v
     verified, policy = _check_policy(fields, verifier, now_ns)
     put = _put_head(head, bucket, fields)
     content: AsyncIterator[Chunk] = reader.content()
-    if int(total) <= FORM_WHOLE_BYTES_MAX:
+    if total <= FORM_WHOLE_BYTES_MAX:
         data = b"".join([bytes(chunk) async for chunk in content])
         length, content = len(data), _once(data)
     else:
-        length = int(total) - file.at - reader.tail_bytes
+        length = total - file.at - reader.tail_bytes
         if length < 0:
             raise S3Error(Code.MALFORMED_POST)
     if policy is not None:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from qss.errors import CorruptData
 from qss.s3.exchange import Exchange
 from qss.s3.message import RequestHead, Response
+from qss.s3.scalars import number_of
 from qss.s3.server import S3Service
 
 log = logging.getLogger(__name__)
@@ -118,8 +119,8 @@ def _path(raw: str) -> str:
 
 async def raw_body(head: RequestHead, protocol: HttpProtocol) -> AsyncIterator[bytes]:
     """The body as it comes. Nothing is read (and no 100-continue sent) before the first piece is asked for."""
-    length = head.headers.get("content-length", "")
-    if length.isdigit() and int(length) <= BODY_WHOLE_BYTES_MAX:
+    length = number_of(head.headers.get("content-length", ""))
+    if length is not None and length <= BODY_WHOLE_BYTES_MAX:
         yield await protocol()
         return
     async for chunk in protocol:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead
+from qss.s3.scalars import number_of
 from qss.values import quick
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
@@ -408,8 +409,8 @@ def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
             "X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires.",
         )
     access_key, scope = _credential(fields["X-Amz-Credential"], Code.AUTH_QUERY_MALFORMED)
-    expires = fields["X-Amz-Expires"]
-    if not (expires.isascii() and expires.isdigit() and len(expires) <= 7 and 1 <= int(expires) <= PRESIGN_S_MAX):
+    expires_s = number_of(fields["X-Amz-Expires"])
+    if expires_s is None or not 1 <= expires_s <= PRESIGN_S_MAX:
         raise S3Error(Code.AUTH_QUERY_MALFORMED, f"X-Amz-Expires must be between 1 and {PRESIGN_S_MAX} seconds.")
     payload = head.headers.get("x-amz-content-sha256", fields.get("X-Amz-Content-Sha256", Payload.UNSIGNED.value))
     return _Claim(
@@ -420,7 +421,7 @@ def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
         fields["X-Amz-Signature"],
         payload,
         [pair for pair in params if pair[0] != "X-Amz-Signature"],
-        int(expires),
+        expires_s,
     )
 
 

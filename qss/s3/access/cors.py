@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from qss.errors import CorruptData
+from qss.s3.scalars import number_of
 from qss.s3.xml import Node
 
 RULES_MAX: Final = 100
@@ -92,9 +93,10 @@ def _rule(node: Node) -> CorsRule:
     if any("*" in each for each in expose):
         raise CorruptData("ExposeHeader contains wildcard. We currently do not support wildcard for ExposeHeader.")
     age = node.find("MaxAgeSeconds")
-    if age is not None and not (age.text.isascii() and age.text.strip().isdigit() and len(age.text.strip()) < 10):
+    max_age_s = None if age is None else number_of(age.text.strip(), 9)
+    if age is not None and max_age_s is None:
         raise CorruptData("MaxAgeSeconds is no number of seconds")
-    return CorsRule(origins, methods, headers, expose, None if age is None else int(age.text))
+    return CorsRule(origins, methods, headers, expose, max_age_s)
 
 
 def preflight(rules: tuple[CorsRule, ...], headers: Mapping[str, str]) -> Headers | None:

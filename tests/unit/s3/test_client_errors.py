@@ -100,6 +100,8 @@ async def test_a_server_that_speaks_no_http_is_unreachable() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"<a><IsTruncated>true</IsTruncated></a>",
     b"<a><Contents><Key>k</Key><Size>x</Size></Contents></a>",
+    "<a><Contents><Key>k</Key><Size>\u00b2</Size></Contents></a>".encode(),
+    b"<a><Contents><Key>k</Key><Size>" + b"9" * 5000 + b"</Size></Contents></a>",
     b"<a><Contents><Key>k</Key><Size>1</Size><LastModified>x</LastModified></Contents></a>"])  # fmt: skip
 async def test_a_listing_that_is_none_is_corrupt(body: bytes) -> None:
     async with answering(http("200 OK", body)) as client:
