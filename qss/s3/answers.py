@@ -24,6 +24,7 @@ _DENIED = frozenset(
         "RequestTimeTooSkewed", "ExpiredToken", "InvalidToken", "AccountProblem", "AllAccessDisabled",
     }
 )  # fmt: skip
+_FULL = frozenset({"QuotaExceeded", "XMinioAdminBucketQuotaExceeded"})  # beside status 507; it is 403 or 400
 _BUSY = frozenset(
     {
         "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "RequestLimitExceeded", "Throttling",
@@ -57,6 +58,8 @@ def error_of(answer: Answer, key: str, peer: Peer) -> QssError:
         return CorruptData(f"{what}: the location says that its bytes do not verify")
     if code == "NoSuchBucket":
         return Refused(f"there is no bucket at {peer.location}: create it or correct the location")
+    if status == 507 or code in _FULL:
+        return Refused(f"{peer.location} is full ({said}): delete something there, or give it more room")
     if code in _DENIED or status in (401, 403):
         return AccessDenied(f"{peer.location} refuses the key id {peer.access_key!r}: {said}")
     if status == 412:
@@ -69,8 +72,6 @@ def error_of(answer: Answer, key: str, peer: Peer) -> QssError:
         return ObjectMissing(f"{what} is not there")
     if status == 416:
         return CorruptData(f"{what} is shorter than the range asked for")
-    if status == 507:
-        return Refused(f"{peer.location} is full: delete something there or add a disk")
     if status in (301, 302, 307, 308):
         region = answer.headers.get("x-amz-bucket-region", "another region")
         return Refused(f"{peer.location} redirects to {region}: correct endpoint and region of the location")

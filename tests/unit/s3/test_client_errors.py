@@ -152,6 +152,8 @@ def xml(code: str) -> bytes:
         (400, "IncompleteBody", Retryable),
         (416, "InvalidRange", CorruptData),
         (507, "StorageFull", Refused),
+        (507, "", Refused),
+        (403, "QuotaExceeded", Refused),
         (301, "PermanentRedirect", Refused),
         (400, "InvalidArgument", Refused),
         (501, "NotImplemented", Refused),
