@@ -51,6 +51,9 @@ TAGS_BYTES_MAX: Final = 64 * 1024
 """Of the document of an object's tags: it is read before it is known whether they may be set."""
 _ID_BYTES: Final = 8
 _IDS_AT_ONCE: Final = 64
+_CHANGING: Final = frozenset({REDIRECT, "x-amz-storage-class"})
+"""Headers that make a copy of an object onto itself one that changes it, beside metadata, tags and encryption."""
+_COPY_OF_ITSELF: Final = "This copy request is illegal: it would copy an object to itself without changing it."
 _ANONYMOUS_OVERRIDE: Final = "Request specific response headers cannot be used for anonymous GET requests."
 
 
@@ -320,11 +323,9 @@ class S3Service:
                 await self._authorize(taking, op.PutTags(request.bucket, request.key))
             same = (asked.source.bucket, asked.source.key) == (request.bucket, request.key)
             changes = asked.replace_metadata or asked.replace_tags or call.sse.store is not None
+            changes = changes or not _CHANGING.isdisjoint(call.head.headers)
             if same and asked.source.version_id is None and not changes:
-                raise S3Error(
-                    Code.INVALID_REQUEST,
-                    "This copy request is illegal: it would copy an object to itself without changing it.",
-                )
+                raise S3Error(Code.INVALID_REQUEST, _COPY_OF_ITSELF)
             kept = request.attributes if asked.replace_metadata else source.attributes
             tags = request.attributes.tags if asked.replace_tags else source.attributes.tags
             own = request.attributes

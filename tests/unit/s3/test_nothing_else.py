@@ -72,6 +72,17 @@ def test_a_redirect_is_kept_and_not_copied(direct: Direct) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("x-amz-storage-class", "GLACIER"), ("x-amz-website-redirect-location", "/else/where")]
+)
+def test_a_copy_onto_itself_may_change_what_is_no_metadata(direct: Direct, name: str, value: str) -> None:
+    onto_itself = {"x-amz-copy-source": "/bkt/k"}
+    assert direct.ask("root", "PUT", "/bkt/k", headers=onto_itself).code == "InvalidRequest"
+    assert direct.ask("root", "PUT", "/bkt/k", headers={**onto_itself, name: value}).status == 200
+    got = direct.ask("root", "GET", "/bkt/k")
+    assert (got.body, got.headers[name]) == (b"12345", value)
+
+
+@pytest.mark.parametrize(
     ("name", "inside", "code"),
     [
         ("zone", "<Location><Name>z</Name><Type>AvailabilityZone</Type></Location>", "NotImplemented"),
