@@ -43,6 +43,7 @@ from qss.s3.parse import REDIRECT, check_bucket_name, is_form, parse_at, put_req
 from qss.s3.post import answer, read_form
 from qss.s3.reading import copied_body, plan_read
 from qss.s3.sigv4 import Verifier
+from qss.s3.subresources import GetObjectAttributes
 from qss.s3.uploading import UPLOADING, open_source
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ class S3Service:
         """That a key is not there is told, as by AWS, to those who may list the bucket. Raises ACCESS_DENIED."""
         if error.code not in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION):
             return
-        if isinstance(operation, op.GetObject):
+        if isinstance(operation, op.GetObject | GetObjectAttributes):
             await self._authorize(call.caller, op.HeadBucket(operation.bucket))
         elif isinstance(operation, op.CopyObject | op.CopyPart):
             await self._authorize(call.caller, op.HeadBucket(operation.source.bucket))
