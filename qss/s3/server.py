@@ -106,8 +106,8 @@ class S3Service:
         self._ids: list[str] = []  # of requests to come
 
     async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange | None = None) -> Response:
-        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good.
-        `exchange` learns what it was."""
+        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good; of a
+        browser's form, whose fields hold the signature, for its fields. `exchange` learns what it was."""
         request_id = self._request_id()
         exchange = exchange or Exchange()
         exchange.request_id = request_id
@@ -194,12 +194,12 @@ class S3Service:
         """A browser's form: read up to its file, then a put like others."""
         exchange.operation = "PostObject"
         form = await read_form(head, bucket, raw, self._verifier, self._clock.now_ns())
+        exchange.user = "" if form.verified is None else form.verified.access_key
         operation = op.PutObject(put_request(bucket, form.key, form.head.headers))
         await self._authorize(Caller(form.head, form.verified, by_form=True), operation)
         asked = self._encryptor.asked(operation, form.head.headers, secure=form.head.secure)
         configure.check_acl(form.head.headers)
         self._check_lock(operation.request)
-        exchange.user = "" if form.verified is None else form.verified.access_key
         request = to_store(operation.request, asked)
         found = await self._backend.put(request, CheckedBody(form.file, form.claims, request.etag_mode))
         told = await self._expiry.told(bucket, found, request.attributes.tags)
