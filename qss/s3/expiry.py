@@ -17,11 +17,10 @@ from qss.s3.dates import http_date
 from qss.s3.lifecycle import Rule, Tags, rounded_ns
 from qss.s3.lifecycle_documents import rules_of
 from qss.s3.lock import DAY_NS
+from qss.s3.message import Headers
 
 LIFECYCLE: Final = "lifecycle"
 """Name of the document with a bucket's rules."""
-
-Headers = tuple[tuple[str, str], ...]
 
 
 @lru_cache(256)

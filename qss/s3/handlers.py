@@ -4,45 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from qss.s3 import lock_documents as docs
 from qss.s3 import render
 from qss.s3 import subresources as sub
 from qss.s3.attributes import attributes
-from qss.s3.backend import Checksum, EtagMode, IncomingBody, KnowsParts, ObjectBackend
+from qss.s3.backend import Checksum, KnowsParts, ObjectBackend
+from qss.s3.call import Call
 from qss.s3.documents import tags_body
 from qss.s3.encryption import Encryptor
 from qss.s3.errors import Code, S3Error
 from qss.s3.expiry import LIFECYCLE, Expiry
 from qss.s3.lifecycle_documents import rules_body, rules_document
 from qss.s3.lock import LockChange, ObjectLock, check_future
-from qss.s3.message import RequestHead, Response
-from qss.s3.sse import Asked
+from qss.s3.message import Response
 from qss.s3.unset import told
 
 TAGGING: Final = "tagging"
 """Names of documents are the subresources' own."""
 
 BUCKET_TAGS_MAX: Final = 50
-
-
-class Call(Protocol):
-    """A request whose signature holds and which is allowed."""
-
-    @property
-    def head(self) -> RequestHead: ...
-
-    @property
-    def sse(self) -> Asked: ...
-
-    def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> IncomingBody:
-        """The body of a put, with a checksum of that algorithm if it brings none."""
-        ...
-
-    async def document(self) -> bytes:
-        """Its whole body, checked; empty when there is none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +35,6 @@ class Place:
     now_ns: int
     encryptor: Encryptor
     expiry: Expiry
-
-
-def version_headers(version_id: str | None) -> tuple[tuple[str, str], ...]:
-    """None: the bucket has no versioning."""
-    return () if version_id is None else (("x-amz-version-id", version_id),)
 
 
 # -- versions
@@ -99,7 +76,7 @@ async def _put_retention(place: Place, asked: sub.PutRetention, call: Call) -> R
     check_future(wanted, place.now_ns)
     change = LockChange(wanted, bypass=asked.bypass)
     return Response(
-        200, version_headers(await place.backend.put_lock(asked.bucket, asked.key, change, asked.version_id))
+        200, render.version_headers(await place.backend.put_lock(asked.bucket, asked.key, change, asked.version_id))
     )
 
 
@@ -110,7 +87,7 @@ async def _get_legal_hold(place: Place, asked: sub.GetLegalHold, _: Call) -> Res
 async def _put_legal_hold(place: Place, asked: sub.PutLegalHold, call: Call) -> Response:
     change = LockChange(legal_hold=docs.legal_hold_body(await call.document()))
     return Response(
-        200, version_headers(await place.backend.put_lock(asked.bucket, asked.key, change, asked.version_id))
+        200, render.version_headers(await place.backend.put_lock(asked.bucket, asked.key, change, asked.version_id))
     )
 
 

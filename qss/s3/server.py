@@ -20,7 +20,6 @@ from qss.s3.backend import (
     READ_WHOLE_BYTES_MAX,
     Chunk,
     CopiesItself,
-    CreateUpload,
     DeleteOutcome,
     KnowsRoom,
     ObjectBackend,
@@ -35,10 +34,10 @@ from qss.s3.encryption import Encryptor, to_store
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.exchange import Exchange
 from qss.s3.expiry import Expiry
-from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
+from qss.s3.handlers import HANDLERS, Handler, Place
 from qss.s3.hoisted import with_hoisted
 from qss.s3.lock import DAY_NS, check_future
-from qss.s3.message import RequestHead, Response
+from qss.s3.message import Headers, RequestHead, Response
 from qss.s3.parse import REDIRECT, check_bucket_name, is_form, parse_at, put_request, split_path
 from qss.s3.post import answer, read_form
 from qss.s3.reading import copied_body, plan_read
@@ -115,7 +114,7 @@ class S3Service:
             response = await self._answer(head, raw, exchange)
         except Exception as found:
             response = _told(found, head, request_id)
-        extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
+        extra: Headers = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
             extra += await self._cors(head)
         return Response(
@@ -134,7 +133,7 @@ class S3Service:
             self._ids = [fresh[at : at + 2 * _ID_BYTES] for at in range(0, len(fresh), 2 * _ID_BYTES)]
         return self._ids.pop()
 
-    async def _cors(self, head: RequestHead) -> tuple[tuple[str, str], ...]:
+    async def _cors(self, head: RequestHead) -> Headers:
         """For a page of another origin to be able to read the answer, errors too."""
         try:
             bucket, _ = split_path(head, self._options.domains)
@@ -221,7 +220,7 @@ class S3Service:
 
     async def _head_bucket(self, asked: op.HeadBucket, call: Call) -> Response:
         bucket = await self._backend.head_bucket(asked.bucket)
-        headers: tuple[tuple[str, str], ...] = (("x-amz-bucket-region", bucket.region),)
+        headers: Headers = (("x-amz-bucket-region", bucket.region),)
         if call.verified is not None and isinstance(self._backend, KnowsRoom):
             headers += ((room.HEADER, str(self._backend.free_bytes(asked.bucket))),)
         return Response(200, headers)
@@ -286,7 +285,7 @@ class S3Service:
         await reader.aclose()
         return response
 
-    async def _told(self, asked: op.GetObject, found: StoredObject) -> tuple[tuple[str, str], ...]:
+    async def _told(self, asked: op.GetObject, found: StoredObject) -> Headers:
         if asked.version_id is not None:
             return ()
         return await self._expiry.told(asked.bucket, found, found.attributes.tags)
@@ -299,10 +298,8 @@ class S3Service:
         finally:
             await reader.aclose()
 
-    def _check_lock(self, request: PutRequest | CreateUpload) -> None:
-        retention = request.attributes.lock.retention
-        if retention is not None:
-            check_future(retention, self._clock.now_ns())
+    def _check_lock(self, request: PutRequest) -> None:
+        check_future(request.attributes.lock.retention, self._clock.now_ns())
 
     async def _put(self, asked: op.PutObject, call: Call) -> Response:
         self._check_lock(asked.request)
@@ -379,7 +376,7 @@ class S3Service:
     async def _get_tags(self, asked: op.GetTags, _: Call) -> Response:
         found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
         response = render.tagging(found.attributes.tags)
-        return replace(response, headers=(*response.headers, *version_headers(found.version_id)))
+        return response.and_headers(render.version_headers(found.version_id))
 
     async def _put_tags(self, asked: op.PutTags, call: Call) -> Response:
         try:
@@ -389,11 +386,11 @@ class S3Service:
             raise
         await self._authorize(call.setting(tags), asked)
         version_id = await self._backend.put_tags(asked.bucket, asked.key, tags, asked.version_id)
-        return Response(200, version_headers(version_id))
+        return Response(200, render.version_headers(version_id))
 
     async def _delete_tags(self, asked: op.DeleteTags, _: Call) -> Response:
         version_id = await self._backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
-        return Response(204, version_headers(version_id))
+        return Response(204, render.version_headers(version_id))
 
 
 def _told(found: Exception, head: RequestHead, request_id: str) -> Response:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from qss.errors import CorruptData
+from qss.s3.message import Headers
 from qss.s3.scalars import number_of
 from qss.s3.xml import Node
 
@@ -18,8 +19,6 @@ RULES_MAX: Final = 100
 CORS_BYTES_MAX: Final = 64 * 1024
 METHODS: Final = ("GET", "PUT", "POST", "DELETE", "HEAD")
 VARY: Final = ("vary", "Origin, Access-Control-Request-Headers, Access-Control-Request-Method")
-
-Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
