@@ -113,7 +113,7 @@ class S3Service:
         try:
             response = await self._answer(head, raw, exchange)
         except Exception as found:
-            response = _told(found, head, request_id)
+            response = _failed(found, head, request_id)
         extra: Headers = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
             extra += await self._cors(head)
@@ -393,14 +393,21 @@ class S3Service:
         return Response(204, render.version_headers(version_id))
 
 
-def _told(found: Exception, head: RequestHead, request_id: str) -> Response:
+def noted(found: Exception, what: str, *said: object) -> S3Error:
+    """What a request that failed is answered; whoever runs the server reads of what the client can do nothing about.
+    `what`: the request, for %; `said`: what stands in it."""
+    error = to_s3(found)
+    if error.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
+        trace = None if isinstance(found, QssError) else found
+        log.error(f"{what}: %s", *said, found, exc_info=trace)
+    return error
+
+
+def _failed(found: Exception, head: RequestHead, request_id: str) -> Response:
     """The answer to a request that failed. Nothing that outlives it may name the exception: with its traceback it would
     keep the body, and a body that is kept keeps its connection open until the garbage collector comes by."""
-    told = to_s3(found)
-    if told.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
-        trace = None if isinstance(found, QssError) else found
-        log.error("request %s, %.16r %.256r: %s", request_id, head.method, head.path, found, exc_info=trace)
-    return render.error(told, head.path, request_id, with_body=head.method != "HEAD")
+    error = noted(found, "request %s, %.16r %.256r", request_id, head.method, head.path)
+    return render.error(error, head.path, request_id, with_body=head.method != "HEAD")
 
 
 def _beside(handler: Handler) -> Callable[[S3Service, Any, Call], Awaitable[Response]]:
