@@ -121,6 +121,11 @@ def read_condition(headers: Mapping[str, str], prefix: str = "") -> ReadConditio
     )
 
 
+def _bare(etag: str | None) -> str | None:
+    """Without quotes. Writes know no weak etags."""
+    return None if etag is None else etag.strip().strip('"')
+
+
 def delete_condition(etag: str | None, modified: str | None, size: str | None) -> WriteCondition:
     """Of a delete, from headers or from its place in a list. What cannot be read is refused: S3Error, never ignored."""
     if etag is None and modified is None and size is None:
@@ -132,7 +137,7 @@ def delete_condition(etag: str | None, modified: str | None, size: str | None) -
     if size is not None and if_size is None:
         raise S3Error(Code.INVALID_ARGUMENT, "The size to match is not a number of bytes.")
     return WriteCondition(
-        None if etag is None else etag.strip().strip('"'),
+        _bare(etag),
         if_modified_s=None if modified_ns is None else modified_ns // SECOND_NS,
         if_size=if_size,
     )
@@ -144,6 +149,6 @@ def write_condition(headers: Mapping[str, str]) -> WriteCondition:
     if match is None and none_match is None:
         return _UNCONDITIONAL_WRITE
     return WriteCondition(
-        None if match is None else match.strip().strip('"'),
-        None if none_match is None else none_match.strip().strip('"'),
+        _bare(match),
+        _bare(none_match),
     )

@@ -114,6 +114,14 @@ def check_bucket_name(name: str) -> None:
         raise S3Error(Code.INVALID_BUCKET_NAME)
 
 
+def check_key(key: str) -> None:
+    """Of an object, wherever a request names one. Empty is not looked at here."""
+    if len(key.encode()) > KEY_BYTES_MAX:
+        raise S3Error(Code.KEY_TOO_LONG)
+    if "\0" in key:
+        raise S3Error(Code.INVALID_URI)
+
+
 def split_path(head: RequestHead, domains: tuple[str, ...] = ()) -> tuple[str, str]:
     """Bucket and key, path style, or virtual-host style below one of `domains`. Raises S3Error."""
     if not head.path.startswith("/"):
@@ -134,10 +142,7 @@ def parse(head: RequestHead, domains: tuple[str, ...] = ()) -> op.Operation:
 
 def parse_at(head: RequestHead, bucket: str, key: str) -> op.Operation:
     """As `parse`, for what `split_path` found."""
-    if len(key.encode()) > KEY_BYTES_MAX:
-        raise S3Error(Code.KEY_TOO_LONG)
-    if "\0" in key:
-        raise S3Error(Code.INVALID_URI)
+    check_key(key)
     params = dict(head.params())
     asked = sorted(_SUBRESOURCES & params.keys()) if params else []
     if len(asked) > 1 or (asked and not bucket):

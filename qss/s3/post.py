@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-from qss.s3.backend import KEY_BYTES_MAX, Chunk, StoredObject
+from qss.s3.backend import Chunk, StoredObject
 from qss.s3.body import BodyClaims, claims_of
 from qss.s3.documents import tags_body
 from qss.s3.errors import Code, S3Error
 from qss.s3.forms import FileHead, FormReader, boundary_of
 from qss.s3.message import RequestHead, Response
+from qss.s3.parse import check_key
 from qss.s3.post_policy import PostPolicy, read_post_policy
 from qss.s3.render import XML_TYPE
 from qss.s3.scalars import number_of
@@ -88,10 +89,7 @@ def _with_key(given: Mapping[str, str], bucket: str, file: FileHead) -> dict[str
     fields["key"] = fields["key"].replace("${filename}", file.name)
     if not fields["key"]:
         raise S3Error(Code.INVALID_ARGUMENT, "User key must have a length greater than 0.")
-    if len(fields["key"].encode()) > KEY_BYTES_MAX:
-        raise S3Error(Code.KEY_TOO_LONG)
-    if "\0" in fields["key"]:
-        raise S3Error(Code.INVALID_URI)
+    check_key(fields["key"])
     return fields
 
 
