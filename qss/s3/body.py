@@ -9,7 +9,7 @@ from typing import Final
 
 from qss.pieces import in_pieces
 from qss.s3.backend import BodyDigests, Checksum, Chunk, EtagMode
-from qss.s3.checksums import ALGORITHMS, Running, algorithm_of_header, decode_value, encode_value, running
+from qss.s3.checksums import ALGORITHMS, Running, algorithm_of_header, decode_value, encode_value, header_of, running
 from qss.s3.chunked import ChunkedDecoder
 from qss.s3.errors import Code, S3Error
 from qss.s3.scalars import base64_of, number_of
@@ -76,11 +76,7 @@ def _content_md5(headers: Mapping[str, str]) -> bytes | None:
 
 
 def _header_checksum(headers: Mapping[str, str]) -> Checksum | None:
-    found = [
-        (algorithm, value)
-        for name, value in headers.items()
-        if name.startswith("x-amz-checksum-") and (algorithm := algorithm_of_header(name))
-    ]
+    found = [(algorithm, value) for name, value in headers.items() if (algorithm := algorithm_of_header(name))]
     if len(found) > 1:
         raise S3Error(Code.INVALID_REQUEST, "Expecting a single x-amz-checksum- header.")
     if not found:
@@ -170,7 +166,7 @@ class CheckedBody:
         claimed = self._claims.checksum
         if self._claims.trailer is not None:
             assert self._decoder is not None
-            name = f"x-amz-checksum-{self._claims.trailer.lower()}"
+            name = header_of(self._claims.trailer)
             if set(self._decoder.trailers) != {name}:
                 raise S3Error(Code.MALFORMED_TRAILER)
             value = self._decoder.trailers[name]

@@ -20,12 +20,10 @@ from qss.s3.scalars import base64_of
 ALGORITHMS: Final = {"CRC32": 4, "CRC32C": 4, "CRC64NVME": 8, "SHA1": 20, "SHA256": 32}
 """Names as in x-amz-checksum-algorithm, and digest lengths in bytes."""
 
-HEADER_PREFIX: Final = "x-amz-checksum-"
-
 
 def header_of(algorithm: str) -> str:
     """The header or trailer that carries a checksum."""
-    return HEADER_PREFIX + algorithm.lower()
+    return f"x-amz-checksum-{algorithm.lower()}"
 
 
 _BY_HEADER: Final = {header_of(algorithm): algorithm for algorithm in ALGORITHMS}

@@ -75,7 +75,7 @@ def parse_query(query: str) -> list[tuple[str, str]]:
 
 
 def join_headers(items: list[tuple[str, str]]) -> dict[str, str]:
-    """Lower-case and join repeated headers, as SigV4 wants them."""
+    """By lower-case name, repeated ones joined by commas, as SigV4 wants them."""
     joined: dict[str, str] = {}
     for raw_name, value in items:
         name = raw_name.lower()

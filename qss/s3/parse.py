@@ -27,11 +27,10 @@ from qss.s3.checksums import ALGORITHMS
 from qss.s3.conditions import delete_condition, parse_range, read_condition, write_condition
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, parse_query
-from qss.s3.parse_subresources import ROWS, bypasses, lock_of, version_id
+from qss.s3.parse_subresources import PAGE_MAX, ROWS, bypasses, lock_of, version_id
 from qss.s3.scalars import number_of
 from qss.values import quick
 
-PAGE_MAX: Final = 1000
 TAGS_MAX: Final = 10
 BUCKETS_MAX: Final = 10_000  # of a page
 METADATA_BYTES_MAX: Final = 2048

@@ -19,7 +19,8 @@ UNSET_NAMES: Final = (
 )  # fmt: skip
 """Subresources of buckets that nobody can set here; what they answer: `qss.s3.unset`."""
 _REMOVABLE: Final = frozenset(UNSET_NAMES) - {"accelerate", "logging", "notification", "requestPayment"}
-_PAGE_MAX: Final = 1000
+PAGE_MAX: Final = 1000
+"""Entries of any page that is asked for."""
 _LOCK_MODE: Final = "x-amz-object-lock-mode"
 _LOCK_UNTIL: Final = "x-amz-object-lock-retain-until-date"
 _LOCK_HOLD: Final = "x-amz-object-lock-legal-hold"
@@ -83,7 +84,7 @@ def _list_versions(asked: Asked) -> sub.ListVersions:
         params.get("delimiter", ""),
         key_after,
         version_after,
-        asked.number("max-keys", _PAGE_MAX, _PAGE_MAX),
+        asked.number("max-keys", PAGE_MAX, PAGE_MAX),
     )
     return sub.ListVersions(query, asked.encode())
 
@@ -93,7 +94,7 @@ def _attributes(asked: Asked) -> sub.GetObjectAttributes:
     names = frozenset(each.strip() for each in named if each.strip())
     if not names or not names <= sub.ATTRIBUTE_NAMES:
         raise S3Error(Code.INVALID_ARGUMENT, "Invalid attribute name specified.")
-    parts_max = min(_number(asked.headers, "x-amz-max-parts", _PAGE_MAX), _PAGE_MAX)
+    parts_max = min(_number(asked.headers, "x-amz-max-parts", PAGE_MAX), PAGE_MAX)
     wanted = sub.Wanted(names, parts_max, _number(asked.headers, "x-amz-part-number-marker", 0))
     return sub.GetObjectAttributes(asked.bucket, asked.key, wanted, version_id(asked))
 
