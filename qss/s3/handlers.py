@@ -37,6 +37,9 @@ class Place:
     expiry: Expiry
 
 
+Handler = Callable[[Place, Any, Call], Awaitable[Response]]
+
+
 # -- versions
 async def _get_versioning(place: Place, asked: sub.GetVersioning, _: Call) -> Response:
     return docs.versioning(await place.backend.head_bucket(asked.bucket))
@@ -91,12 +94,25 @@ async def _put_legal_hold(place: Place, asked: sub.PutLegalHold, call: Call) -> 
     )
 
 
-# -- lifecycle
-async def _get_lifecycle(place: Place, asked: sub.GetLifecycle, _: Call) -> Response:
-    content = await place.backend.get_document(asked.bucket, LIFECYCLE)
-    if content is None:
-        raise S3Error(Code.NO_SUCH_LIFECYCLE)
-    return Response(200, (render.XML_TYPE,), content)
+# -- documents: lifecycle, tags of buckets
+def _get_document(name: str, absent: Code) -> Handler:
+    """`absent`: the answer where there is none."""
+
+    async def get(place: Place, asked: Any, _: Call) -> Response:
+        content = await place.backend.get_document(asked.bucket, name)
+        if content is None:
+            raise S3Error(absent)
+        return Response(200, (render.XML_TYPE,), content)
+
+    return get
+
+
+def _delete_document(name: str) -> Handler:
+    async def delete(place: Place, asked: Any, _: Call) -> Response:
+        await place.backend.put_document(asked.bucket, name, None)
+        return Response(204)
+
+    return delete
 
 
 async def _put_lifecycle(place: Place, asked: sub.PutLifecycle, call: Call) -> Response:
@@ -106,27 +122,9 @@ async def _put_lifecycle(place: Place, asked: sub.PutLifecycle, call: Call) -> R
     return Response(200)
 
 
-async def _delete_lifecycle(place: Place, asked: sub.DeleteLifecycle, _: Call) -> Response:
-    await place.backend.put_document(asked.bucket, LIFECYCLE, None)
-    return Response(204)
-
-
-# -- tags of buckets
-async def _get_bucket_tags(place: Place, asked: sub.GetBucketTags, _: Call) -> Response:
-    content = await place.backend.get_document(asked.bucket, TAGGING)
-    if content is None:
-        raise S3Error(Code.NO_SUCH_TAG_SET)
-    return Response(200, (render.XML_TYPE,), content)
-
-
 async def _put_bucket_tags(place: Place, asked: sub.PutBucketTags, call: Call) -> Response:
     tags = tags_body(await call.document(), BUCKET_TAGS_MAX)
     await place.backend.put_document(asked.bucket, TAGGING, bytes(render.tagging(tags).body))
-    return Response(204)
-
-
-async def _delete_bucket_tags(place: Place, asked: sub.DeleteBucketTags, _: Call) -> Response:
-    await place.backend.put_document(asked.bucket, TAGGING, None)
     return Response(204)
 
 
@@ -149,7 +147,6 @@ async def _delete_unset(place: Place, asked: sub.DeleteUnset, _: Call) -> Respon
     return Response(204)
 
 
-Handler = Callable[[Place, Any, Call], Awaitable[Response]]
 HANDLERS: Final[dict[type, Handler]] = {
     sub.GetVersioning: _get_versioning,
     sub.PutVersioning: _put_versioning,
@@ -160,12 +157,12 @@ HANDLERS: Final[dict[type, Handler]] = {
     sub.PutRetention: _put_retention,
     sub.GetLegalHold: _get_legal_hold,
     sub.PutLegalHold: _put_legal_hold,
-    sub.GetLifecycle: _get_lifecycle,
+    sub.GetLifecycle: _get_document(LIFECYCLE, Code.NO_SUCH_LIFECYCLE),
     sub.PutLifecycle: _put_lifecycle,
-    sub.DeleteLifecycle: _delete_lifecycle,
-    sub.GetBucketTags: _get_bucket_tags,
+    sub.DeleteLifecycle: _delete_document(LIFECYCLE),
+    sub.GetBucketTags: _get_document(TAGGING, Code.NO_SUCH_TAG_SET),
     sub.PutBucketTags: _put_bucket_tags,
-    sub.DeleteBucketTags: _delete_bucket_tags,
+    sub.DeleteBucketTags: _delete_document(TAGGING),
     sub.GetObjectAttributes: _get_attributes,
     sub.GetUnset: _get_unset,
     sub.DeleteUnset: _delete_unset,

@@ -88,12 +88,7 @@ def s3_app(service: S3Service) -> RsgiApp:
     async def app(scope: Scope, protocol: HttpProtocol) -> None:
         head = head_of(scope)
         body = raw_body(head, protocol)
-        response = await service.handle(head, body, protocol.exchange)
-        try:
-            await send(response, head.method, protocol)
-        finally:
-            if response.close is not None:
-                await response.close()
+        await send(await service.handle(head, body, protocol.exchange), head.method, protocol)
 
     return app
 
@@ -128,7 +123,16 @@ async def raw_body(head: RequestHead, protocol: HttpProtocol) -> AsyncIterator[b
 
 
 async def send(response: Response, method: str, protocol: HttpProtocol) -> None:
-    """Send a response. When its stream breaks off, so does the connection: the client sees fewer bytes than told."""
+    """Send a response, and close it, whatever happens. When its stream breaks off, so does the connection: the client
+    sees fewer bytes than told."""
+    try:
+        await _send(response, method, protocol)
+    finally:
+        if response.close is not None:
+            await response.close()
+
+
+async def _send(response: Response, method: str, protocol: HttpProtocol) -> None:
     headers = list(response.headers)
     if response.stream is None:
         if response.body:
