@@ -13,7 +13,6 @@ from typing import Final
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from qss.s3.backend import Chunk, StoredObject
-from qss.s3.body import BodyClaims, claims_of
 from qss.s3.documents import tags_body
 from qss.s3.errors import Code, S3Error
 from qss.s3.forms import FileHead, FormReader, boundary_of
@@ -39,13 +38,12 @@ _STATUS: Final = {"200": 200, "201": 201, "204": 204}
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form whose signature and policy hold. `head` is that of a PUT of the object."""
+    """A form whose signature and policy hold. `head` is that of a PUT of the object, `file` its body."""
 
     bucket: str
     key: str
     head: RequestHead
     verified: Verified | None
-    claims: BodyClaims
     file: AsyncIterator[Chunk]
     fields: Mapping[str, str]
 
@@ -70,9 +68,8 @@ async def read_form(head: RequestHead, bucket: str, raw: AsyncIterator[Chunk], v
             raise S3Error(Code.MALFORMED_POST)
     if policy is not None:
         policy.check_length(length)
-    headers = {**put.headers, "content-length": str(length)}
-    claims = claims_of(headers, None)
-    return Form(bucket, fields["key"], replace(put, headers=headers), verified, claims, content, fields)
+    put = replace(put, headers={**put.headers, "content-length": str(length)})
+    return Form(bucket, fields["key"], put, verified, content, fields)
 
 
 async def _once(data: bytes) -> AsyncIterator[Chunk]:

@@ -27,7 +27,6 @@ from qss.s3.backend import (
     PutRequest,
     StoredObject,
 )
-from qss.s3.body import CheckedBody
 from qss.s3.call import Call
 from qss.s3.documents import delete_body, location_body, tags_body
 from qss.s3.encryption import Encryptor, to_store
@@ -166,7 +165,8 @@ class S3Service:
         """Authorise an operation as `permit` does, and do it. Raises what goes wrong."""
         return await self._perform(operation, Call(head, raw, None, access_key))
 
-    async def _perform(self, operation: op.Operation, call: Call) -> Response:
+    async def _allowed(self, operation: op.Operation, call: Call) -> Call:
+        """The call with what it asks of encryption. Raises S3Error for what may not be or cannot be had."""
         if not isinstance(operation, op.PutTags):  # which is allowed or not by what its body says
             await self._authorize(call.caller, operation)
         asked = self._encryptor.asked(operation, call.head.headers, secure=call.head.secure)
@@ -174,6 +174,10 @@ class S3Service:
             call = replace(call, sse=asked)
         if type(operation) in _WITH_ACL:
             configure.check_acl(call.head.headers)
+        return call
+
+    async def _perform(self, operation: op.Operation, call: Call) -> Response:
+        call = await self._allowed(operation, call)
         try:
             return await _HANDLERS[type(operation)](self, operation, call)
         except S3Error as error:
@@ -195,14 +199,9 @@ class S3Service:
         form = await read_form(head, bucket, raw, self._verifier, self._clock.now_ns())
         exchange.user = "" if form.verified is None else form.verified.access_key
         operation = op.PutObject(put_request(bucket, form.key, form.head.headers))
-        await self._authorize(Caller(form.head, form.verified, by_form=True), operation)
-        asked = self._encryptor.asked(operation, form.head.headers, secure=form.head.secure)
-        configure.check_acl(form.head.headers)
-        self._check_lock(operation.request)
-        request = to_store(operation.request, asked)
-        found = await self._backend.put(request, CheckedBody(form.file, form.claims, request.etag_mode))
-        told = await self._expiry.told(bucket, found, request.attributes.tags)
-        return answer(form, found).and_headers(asked.answer(found.sse) + told)
+        call = await self._allowed(operation, Call(form.head, form.file, form.verified, by_form=True))
+        found, headers = await self._store(operation, call)
+        return answer(form, found).and_headers(headers)
 
     # -- buckets
     async def _list_buckets(self, asked: op.ListBuckets, _: Call) -> Response:
@@ -302,11 +301,16 @@ class S3Service:
         check_future(request.attributes.lock.retention, self._clock.now_ns())
 
     async def _put(self, asked: op.PutObject, call: Call) -> Response:
+        found, headers = await self._store(asked, call)
+        return Response(200, (*render.stored_headers(found), *headers))
+
+    async def _store(self, asked: op.PutObject, call: Call) -> tuple[StoredObject, Headers]:
+        """What is stored, and what an answer tells of it besides its etag."""
         self._check_lock(asked.request)
         request = to_store(asked.request, call.sse)
         found = await self._backend.put(request, call.body(request.etag_mode))
         told = await self._expiry.told(request.bucket, found, request.attributes.tags)
-        return Response(200, (*render.stored_headers(found), *call.sse.answer(found.sse), *told))
+        return found, call.sse.answer(found.sse) + told
 
     async def _copy(self, asked: op.CopyObject, call: Call) -> Response:
         self._check_lock(asked.request)
