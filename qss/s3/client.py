@@ -29,6 +29,7 @@ from qss.s3.transport import SYSTEM_TRUST, ReplyStream, TlsFiles, transport_to
 from qss.s3.xml import XML_BYTES_MAX, Node, document, leaf, parse
 
 ERROR_BYTES_MAX: Final = 64 * KIB
+_USER_AGENT: Final = "qss"
 
 
 class Clock(Protocol):
@@ -42,12 +43,9 @@ class ClientOptions:
     connect_s_max: float = 5.0
     read_s_max: float = 30.0  # between two pieces of an answer
     connections_max: int = 16
-    verify_tls: bool = True
     tls: TlsFiles = SYSTEM_TRUST
-    virtual_host: bool = False  # bucket in the host name instead of the path
     sign_payload: bool = False  # reads each body twice; for servers that refuse UNSIGNED-PAYLOAD
     ask_fast_etag: bool = True  # x-trove-etag: blake3; others than Trove ignore it
-    user_agent: str = "qss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class S3Client:
         options: ClientOptions = ClientOptions(),
     ) -> None:
         """Raises ConfigInvalid for an endpoint that is not http(s)://host[:port]."""
-        scheme, host = _endpoint(endpoint_url)
+        scheme, self._host = _endpoint(endpoint_url)
         self.bucket = bucket
         self.prefix = prefix
         self._credentials = Credentials(access_key, secret_key)
@@ -83,14 +81,13 @@ class S3Client:
         self._region = region
         self._options = options
         self._peer = Peer(f"{endpoint_url.rstrip('/')}/{bucket}", access_key)
-        self._host = f"{bucket}.{host}" if options.virtual_host else host
-        self._path = "/" if options.virtual_host else f"/{bucket}/"
+        self._path = f"/{bucket}"
         self._url = httpx.URL(f"{scheme}://{self._host}/")
         self._keys = SigningKeys()
         timeout = httpx.Timeout(options.read_s_max, connect=options.connect_s_max)
         self._timeout = timeout.as_dict()
         limits = HttpLimits(options.connect_s_max, options.read_s_max, options.connections_max)
-        self._transport = transport_to(scheme, self._host, limits, verify_tls=options.verify_tls, tls=options.tls)
+        self._transport = transport_to(scheme, self._host, limits, options.tls)
 
     def __repr__(self) -> str:
         return f"S3Client({self._peer.location!r}, prefix={self.prefix!r})"
@@ -229,11 +226,11 @@ class S3Client:
             await _close(response)
 
     async def _send(self, request: _Request) -> httpx.Response:
-        path = self._path.rstrip("/") or "/" if request.key is None else self._path + request.key
+        path = self._path if request.key is None else f"{self._path}/{request.key}"
         query = canonical_query(request.params)
         headers = {
             "host": self._host,
-            "user-agent": self._options.user_agent,
+            "user-agent": _USER_AGENT,
             "x-amz-content-sha256": await self._payload(request.body),
             **request.headers,
         }
