@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
+from qss.errors import CorruptData
 from qss.s3.backend import StoredObject, WriteCondition
+from qss.s3.dates import SECOND_NS, http_date_ns
 from qss.s3.errors import Code, S3Error
+from qss.s3.scalars import number_of
 from qss.values import quick
 
 
@@ -36,22 +37,18 @@ def parse_range(text: str | None) -> ByteRange | None:
     """None for no header, another unit, several ranges or nonsense: RFC 9110 has such a header ignored."""
     if text is None or not text.startswith("bytes="):
         return None
-    first, dash, last = text[6:].strip().partition("-")
-    first, last = first.strip(), last.strip()
-    if not dash or not (first or last) or any(part and not _is_number(part) for part in (first, last)):
+    before, dash, behind = (part.strip() for part in text[6:].partition("-"))
+    first, last = number_of(before, 19), number_of(behind, 19)
+    if not dash or (first is None and last is None) or (before and first is None) or (behind and last is None):
         return None
-    if first and last and int(first) > int(last):
+    if first is not None and last is not None and first > last:
         return None
-    return ByteRange(int(first) if first else None, int(last) if last else None)
+    return ByteRange(first, last)
 
 
 def render_range(wanted: ByteRange) -> str:
     first = "" if wanted.first is None else wanted.first
     return f"bytes={first}-{'' if wanted.last is None else wanted.last}"
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 @quick
@@ -66,7 +63,7 @@ class ReadCondition:
 
     def check(self, found: StoredObject) -> None:
         """Raise S3Error PRECONDITION_FAILED or NOT_MODIFIED unless the object may be read."""
-        modified_ns = found.modified_ns // 1_000_000_000 * 1_000_000_000
+        modified_ns = found.modified_ns // SECOND_NS * SECOND_NS
         if self.if_match is not None:
             if not _among(found.etag, self.if_match):
                 raise S3Error(Code.PRECONDITION_FAILED)
@@ -107,10 +104,8 @@ def parse_http_date(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        moment = parsedate_to_datetime(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(moment.timestamp()) * 1_000_000_000
-    except (ValueError, TypeError, OverflowError):
+        return http_date_ns(text)
+    except CorruptData:
         return None
 
 
@@ -126,6 +121,11 @@ def read_condition(headers: Mapping[str, str], prefix: str = "") -> ReadConditio
     )
 
 
+def _bare(etag: str | None) -> str | None:
+    """Without quotes. Writes know no weak etags."""
+    return None if etag is None else etag.strip().strip('"')
+
+
 def delete_condition(etag: str | None, modified: str | None, size: str | None) -> WriteCondition:
     """Of a delete, from headers or from its place in a list. What cannot be read is refused: S3Error, never ignored."""
     if etag is None and modified is None and size is None:
@@ -133,12 +133,13 @@ def delete_condition(etag: str | None, modified: str | None, size: str | None) -
     modified_ns = parse_http_date(modified)
     if modified is not None and modified_ns is None:
         raise S3Error(Code.INVALID_ARGUMENT, "The last modified time to match is not an HTTP date.")
-    if size is not None and not (size.isascii() and size.isdigit() and len(size) < 16):
+    if_size = None if size is None else number_of(size)
+    if size is not None and if_size is None:
         raise S3Error(Code.INVALID_ARGUMENT, "The size to match is not a number of bytes.")
     return WriteCondition(
-        None if etag is None else etag.strip().strip('"'),
-        if_modified_s=None if modified_ns is None else modified_ns // 1_000_000_000,
-        if_size=None if size is None else int(size),
+        _bare(etag),
+        if_modified_s=None if modified_ns is None else modified_ns // SECOND_NS,
+        if_size=if_size,
     )
 
 
@@ -148,6 +149,6 @@ def write_condition(headers: Mapping[str, str]) -> WriteCondition:
     if match is None and none_match is None:
         return _UNCONDITIONAL_WRITE
     return WriteCondition(
-        None if match is None else match.strip().strip('"'),
-        None if none_match is None else none_match.strip().strip('"'),
+        _bare(match),
+        _bare(none_match),
     )

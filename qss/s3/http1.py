@@ -19,6 +19,7 @@ import trio
 
 from qss.errors import CorruptData, Unreachable
 from qss.limits import KIB, MIB
+from qss.s3.message import join_headers
 from qss.s3.store import Body
 
 HEAD_READ_BYTES: Final = 16 * KIB
@@ -72,7 +73,7 @@ class Reply:
 
     def __init__(self, line: _Line, protocol: h11.Connection, head: h11.Response, method: str) -> None:
         self.status = head.status_code
-        self.headers = _joined(head)
+        self.headers = join_headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers])
         self._line = line
         self._protocol: h11.Connection | None = None
         self._pending = b""  # received and not yet taken
@@ -284,11 +285,3 @@ async def _reply(line: _Line, protocol: h11.Connection, method: str) -> Reply:
             return Reply(line, protocol, event, method)
         if not isinstance(event, h11.InformationalResponse):
             raise line.broken("it hung up without an answer")
-
-
-def _joined(head: h11.Response) -> dict[str, str]:
-    joined: dict[str, str] = {}
-    for raw_name, raw_value in head.headers:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined

@@ -9,6 +9,7 @@ from qss.s3 import render
 from qss.s3.backend import EtagMode, ObjectReader, StoredObject
 from qss.s3.body import BodyClaims, CheckedBody
 from qss.s3.errors import Code, S3Error
+from qss.s3.message import Headers
 
 COPY_BYTES_MAX: Final = 5 * 1024**3
 
@@ -22,7 +23,7 @@ def copied_body(reader: ObjectReader, start: int, stop: int, algorithm: str | No
     return CheckedBody(reader.chunks(start, stop), BodyClaims(stop - start, want_checksum=algorithm), etag_mode)
 
 
-def plan_read(asked: op.GetObject, found: StoredObject) -> tuple[int, int, int, tuple[tuple[str, str], ...]]:
+def plan_read(asked: op.GetObject, found: StoredObject) -> tuple[int, int, int, Headers]:
     """Status, [start, stop), headers. Raises S3Error, also NOT_MODIFIED."""
     asked.condition.check(found)
     headers = render.object_headers(found, asked.overrides)

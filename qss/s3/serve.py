@@ -150,14 +150,14 @@ async def serve(
     try:
         name = listener.getsockname()
         server, running = _begin(front, listener)
-        waits = {asyncio.create_task(stop.wait())}
+        stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.sleep(0)  # the server task spawns its worker; the socket queues from here on
             if on_ready is not None and not running.done():
                 on_ready(*name[:2])
             while not stop.is_set() and not running.done():
                 renewing = asyncio.create_task(renew.wait())
-                await asyncio.wait({running, renewing, *waits}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({running, renewing, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 renewing.cancel()
                 if renew.is_set() and not stop.is_set():
                     renew.clear()
@@ -168,8 +168,7 @@ async def serve(
                         leaving.add(task)
                         task.add_done_callback(leaving.discard)
         finally:
-            for each in waits:
-                each.cancel()
+            stopping.cancel()
             await asyncio.gather(_end(server, running), *leaving)
     finally:
         listener.close()

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead
+from qss.s3.scalars import number_of
 from qss.values import quick
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
@@ -126,10 +127,7 @@ class SigningKeys:
     def __init__(self) -> None:
         self._keys: dict[tuple[str, ...], bytes] = {}
 
-    def get(self, credentials: Credentials, scope: Scope) -> bytes:
-        return self.find(credentials.access_key, credentials.secret_key, scope)
-
-    def find(self, access_key: str, secret_key: str, scope: Scope) -> bytes:
+    def get(self, access_key: str, secret_key: str, scope: Scope) -> bytes:
         which = (access_key, secret_key, scope.date, scope.region, scope.service)
         key = self._keys.get(which)
         if key is None:
@@ -188,7 +186,7 @@ def sign(
     signed = sorted(n for n in headers if n in ("host", "content-type", "content-md5") or n.startswith("x-amz-"))
     payload = headers["x-amz-content-sha256"]
     canonical = canonical_request(head.method, head.path, head.params(), headers, signed, payload)
-    key = keys.get(credentials, scope)
+    key = keys.get(credentials.access_key, credentials.secret_key, scope)
     signature = _hex_hmac(key, string_to_sign(timestamp, scope, canonical))
     authorization = (
         f"{ALGORITHM} Credential={credentials.access_key}/{scope.text}, "
@@ -214,7 +212,7 @@ def presign(head: RequestHead, credentials: Credentials, region: str, now_ns: in
         ("X-Amz-SignedHeaders", ";".join(signed)),
     ]
     canonical = canonical_request(head.method, head.path, params, head.headers, signed, Payload.UNSIGNED.value)
-    key = SigningKeys().get(credentials, scope)
+    key = SigningKeys().get(credentials.access_key, credentials.secret_key, scope)
     signature = _hex_hmac(key, string_to_sign(timestamp, scope, canonical))
     return f"{canonical_query(params)}&X-Amz-Signature={signature}"
 
@@ -274,10 +272,7 @@ class Verifier:
         self._check_scope(claim)
         _check_time(claim, now_ns)
         _check_signed_headers(head, claim)
-        secret = self._secret_of(claim.access_key)
-        if secret is None:
-            raise S3Error(Code.INVALID_ACCESS_KEY)
-        key = self._keys.find(claim.access_key, secret, claim.scope)
+        key = self._key(claim)
         canonical = canonical_request(
             head.method, head.path, claim.params, head.headers, claim.signed.listed, claim.payload
         )
@@ -294,29 +289,28 @@ class Verifier:
         Source: "Authenticating requests in browser-based uploads using POST". The policy says itself when it expires.
         """
         if "awsaccesskeyid" in fields and "x-amz-algorithm" not in fields:  # SigV2
-            raise S3Error(
-                Code.INVALID_REQUEST, f"The authorization mechanism is not supported. Please use {ALGORITHM}."
-            )
+            raise _other_mechanism()
         for name in ("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature"):
             if name not in fields:
                 raise S3Error(Code.INVALID_ARGUMENT, f"Bucket POST must contain a field named '{name}'.")
         if fields["x-amz-algorithm"] != ALGORITHM:
-            raise S3Error(
-                Code.INVALID_REQUEST, f"The authorization mechanism is not supported. Please use {ALGORITHM}."
-            )
+            raise _other_mechanism()
         access_key, scope = _credential(fields["x-amz-credential"], Code.AUTH_QUERY_MALFORMED)
         timestamp, signature = fields["x-amz-date"], fields["x-amz-signature"]
         claim = _Claim(access_key, scope, timestamp, _signed(""), signature, Payload.UNSIGNED.value, (), PRESIGN_S_MAX)
         self._check_scope(claim)
         _check_time(claim, now_ns)
-        secret = self._secret_of(access_key)
-        if secret is None:
-            raise S3Error(Code.INVALID_ACCESS_KEY)
-        key = self._keys.get(Credentials(access_key, secret), scope)
+        key = self._key(claim)
         expected = _hex_hmac(key, fields["policy"])
         if not hmac.compare_digest(expected.encode(), signature.encode()):
             raise S3Error(Code.SIGNATURE_MISMATCH)
         return Verified(access_key, Payload.UNSIGNED, None, ChunkSigning(key, timestamp, scope.text, signature))
+
+    def _key(self, claim: _Claim) -> bytes:
+        secret = self._secret_of(claim.access_key)
+        if secret is None:
+            raise S3Error(Code.INVALID_ACCESS_KEY)
+        return self._keys.get(claim.access_key, secret, claim.scope)
 
     def _check_scope(self, claim: _Claim) -> None:
         malformed = Code.AUTH_HEADER_MALFORMED if claim.expires_s is None else Code.AUTH_QUERY_MALFORMED
@@ -345,6 +339,13 @@ def payload_of(text: str) -> tuple[Payload, str | None]:
     raise S3Error(
         Code.INVALID_ARGUMENT,
         "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING-… value of SigV4, or a valid sha256 value.",
+    )
+
+
+def _other_mechanism() -> S3Error:
+    """Clients know this answer by its text."""
+    return S3Error(
+        Code.INVALID_REQUEST, f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}."
     )
 
 
@@ -382,10 +383,7 @@ def _authorization(authorization: str) -> tuple[str, Scope, _Signed, str]:
         raise S3Error(Code.AUTH_HEADER_MALFORMED)
     algorithm, _, rest = authorization.partition(" ")
     if algorithm != ALGORITHM:
-        raise S3Error(
-            Code.INVALID_REQUEST,
-            f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.",
-        )
+        raise _other_mechanism()
     fields = dict([piece.strip().partition("=")[::2] for piece in rest.split(",")])
     if not fields.keys() >= _FIELDS:
         raise S3Error(Code.AUTH_HEADER_MALFORMED)
@@ -395,11 +393,8 @@ def _authorization(authorization: str) -> tuple[str, Scope, _Signed, str]:
 
 def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
     fields = dict(params)
-    if "X-Amz-Algorithm" not in fields and "Signature" in fields:  # SigV2; clients know this answer by its text
-        raise S3Error(
-            Code.INVALID_REQUEST,
-            f"The authorization mechanism you have provided is not supported. Please use {ALGORITHM}.",
-        )
+    if "X-Amz-Algorithm" not in fields and "Signature" in fields:  # SigV2
+        raise _other_mechanism()
     wanted = {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders"}
     if not (wanted | {"X-Amz-Signature"}) <= fields.keys() or fields["X-Amz-Algorithm"] != ALGORITHM:
         raise S3Error(
@@ -408,8 +403,8 @@ def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
             "X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires.",
         )
     access_key, scope = _credential(fields["X-Amz-Credential"], Code.AUTH_QUERY_MALFORMED)
-    expires = fields["X-Amz-Expires"]
-    if not (expires.isascii() and expires.isdigit() and len(expires) <= 7 and 1 <= int(expires) <= PRESIGN_S_MAX):
+    expires_s = number_of(fields["X-Amz-Expires"])
+    if expires_s is None or not 1 <= expires_s <= PRESIGN_S_MAX:
         raise S3Error(Code.AUTH_QUERY_MALFORMED, f"X-Amz-Expires must be between 1 and {PRESIGN_S_MAX} seconds.")
     payload = head.headers.get("x-amz-content-sha256", fields.get("X-Amz-Content-Sha256", Payload.UNSIGNED.value))
     return _Claim(
@@ -420,7 +415,7 @@ def _from_query(head: RequestHead, params: Sequence[tuple[str, str]]) -> _Claim:
         fields["X-Amz-Signature"],
         payload,
         [pair for pair in params if pair[0] != "X-Amz-Signature"],
-        int(expires),
+        expires_s,
     )
 
 

@@ -51,20 +51,14 @@ class TlsFiles:
 SYSTEM_TRUST: Final = TlsFiles()
 
 
-def transport_to(
-    scheme: str, host: str, limits: HttpLimits, *, verify_tls: bool = True, tls: TlsFiles = SYSTEM_TRUST
-) -> httpx.AsyncBaseTransport:
+def transport_to(scheme: str, host: str, limits: HttpLimits, tls: TlsFiles) -> httpx.AsyncBaseTransport:
     """The transport for one server; `host` as the Host header has it. Raises ConfigInvalid for TLS files."""
     if scheme == "http":
         parts = urlsplit(f"//{host}")
         assert parts.hostname is not None
         return PlainTransport(Origin(parts.hostname, parts.port or 80), limits)
-    trusted = tls.context()
-    if not verify_tls:
-        trusted.check_hostname = False
-        trusted.verify_mode = ssl.CERT_NONE
     pool = httpx.Limits(max_connections=limits.connections_max, keepalive_expiry=limits.idle_s_max)
-    return httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, http1=True, http2=False, limits=pool)
+    return httpx.AsyncHTTPTransport(verify=tls.context(), trust_env=False, http1=True, http2=False, limits=pool)
 
 
 class PlainTransport(httpx.AsyncBaseTransport):

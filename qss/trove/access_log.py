@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 from qss.errors import Refused
 from qss.host import Clock
+from qss.s3.dates import iso
 from qss.s3.exchange import Exchange
-from qss.s3.render import iso
 from qss.s3.rsgi import path_of
 from qss.trove.shares import PATH
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from qss.s3.backend import Bucket, ListQuery, StoredObject
+from qss.s3.dates import iso
 from qss.s3.errors import Code, S3Error
 from qss.s3.parse import check_bucket_name
-from qss.s3.render import iso
+from qss.s3.scalars import number_of
 from qss.trove.node import Node
 from qss.trove.quotas import Quota
 from qss.trove.routes import DONE, Answer, Asked, Route, Schema, answer, body_of
@@ -47,12 +48,12 @@ LIST_QUERY: Final = {
 
 def list_query(bucket: str, asked: Asked) -> ListQuery:
     """Raises S3Error INVALID_ARGUMENT for a limit that is none."""
-    text = asked.query.get("limit", str(PAGE_MAX))
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
+    limit = number_of(asked.query.get("limit", str(PAGE_MAX)), 9)
+    if limit is None:
         raise S3Error(Code.INVALID_ARGUMENT, "limit is not a number")
     query = asked.query
     return ListQuery(
-        bucket, query.get("prefix", ""), query.get("delimiter", ""), query.get("after", ""), min(int(text), PAGE_MAX)
+        bucket, query.get("prefix", ""), query.get("delimiter", ""), query.get("after", ""), min(limit, PAGE_MAX)
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from qss.s3.dates import iso
 from qss.s3.errors import Code, S3Error
-from qss.s3.render import iso
 from qss.trove.routes import ANY_OBJECT, DONE, Answer, Asked, Route, Schema, answer, body_of
 from qss.trove.users import AccessKey, User, Users
 

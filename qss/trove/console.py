@@ -76,11 +76,7 @@ class ConsoleApp:
             response = Response(health.status, (("content-type", JSON),), health.body)
         else:
             response = await answered(self._answer(head, protocol), head)
-        try:
-            await send(response, head.method, protocol)
-        finally:
-            if response.close is not None:
-                await response.close()
+        await send(response, head.method, protocol)
 
     async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
         if head.path.startswith(PATH):

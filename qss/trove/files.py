@@ -11,22 +11,20 @@ and damage are decided in one place for all fronts. Here are tokens, plain JSON 
 
 from __future__ import annotations
 
-import logging
 import mimetypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from qss.errors import QssError
 from qss.s3 import operations as op
 from qss.s3.backend import ObjectBackend
-from qss.s3.errors import Code, S3Error, to_s3
+from qss.s3.dates import iso
+from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import parse
-from qss.s3.render import iso
 from qss.s3.rsgi import head_of, raw_body, send
-from qss.s3.server import S3Service
+from qss.s3.server import S3Service, noted
 from qss.s3.sse import KeyNeeded
 from qss.trove.access_log import redacted_path
 from qss.trove.admin_buckets import list_query, object_value
@@ -37,8 +35,6 @@ from qss.trove.tokens import FileToken, Tokens
 
 if TYPE_CHECKING:
     from qss.s3.rsgi import HttpProtocol, Scope
-
-log = logging.getLogger(__name__)
 
 FILES: Final = "/files"
 _SEALED: Final = "This file is encrypted with a key of its owner's (SSE-C) and can only be had over S3, with that key."
@@ -135,11 +131,7 @@ class FilesApp:
             response = Response(health.status, (("content-type", JSON),), health.body)
         else:
             response = await answered(self._answer(head, protocol), head)
-        try:
-            await send(response, head.method, protocol)
-        finally:
-            if response.close is not None:
-                await response.close()
+        await send(response, head.method, protocol)
 
     async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
         if head.path.startswith(PATH):
@@ -189,17 +181,13 @@ async def answered(work: Any, head: RequestHead) -> Response:
     try:
         response: Response = await work
     except Exception as found:
-        return _told(found, head)
+        return _failed(found, head)
     return response
 
 
-def _told(found: Exception, head: RequestHead) -> Response:
+def _failed(found: Exception, head: RequestHead) -> Response:
     """By itself for the reason that `qss.s3.server` has: nothing may name the exception for longer."""
-    error = to_s3(found)
-    if error.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
-        trace = None if isinstance(found, QssError) else found
-        log.error("%.16r %.256r: %s", head.method, redacted_path(head.path), found, exc_info=trace)
-    return _refused(error, head)
+    return _refused(noted(found, "%.16r %.256r", head.method, redacted_path(head.path)), head)
 
 
 def _refused(error: S3Error, head: RequestHead) -> Response:

@@ -13,6 +13,7 @@ from qss.errors import CorruptData
 from qss.s3.access.gate import Gate
 from qss.s3.access.policy import Flavor, Policy, Principal, parse_policy
 from qss.s3.backend import Chunk
+from qss.s3.exchange import Exchange
 from qss.s3.message import RequestHead, Response
 from qss.s3.server import S3Service, ServiceOptions
 from qss.s3.sigv4 import Credentials, SigningKeys, Verifier, sign
@@ -123,12 +124,12 @@ class Direct:
             fields |= added
         return head
 
-    def send(self, head: RequestHead, body: bytes = b"") -> Answer:
+    def send(self, head: RequestHead, body: bytes = b"", exchange: Exchange | None = None) -> Answer:
         async def raw() -> AsyncIterator[Chunk]:
             yield body
 
         async def whole() -> Answer:
-            response = await self.service.handle(head, raw())
+            response = await self.service.handle(head, raw(), exchange)
             return Answer(response.status, dict(response.headers), await _body(response))
 
         return asyncio.run(whole())

@@ -77,7 +77,7 @@ def test_published_presigned() -> None:
 
 
 def test_published_chunk_signatures() -> None:
-    key = SigningKeys().get(EXAMPLE, Scope("20130524", "us-east-1"))
+    key = SigningKeys().get(EXAMPLE.access_key, EXAMPLE.secret_key, Scope("20130524", "us-east-1"))
     seed = "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9"
     chunks = ChunkSigning(key, "20130524T000000Z", "20130524/us-east-1/s3/aws4_request", seed)
     import hashlib
