@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -25,7 +25,7 @@ from qss.s3.message import RequestHead
 from qss.s3.scalars import number_of
 from qss.s3.sigv4 import EMPTY_SHA256, Credentials, Payload, SigningKeys, canonical_query, sign, uri_encode
 from qss.s3.store import Body, ObjectInfo
-from qss.s3.transport import SYSTEM_TRUST, ReplyStream, TlsFiles, transport_to
+from qss.s3.transport import SYSTEM_TRUST, ReplyStream, TlsFiles, UploadStream, transport_to
 from qss.s3.xml import XML_BYTES_MAX, Node, document, leaf, parse
 
 ERROR_BYTES_MAX: Final = 64 * KIB
@@ -243,7 +243,7 @@ class S3Client:
             request.method,
             self._url,
             headers={**headers, **extra},
-            content=None if request.body is None else cast("AsyncIterator[bytes]", request.body.chunks()),
+            stream=None if request.body is None else UploadStream(request.body),
             extensions={"target": target.encode("ascii"), "timeout": self._timeout},
         )
         try:

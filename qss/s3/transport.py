@@ -5,11 +5,11 @@ between the socket and the caller's memory (docs/adr/0035). With the client the 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -83,6 +83,16 @@ class PlainTransport(httpx.AsyncBaseTransport):
         self._http.close()
 
 
+class UploadStream(httpx.AsyncByteStream):
+    """The body of a request, for either transport."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return cast("AsyncIterator[bytes]", self.body.chunks())  # what takes bytes takes views of them
+
+
 class ReplyStream(httpx.AsyncByteStream):
     """The body of an answer. To be closed, which gives the connection back."""
 
@@ -110,13 +120,4 @@ class ReplyStream(httpx.AsyncByteStream):
 
 
 def _body_of(request: httpx.Request) -> Body | None:
-    length = request.headers.get("content-length")
-    stream = request.stream
-    if length is None or not isinstance(stream, httpx.AsyncByteStream):
-        return None
-
-    async def chunks() -> AsyncGenerator[bytes | memoryview, None]:
-        async for chunk in stream:
-            yield chunk
-
-    return Body(int(length), chunks)
+    return request.stream.body if isinstance(request.stream, UploadStream) else None
