@@ -1,4 +1,4 @@
-"""Run RSGI applications under Granian inside this process. The only importer of granian.
+"""Run RSGI applications under Granian inside this process. The only importer of granian and uvloop.
 
 Granian's embedded server keeps everything in one process (so SIGKILL ends a node whole): HTTP on a Rust thread, the
 application on the running asyncio loop. Several may run side by side in one loop, each on its own port.
@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server
+from uvloop import run as run_on_uvloop
 
 from qss.errors import Refused
 from qss.s3.asgi import asgi_app
@@ -40,6 +41,11 @@ _LOGGING: Final[dict[str, Any]] = {
     "loggers": {"_granian": {"level": "ERROR", "propagate": True}},
 }
 """Granian would write to stdout; this leaves its errors to the root logger."""
+
+
+def run(program: Coroutine[Any, Any, None]) -> None:
+    """Run a program that serves, on the event loop that costs least under Granian (docs/adr/0153)."""
+    run_on_uvloop(program)
 
 
 @dataclass(frozen=True, slots=True)

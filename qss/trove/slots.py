@@ -24,7 +24,7 @@ from qss.trove.rows import Place
 PIECE_BYTES: Final = 1 * MIB
 SPARE_PIECES_MAX: Final = 8
 """Kept for the next body; the memory of others goes back to the system."""
-DIRECT_BODY_BYTES_MIN: Final = 8 * MIB
+DIRECT_BODY_BYTES_MIN: Final = 4 * MIB
 """Smaller bodies are likely read again soon and stay in the page cache."""
 
 assert PIECE_BYTES % BLOCK_BYTES == BLOCK_BYTES % DIRECT_BYTES == 0
