@@ -20,7 +20,7 @@ from qss.app.mount_methods import _status
 from qss.cache.options import CacheOptions, PathPolicy, RetentionOptions
 from qss.cli.main import app as qssctl
 from qss.cli.trove import app as trove
-from qss.config import HookOptions, LogOptions, schema
+from qss.config import HookOptions, LogOptions, location, schema
 from qss.config import trove as trove_toml
 from qss.config.mount_options import FLAGS, VALUES
 from qss.config.settings import MountSettings
@@ -125,9 +125,11 @@ def test_a_new_configuration_file_tells_the_defaults() -> None:
     assert len(told) >= 8
 
 
-def test_trove_toml_and_mount_options_are_told() -> None:
+def test_trove_toml_urls_of_locations_and_mount_options_are_told() -> None:
     told = page("trove.md")
     assert [key for key in trove_toml.KEYS if f"`{key}`" not in told] == []
+    told = page("first-mount.md")
+    assert [key for key in location._QUERY if not re.search(rf"`{key}[`=]", told)] == []
     told = page("operations.md")
     assert [name for name in (*FLAGS, *(f"{each}=" for each in VALUES)) if f"`{name}`" not in told] == []
 
