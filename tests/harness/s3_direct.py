@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,6 +21,7 @@ from qss.s3.sigv4 import Credentials, SigningKeys, Verifier, sign
 from qss.s3.xml import Node
 from qss.s3.xml import parse as parse_xml
 from tests.harness.memory_backend import MemoryBackend
+from tests.harness.trove_node import node
 
 NOW_NS = 1_700_000_000_000_000_000
 SECRET = "a secret of tests"
@@ -150,3 +152,12 @@ async def _body(response: Response) -> bytes:
     if response.close is not None:
         await response.close()
     return data
+
+
+def on_a_node(folder: Path) -> Iterator[Direct]:
+    """The service of a real node that has a bucket `bkt`; for a fixture: `yield from on_a_node(tmp_path)`."""
+    opened = node(folder)
+    found = Direct(opened.store)
+    found.bucket("bkt")
+    yield found
+    asyncio.run(opened.aclose())

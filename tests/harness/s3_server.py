@@ -20,7 +20,7 @@ from tests.harness.memory_backend import MemoryBackend
 
 ACCESS_KEY = "AKIDTEST"
 SECRET_KEY = "secret/of+tests"
-START_S_MAX = 20.0
+START_S_MAX = 120.0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from qss.trove.admin import Admin
 from qss.trove.credentials import Given, load_credentials
 from qss.trove.drives import RESERVE_BYTES
 from qss.trove.node import CREDENTIALS, Node, NodeOptions, clean_slate
-from tests.harness.trove_node import Bytes, content, node
+from tests.harness.trove_node import Bytes, content, node, with_node
 
 
 def test_two_nodes_never_share_a_directory(tmp_path: Path) -> None:
@@ -80,17 +80,6 @@ def test_given_credentials_are_not_written_down(tmp_path: Path) -> None:
         load_credentials(tmp_path, Given("myself"), {}, SystemEntropy())
 
 
-def _with_node(directory: Path, work: object) -> None:
-    async def all_of_it() -> None:
-        opened = node(directory)
-        try:
-            await work(opened)  # type: ignore[operator]
-        finally:
-            await opened.aclose()
-
-    asyncio.run(all_of_it())
-
-
 def test_only_one_of_many_creators_wins(tmp_path: Path) -> None:
     async def work(opened: Node) -> None:
         await opened.store.create_bucket("bkt", "r")
@@ -107,7 +96,7 @@ def test_only_one_of_many_creators_wins(tmp_path: Path) -> None:
             assert [each.code for each in losers] == [Code.PRECONDITION_FAILED] * 7
             assert (await opened.store.head("bkt", f"k{size}")).etag == winners[0].etag
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 def test_a_large_body_that_stalls_holds_nobody_up(tmp_path: Path) -> None:
@@ -132,7 +121,7 @@ def test_a_large_body_that_stalls_holds_nobody_up(tmp_path: Path) -> None:
         await slow
         assert await content(store, "bkt", "slow") == b"s" * 2_000_000
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 def test_a_reader_keeps_its_version(tmp_path: Path) -> None:
@@ -151,7 +140,7 @@ def test_a_reader_keeps_its_version(tmp_path: Path) -> None:
         assert await content(store, "bkt", "k") == b"new"
         assert len(list((tmp_path / "volumes").iterdir())) == 1
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 def test_buckets_come_and_go(tmp_path: Path) -> None:
@@ -178,7 +167,7 @@ def test_buckets_come_and_go(tmp_path: Path) -> None:
         await store.create_bucket("bkt", "r")
         assert (await store.list_objects(ListQuery("bkt"))).objects == ()
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 def test_stale_uploads_expire(tmp_path: Path) -> None:
@@ -192,7 +181,7 @@ def test_stale_uploads_expire(tmp_path: Path) -> None:
         with pytest.raises(S3Error):
             await opened.store.list_parts(ref)
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 def test_the_admin_api_wants_its_token_and_verifies(tmp_path: Path) -> None:
@@ -218,7 +207,7 @@ def test_the_admin_api_wants_its_token_and_verifies(tmp_path: Path) -> None:
         assert (await admin.answer("DELETE", "/status", good, b""))[0] == 405
         assert b"trove_objects 1.0" in (await admin.answer("GET", "/metrics", good, b""))[2]
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 class _FullDisk(PosixDisk):
