@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import shutil
 from pathlib import Path
@@ -145,7 +144,7 @@ def test_nothing_else_waits_for_compaction(tmp_path: Path, monkeypatch: pytest.M
     """At its pace a volume takes minutes."""
 
     async def work() -> None:
-        begun = asyncio.Event()
+        begun, synced = asyncio.Event(), asyncio.Event()
 
         async def for_ever(*_: object, **__: object) -> int:
             begun.set()
@@ -156,12 +155,19 @@ def test_nothing_else_waits_for_compaction(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(qss.trove.node, "COMPACT_EVERY_S", 0.0)
         monkeypatch.setattr(qss.trove.node, "CHECKPOINT_S", 0.0)
         opened = node(tmp_path)
+        checkpoint = opened.engine.checkpoint
+
+        async def told() -> None:
+            await checkpoint()
+            if begun.is_set():
+                synced.set()
+
+        opened.engine.checkpoint = told  # type: ignore[method-assign]
         upkeep = asyncio.create_task(opened.maintain())
         await begun.wait()
         await _filled(opened)
         async with asyncio.timeout(30):
-            while json.loads((tmp_path / "index" / "marker.json").read_text())["txnid"] is None:
-                await asyncio.sleep(0)
+            await synced.wait()
         upkeep.cancel()
         await asyncio.wait([upkeep])
         await opened.aclose()
