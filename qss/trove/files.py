@@ -29,7 +29,7 @@ from qss.s3.rsgi import head_of, raw_body, send
 from qss.s3.server import S3Service
 from qss.s3.sse import KeyNeeded
 from qss.trove.access_log import redacted_path
-from qss.trove.admin_buckets import list_query, object_value
+from qss.trove.admin_buckets import list_query, page_value
 from qss.trove.health import Health
 from qss.trove.routes import JSON, Asked, answer
 from qss.trove.shares import PATH, Share, Shares
@@ -102,9 +102,7 @@ class Files:
             return _json({"buckets": [{"name": each.name, "created": iso(each.created_ns)} for each in buckets]})
         query = list_query(bucket, Asked(query=dict(head.params())))
         await self._permit(token, head, op.ListObjects(query, True, False), protocol)
-        page = await self._backend.list_objects(query)
-        found = [object_value(each) for each in page.objects]
-        return _json({"objects": found, "prefixes": list(page.prefixes), "next_after": page.next_after})
+        return _json(page_value(await self._backend.list_objects(query)))
 
     async def _permit(
         self, token: FileToken, head: RequestHead, operation: op.Operation, protocol: HttpProtocol
