@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import mimetypes
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -126,18 +126,7 @@ class FilesApp:
         self._health = health
 
     async def __call__(self, scope: Scope, protocol: HttpProtocol) -> None:
-        head = head_of(scope)
-        health = self._health.answer(head.method, head.path)
-        if health is not None:
-            protocol.exchange.operation = "Health"
-            response = Response(health.status, (("content-type", JSON),), health.body)
-        else:
-            response = await answered(self._answer(head, protocol), head)
-        try:
-            await send(response, head.method, protocol)
-        finally:
-            if response.close is not None:
-                await response.close()
+        await respond(scope, protocol, self._health, self._answer)
 
     async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
         if head.path.startswith(PATH):
@@ -182,13 +171,32 @@ class Unknown(S3Error):
         super().__init__(Code.ACCESS_DENIED, "Give a token: Authorization: Bearer …")
 
 
-async def answered(work: Any, head: RequestHead) -> Response:
-    """The response of an awaitable, or what its error becomes."""
+async def respond(
+    scope: Scope,
+    protocol: HttpProtocol,
+    health: Health,
+    work: Callable[[RequestHead, HttpProtocol], Awaitable[Response]],
+) -> None:
+    """Answer one request of a front: how the node is, what `work` gives, or what its error becomes."""
+    head = head_of(scope)
+    found = health.answer(head.method, head.path)
+    if found is not None:
+        protocol.exchange.operation = "Health"
+        response = Response(found.status, (("content-type", found.kind),), found.body)
+    else:
+        response = await _answered(work(head, protocol), head)
     try:
-        response: Response = await work
+        await send(response, head.method, protocol)
+    finally:
+        if response.close is not None:
+            await response.close()
+
+
+async def _answered(work: Awaitable[Response], head: RequestHead) -> Response:
+    try:
+        return await work
     except Exception as found:
         return _told(found, head)
-    return response
 
 
 def _told(found: Exception, head: RequestHead) -> Response:
