@@ -15,11 +15,9 @@ from qss.trove.engine import Draft, Engine
 from qss.trove.keyversions import KeyVersions
 from qss.trove.meta import bucket_of, encode_bucket
 from qss.trove.quotas import Usage
-from qss.trove.rows import decode_named
+from qss.trove.rows import TENANT, decode_named
 from qss.trove.tables import Tables
 
-TENANT: Final = 0
-"""The one there is, until tenants come."""
 _KNOWN_MAX: Final = 10_000  # buckets, and documents
 _KEPT_BYTES_MAX: Final = 4096
 """Longer documents are read again each time; with `_KNOWN_MAX` of this length 40 MB are kept."""

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, Final
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import is_form, parse, split_path
-from qss.s3.rsgi import head_of, raw_body, send
+from qss.s3.rsgi import raw_body
 from qss.s3.server import S3Service
 from qss.trove.admin import HEADERS, REQUEST_BYTES_MAX, Admin, body_within
 from qss.trove.console_pages import Pages
 from qss.trove.console_shares import OwnShares
-from qss.trove.files import GUARDS, FilesApp, answered, as_attachment, passed
+from qss.trove.files import GUARDS, FilesApp, as_attachment, passed, respond
 from qss.trove.health import Health
 from qss.trove.routes import JSON, answer
 from qss.trove.sessions import LASTS_S, Session, Sessions
@@ -69,14 +69,7 @@ class ConsoleApp:
         self._pages = Pages()
 
     async def __call__(self, scope: Scope, protocol: HttpProtocol) -> None:
-        head = head_of(scope)
-        health = self._behind.health.answer(head.method, head.path)
-        if health is not None:
-            protocol.exchange.operation = "Health"
-            response = Response(health.status, (("content-type", JSON),), health.body)
-        else:
-            response = await answered(self._answer(head, protocol), head)
-        await send(response, head.method, protocol)
+        await respond(scope, protocol, self._behind.health, self._answer)
 
     async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
         if head.path.startswith(PATH):

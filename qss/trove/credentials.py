@@ -11,7 +11,7 @@ from typing import Final
 
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Entropy
-from qss.trove.durable import replace_durably
+from qss.trove.durable import check_private, replace_durably
 from qss.trove.node import CREDENTIALS
 
 SECRET_CHARS_MIN: Final = 8
@@ -59,8 +59,7 @@ def _kept(directory: Path) -> dict[str, str]:
     path = directory / CREDENTIALS
     if not path.exists():
         return {}
-    if path.stat().st_mode & 0o077:
-        raise Refused(f"{path} may be read by others; run chmod 600 {path}")
+    check_private(path)
     try:
         value = json.loads(path.read_bytes())
         return {str(name): str(text) for name, text in value.items()} | {"admin_token": str(value["admin_token"])}

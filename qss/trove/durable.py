@@ -6,6 +6,7 @@ import os
 from itertools import takewhile
 from pathlib import Path
 
+from qss.errors import Refused
 from qss.host import Disk
 
 
@@ -26,6 +27,12 @@ def replace_durably(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def check_private(path: Path) -> None:
+    """Raises Refused for a file that others may read."""
+    if path.stat().st_mode & 0o077:
+        raise Refused(f"{path} may be read by others; run chmod 600 {path}")
 
 
 def beside(path: Path) -> Path:

@@ -17,7 +17,7 @@ from qss.errors import CorruptData
 from qss.formats.sse import plain_len
 from qss.formats.volume import EtagKind, Kind, decode_parts
 from qss.trove.keyversions import KeyVersions
-from qss.trove.rows import NamedRow, ObjectRow, PartRow, Place, decode_named, decode_part
+from qss.trove.rows import TENANT, NamedRow, ObjectRow, PartRow, Place, decode_named, decode_part, encode_upload
 from qss.trove.tables import Tables
 from qss.values import quick
 
@@ -80,6 +80,11 @@ def version_key(tenant: int, key: bytes, version: int, *, numbered: bool) -> byt
     if not numbered:
         return grave_key(tenant, b"o", key)
     return grave_key(tenant, b"v", key + VERSION.pack(version))
+
+
+def upload_grave(upload: bytes) -> bytes:
+    """Under which it is remembered that an upload is over: aborted, or an object now."""
+    return grave_key(TENANT, b"u", upload)
 
 
 def apply(tables: Tables, fact: Fact) -> None:
@@ -162,7 +167,7 @@ def _completes(tables: Tables, versions: KeyVersions, upload: bytes, fact: Fact)
     same parts, so one of them must go, and without the parts.
     """
     if tables.composite(upload) is None:
-        return not tables.grave(grave_key(0, b"u", upload))  # what it became is gone, its parts with it
+        return not tables.grave(upload_grave(upload))  # what it became is gone, its parts with it
     found = (row for row in versions.all() if row.parts and tables.owner_of(row.place) == upload)
     other = next(found, None)
     if other is not None and other.version < fact.version:
@@ -200,7 +205,7 @@ def _complete(tables: Tables, upload: bytes, fact: Fact, numbers: list[int]) -> 
     if old is not None:
         tables.live(decode_named(old).place, -1)
         tables.delete(tables.dbs.uploads, upload)
-    tables.set_grave(grave_key(0, b"u", upload), fact.version)
+    tables.set_grave(upload_grave(upload), fact.version)
     wanted = set(numbers)
     for number, part in list(parts_of(tables, upload)):
         if number not in wanted:
@@ -284,14 +289,14 @@ def _bucket(tables: Tables, fact: Fact) -> None:
 
 def _upload(tables: Tables, fact: Fact) -> None:
     upload = fact.meta[:UPLOAD_ID_BYTES]
-    if tables.grave(grave_key(0, b"u", upload)):
+    if tables.grave(upload_grave(upload)):
         return
     old = tables.get(tables.dbs.uploads, upload)
     if old is not None:
         if decode_named(old).place == fact.place:
             return
         tables.live(decode_named(old).place, -1)
-    meta = struct.pack(">H", len(fact.key)) + fact.key + fact.meta[UPLOAD_ID_BYTES:]
+    meta = encode_upload(fact.key, fact.meta[UPLOAD_ID_BYTES:])
     tables.put(tables.dbs.uploads, upload, NamedRow(fact.place, fact.version, fact.version, meta).encode())
     tables.live(fact.place, +1)
 
@@ -303,7 +308,7 @@ def _part(tables: Tables, fact: Fact) -> None:
     numbers = tables.composite(upload)
     if numbers is not None and number not in numbers:
         return
-    if numbers is None and tables.grave(grave_key(0, b"u", upload)):
+    if numbers is None and tables.grave(upload_grave(upload)):
         return
     old = tables.get(tables.dbs.parts, fact.key)
     if old is not None:
@@ -337,7 +342,7 @@ def drop_upload(tables: Tables, upload: bytes, version: int) -> None:
     """Forget an upload and its parts, unless it has become an object."""
     if tables.composite(upload) is not None:
         return
-    tables.set_grave(grave_key(0, b"u", upload), version)
+    tables.set_grave(upload_grave(upload), version)
     old = tables.get(tables.dbs.uploads, upload)
     if old is not None:
         tables.live(decode_named(old).place, -1)

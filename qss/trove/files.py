@@ -12,7 +12,7 @@ and damage are decided in one place for all fronts. Here are tokens, plain JSON 
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -27,7 +27,7 @@ from qss.s3.rsgi import head_of, raw_body, send
 from qss.s3.server import S3Service, noted
 from qss.s3.sse import KeyNeeded
 from qss.trove.access_log import redacted_path
-from qss.trove.admin_buckets import list_query, object_value
+from qss.trove.admin_buckets import list_query, page_value
 from qss.trove.health import Health
 from qss.trove.routes import JSON, Asked, answer
 from qss.trove.shares import PATH, Share, Shares
@@ -98,9 +98,7 @@ class Files:
             return _json({"buckets": [{"name": each.name, "created": iso(each.created_ns)} for each in buckets]})
         query = list_query(bucket, Asked(query=dict(head.params())))
         await self._permit(token, head, op.ListObjects(query, True, False), protocol)
-        page = await self._backend.list_objects(query)
-        found = [object_value(each) for each in page.objects]
-        return _json({"objects": found, "prefixes": list(page.prefixes), "next_after": page.next_after})
+        return _json(page_value(await self._backend.list_objects(query)))
 
     async def _permit(
         self, token: FileToken, head: RequestHead, operation: op.Operation, protocol: HttpProtocol
@@ -124,14 +122,7 @@ class FilesApp:
         self._health = health
 
     async def __call__(self, scope: Scope, protocol: HttpProtocol) -> None:
-        head = head_of(scope)
-        health = self._health.answer(head.method, head.path)
-        if health is not None:
-            protocol.exchange.operation = "Health"
-            response = Response(health.status, (("content-type", JSON),), health.body)
-        else:
-            response = await answered(self._answer(head, protocol), head)
-        await send(response, head.method, protocol)
+        await respond(scope, protocol, self._health, self._answer)
 
     async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
         if head.path.startswith(PATH):
@@ -176,13 +167,28 @@ class Unknown(S3Error):
         super().__init__(Code.ACCESS_DENIED, "Give a token: Authorization: Bearer …")
 
 
-async def answered(work: Any, head: RequestHead) -> Response:
-    """The response of an awaitable, or what its error becomes."""
+async def respond(
+    scope: Scope,
+    protocol: HttpProtocol,
+    health: Health,
+    work: Callable[[RequestHead, HttpProtocol], Awaitable[Response]],
+) -> None:
+    """Answer one request of a front: how the node is, what `work` gives, or what its error becomes."""
+    head = head_of(scope)
+    found = health.answer(head.method, head.path)
+    if found is not None:
+        protocol.exchange.operation = "Health"
+        response = Response(found.status, (("content-type", found.kind),), found.body)
+    else:
+        response = await _answered(work(head, protocol), head)
+    await send(response, head.method, protocol)
+
+
+async def _answered(work: Awaitable[Response], head: RequestHead) -> Response:
     try:
-        response: Response = await work
+        return await work
     except Exception as found:
         return _failed(found, head)
-    return response
 
 
 def _failed(found: Exception, head: RequestHead) -> Response:

@@ -47,6 +47,8 @@ CREDENTIALS: Final = "credentials.json"
 CHECKPOINT_S: Final = 5.0
 EXPIRE_EVERY_S: Final = 3600.0
 COMPACT_EVERY_S: Final = 10.0
+FIRST_AFTER_S: Final = 10.0
+"""After a start: what is due only now and then."""
 PROBE_EVERY_S: Final = 30.0
 DAMAGE_LISTED_MAX: Final = 1000
 _SCRUB: Final = "scrub"
@@ -167,7 +169,6 @@ class Node:
         self.tokens = Tokens(ledger, host.clock, host.entropy.token)
         self.store = TroveStore(self.engine, node_keys, self.quotas)
         self.lifecycle = Lifecycle(self.store, host.clock, int(options.lifecycle_day_s * 1e9))
-        self._compact_pace = Pace(options.compact_bytes_per_s)
         self.scrubber = Scrubber(
             self.engine,
             Pace(options.scrub_bytes_per_s),
@@ -186,9 +187,10 @@ class Node:
             )
 
     async def maintain(self) -> None:
-        """Run until cancelled: what is due every few seconds or hours, the lifecycle rules, and the scrub."""
+        """Run until cancelled: what is due every few seconds or hours, compaction, lifecycle rules, and the scrub."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._upkeep(), name="trove-upkeep")
+            group.create_task(self._compaction(), name="trove-compaction")
             group.create_task(self.lifecycle.run(), name="trove-lifecycle")
             group.create_task(self.scrubber.run(), name="trove-scrub")
 
@@ -197,7 +199,7 @@ class Node:
 
     async def _upkeep(self) -> None:
         loop = asyncio.get_running_loop()
-        expire_at = compact_at = probe_at = loop.time() + COMPACT_EVERY_S
+        expire_at = probe_at = loop.time() + FIRST_AFTER_S
         committed = -1
         while True:
             await asyncio.sleep(CHECKPOINT_S)
@@ -212,14 +214,21 @@ class Node:
                     expire_at = loop.time() + EXPIRE_EVERY_S
                     age_ns = int(self.options.upload_age_s_max * 1e9)
                     await self.store.expire_uploads(self.options.host.clock.now_ns() - age_ns)
-                if loop.time() >= compact_at:
-                    compact_at = loop.time() + COMPACT_EVERY_S
-                    await compact_one(self.engine, self.options.compact_garbage, pace=self._compact_pace)
                 if loop.time() >= probe_at:
                     probe_at = loop.time() + PROBE_EVERY_S
                     await self.probe_drives()
             except (QssError, OSError) as error:
                 log.warning("background work will be tried again: %s", error)
+
+    async def _compaction(self) -> None:
+        """By itself: at its pace a volume takes minutes, and checkpoints and drives are not to wait for that."""
+        pace = Pace(self.options.compact_bytes_per_s)
+        while True:
+            await asyncio.sleep(COMPACT_EVERY_S)
+            try:
+                await compact_one(self.engine, self.options.compact_garbage, pace=pace)
+            except (QssError, OSError) as error:
+                log.warning("compaction will be tried again: %s", error)
 
     async def probe_drives(self) -> None:
         """See which drives are there, and which are well again."""

@@ -19,7 +19,7 @@ from qss.errors import CorruptData
 from qss.formats.volume import SUPERBLOCK_BYTES, Footer, encode_footer
 from qss.trove.facts import IN_HEADER, OBJECTS, PART_KEY, apply
 from qss.trove.index import Index
-from qss.trove.rows import decode_part
+from qss.trove.rows import TENANT, decode_part
 from qss.trove.scan import (
     BadFooter,
     Found,
@@ -198,6 +198,6 @@ def _sweep(tables: Tables) -> None:
             tables.live(decode_part(value).place, -1)
     for key in dead:
         tables.delete(dbs.parts, key)
-    for name, row in list(tables.buckets(0)):
+    for name, row in list(tables.buckets(TENANT)):
         if not row.place.length and tables.is_bare(row.number):
-            tables.set_bucket(0, name, None)
+            tables.set_bucket(TENANT, name, None)

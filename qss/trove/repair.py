@@ -42,9 +42,9 @@ from qss.trove.keyversions import scan_versions
 from qss.trove.meta import encode_bucket
 from qss.trove.node import Node
 from qss.trove.pace import Pace
-from qss.trove.places import TENANT, walk_parts, walk_versions
+from qss.trove.places import walk_parts, walk_versions
 from qss.trove.restate import lost_statements, restate
-from qss.trove.rows import ObjectRow, Place
+from qss.trove.rows import TENANT, ObjectRow, Place
 from qss.trove.tables import Tables
 
 _FIELDS_BYTES: Final = 56

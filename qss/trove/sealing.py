@@ -35,7 +35,7 @@ from qss.host import Entropy
 from qss.s3.backend import BodyDigests, Chunk, IncomingBody
 from qss.s3.errors import Code, S3Error
 from qss.s3.sse import CustomerKey, Encryption, KeyNeeded, KeyNotApplicable, Sse
-from qss.trove.durable import replace_durably
+from qss.trove.durable import check_private, replace_durably
 from qss.trove.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -99,8 +99,7 @@ def add_key(directory: Path, entropy: Entropy) -> tuple[bytes, ...]:
 def _load(path: Path) -> tuple[bytes, ...]:
     if not path.exists():
         return ()
-    if path.stat().st_mode & 0o077:
-        raise Refused(f"{path} may be read by others; run chmod 600 {path}")
+    check_private(path)
     try:
         return decode_key_file(path.read_bytes())
     except CorruptData:

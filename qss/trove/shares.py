@@ -14,7 +14,7 @@ from qss.errors import CorruptData, Refused
 from qss.formats.share import ID_BYTES, KEY_BYTES, Grant, decode_share, encode_share, is_genuine
 from qss.host import Clock, Entropy
 from qss.s3.errors import Code, S3Error
-from qss.trove.durable import replace_durably
+from qss.trove.durable import check_private, replace_durably
 from qss.trove.ledger import Ledger
 
 KIND: Final = "share"
@@ -130,8 +130,7 @@ def share_key(directory: Path, entropy: Entropy) -> bytes:
         key = b""
     if len(key) != KEY_BYTES:
         raise Refused(f"{path} is damaged; put it back, or remove it, which ends all shares")
-    if path.stat().st_mode & 0o077:
-        raise Refused(f"{path} may be read by others; run chmod 600 {path}")
+    check_private(path)
     return key
 
 

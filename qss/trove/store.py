@@ -41,7 +41,7 @@ from qss.s3.listing import grouped, in_a_row
 from qss.s3.lock import DefaultRetention, LockChange
 from qss.s3.sse import CustomerKey, Encryption, KeyNotApplicable
 from qss.s3.versions import NULL, parse_version, version_text, versions_page
-from qss.trove.buckets import TENANT, Buckets, BucketState, with_lock
+from qss.trove.buckets import Buckets, BucketState, with_lock
 from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import VERSION, version_key
 from qss.trove.keyversions import KeyVersions, scan_versions
@@ -49,7 +49,7 @@ from qss.trove.meta import amend_lock, amend_tags, amended, checksum_of, encode_
 from qss.trove.quotas import Quotas, Usage
 from qss.trove.reader import Records, TroveReader, describe, named, open_object, stored, version_of
 from qss.trove.room import free_bytes
-from qss.trove.rows import ObjectRow, decode_object, listed
+from qss.trove.rows import TENANT, ObjectRow, decode_object, listed
 from qss.trove.sealing import NodeKeys, SealedBody, Sealer, sse_of
 from qss.trove.tables import Tables
 from qss.trove.unsealing import PlainReader

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from qss.formats.sse import Envelope
 from qss.formats.volume import Kind, PartRef, encode_parts
@@ -42,10 +41,8 @@ from qss.trove.meta import (
 )
 from qss.trove.quotas import Usage
 from qss.trove.reader import named, stored
-from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_object, decode_part
+from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_object, decode_part, decode_upload
 from qss.trove.sealing import SealedBody, Sealer, sse_of
-
-_KEY_LEN: Final = struct.Struct(">H")
 
 
 class Uploads:
@@ -97,10 +94,10 @@ class Uploads:
         if data is None:
             raise S3Error(Code.NO_SUCH_UPLOAD)
         row = decode_named(data)
-        bucket, upload = bucket_and_upload(_upload_id(ref), row)
+        bucket, upload = _bucket_and_upload(_upload_id(ref), row)
         if bucket != ref.bucket or upload.key != ref.key:
             raise S3Error(Code.NO_SUCH_UPLOAD)
-        return upload, None if upload.sse is None else envelope_of(load(_split(row.meta)[1]))
+        return upload, None if upload.sse is None else envelope_of(load(decode_upload(row.meta)[1]))
 
     async def put_part(
         self, ref: UploadRef, number: int, body: IncomingBody, customer: CustomerKey | None = None
@@ -135,13 +132,9 @@ class Uploads:
 
     def list(self, query: UploadsQuery) -> UploadsPage:
         """Uploads in progress are few: collect, sort, cut."""
-        found: list[Upload] = []
-        with self._engine.index.read() as tables:
-            self._buckets.state(tables, query.bucket)
-            for key, value in tables.scan(tables.dbs.uploads):
-                bucket, upload = bucket_and_upload(key, decode_named(value))
-                if bucket == query.bucket and upload.key.startswith(query.prefix):
-                    found.append(upload)
+        self._buckets.now(query.bucket)
+        mine = (upload for _, upload, bucket in self._all() if bucket == query.bucket)
+        found = [upload for upload in mine if upload.key.startswith(query.prefix)]
         found.sort(key=lambda upload: (upload.key.encode(), upload.started_ns))
         return _page(found, query)
 
@@ -242,7 +235,7 @@ class Uploads:
     def _all(self) -> Sequence[tuple[bytes, Upload, str]]:
         with self._engine.index.read() as tables:
             rows = [
-                (key, bucket_and_upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)
+                (key, _bucket_and_upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)
             ]
         return [(key, upload, bucket) for key, (bucket, upload) in rows]
 
@@ -261,15 +254,9 @@ def _full(ref: UploadRef) -> bytes:
     return ref.bucket.encode() + b"/" + ref.key.encode()
 
 
-def _split(meta: bytes) -> tuple[bytes, bytes]:
-    """Record key and metadata that a row of the uploads table holds."""
-    (length,) = _KEY_LEN.unpack_from(meta)
-    return meta[2 : 2 + length], meta[2 + length :]
-
-
-def bucket_and_upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
+def _bucket_and_upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
     """Bucket and upload of a row of the uploads table; `upload` is its key."""
-    name, data = _split(row.meta)
+    name, data = decode_upload(row.meta)
     bucket, _, key = name.decode().partition("/")
     value: dict[str, Any] = load(data)
     algorithm, composite, mode = upload_of(value)

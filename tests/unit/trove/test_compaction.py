@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import qss.trove.node
 from qss.s3.backend import DeleteRequest, ListQuery, PutRequest
 from qss.s3.errors import Code, S3Error
 from qss.trove.commit import SyncMode
@@ -135,5 +136,40 @@ def test_a_deletion_is_kept_while_a_volume_cannot_be_read(tmp_path: Path) -> Non
                 await opened.store.open("bkt", "gone")
             assert caught.value.code is Code.NO_SUCH_KEY
             await opened.aclose()
+
+    asyncio.run(work())
+
+
+def test_nothing_else_waits_for_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its pace a volume takes minutes."""
+
+    async def work() -> None:
+        begun, synced = asyncio.Event(), asyncio.Event()
+
+        async def for_ever(*_: object, **__: object) -> int:
+            begun.set()
+            await asyncio.Event().wait()
+            return 0
+
+        monkeypatch.setattr(qss.trove.node, "compact_one", for_ever)
+        monkeypatch.setattr(qss.trove.node, "COMPACT_EVERY_S", 0.0)
+        monkeypatch.setattr(qss.trove.node, "CHECKPOINT_S", 0.0)
+        opened = node(tmp_path)
+        checkpoint = opened.engine.checkpoint
+
+        async def told() -> None:
+            await checkpoint()
+            if begun.is_set():
+                synced.set()
+
+        opened.engine.checkpoint = told  # type: ignore[method-assign]
+        upkeep = asyncio.create_task(opened.maintain())
+        await begun.wait()
+        await _filled(opened)
+        async with asyncio.timeout(30):
+            await synced.wait()
+        upkeep.cancel()
+        await asyncio.wait([upkeep])
+        await opened.aclose()
 
     asyncio.run(work())
