@@ -30,7 +30,7 @@ def plan_read(asked: op.GetObject, found: StoredObject) -> tuple[int, int, int, 
     if asked.part_number is not None:
         start, stop = _part_range(found, asked.part_number)
         whole = not found.part_bytes
-    elif asked.range is not None:
+    elif asked.range is not None and asked.condition.takes_range(found):
         start, stop = asked.range.resolve(found.size)
         whole = False
     else:

@@ -42,7 +42,8 @@ _ADMIN: Final = FileToken("admin", "the admin token")
 _HEADERS: Final = frozenset(
     {
         "cache-control", "content-disposition", "content-encoding", "content-language", "content-length", "content-md5",
-        "content-type", "expires", "if-match", "if-modified-since", "if-none-match", "if-unmodified-since", "range",
+        "content-type", "expires", "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since",
+        "range",
     }
 )  # fmt: skip
 """What of a request reaches the S3 operation, with `x-amz-meta-*` and `x-amz-checksum-*`: nothing that would make it

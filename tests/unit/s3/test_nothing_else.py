@@ -101,6 +101,26 @@ def test_buckets_of_another_kind_are_not_made(direct: Direct, name: str, inside:
     assert direct.ask("root", "HEAD", f"/{name}").status == 404
 
 
+@pytest.mark.parametrize(
+    ("if_range", "part"),
+    [
+        ('"827ccb0eea8a706c4c34a16891f84e7b"', True),
+        (NOW, True),
+        ('"other"', False),
+        ('W/"827ccb0eea8a706c4c34a16891f84e7b"', False),
+        ("827ccb0eea8a706c4c34a16891f84e7b", False),
+        (LATER, False),
+        ("*", False),
+    ],
+)
+def test_a_part_of_something_else_is_not_joined_to_what_a_client_has(direct: Direct, if_range: str, part: bool) -> None:
+    for method in ("GET", "HEAD"):
+        answer = direct.ask("root", method, "/bkt/k", headers={"range": "bytes=2-3", "if-range": if_range})
+        assert answer.status == (206 if part else 200)
+        assert answer.headers.get("content-range") == ("bytes 2-3/5" if part else None)
+        assert method == "HEAD" or answer.body == (b"34" if part else b"12345")
+
+
 WRITES = json.dumps(
     {"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:PutObject", "Resource": "arn:aws:s3:::open/*"}]}
 )
