@@ -46,11 +46,6 @@ def parse_range(text: str | None) -> ByteRange | None:
     return ByteRange(first, last)
 
 
-def render_range(wanted: ByteRange) -> str:
-    first = "" if wanted.first is None else wanted.first
-    return f"bytes={first}-{'' if wanted.last is None else wanted.last}"
-
-
 @quick
 @dataclass(frozen=True, slots=True)
 class ReadCondition:
