@@ -116,14 +116,7 @@ class S3Service:
         extra: Headers = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
             extra += await self._cors(head)
-        return Response(
-            response.status,
-            (*response.headers, *extra),
-            response.body,
-            response.stream,
-            response.length,
-            response.close,
-        )
+        return response.and_headers(extra)
 
     def _request_id(self) -> str:
         """16 hex digits. Bytes for many are asked for at once: asking the system lets go of the GIL."""

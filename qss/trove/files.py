@@ -88,7 +88,7 @@ class Files:
         _note(protocol, token, operation)
         token.check(operation)
         response = await self._service.perform(token.user or self._user, operation, head, raw_body(head, protocol))
-        return replace(response, headers=(*response.headers, *GUARDS))
+        return response.and_headers(GUARDS)
 
     async def _list(self, token: FileToken, head: RequestHead, bucket: str, protocol: HttpProtocol) -> Response:
         if head.method != "GET":
