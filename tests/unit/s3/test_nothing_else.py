@@ -121,6 +121,17 @@ def test_a_part_of_something_else_is_not_joined_to_what_a_client_has(direct: Dir
         assert method == "HEAD" or answer.body == (b"34" if part else b"12345")
 
 
+def test_what_is_not_modified_says_what_it_is(direct: Direct) -> None:
+    direct.ask("root", "PUT", "/bkt/k", body=b"12345", headers={"cache-control": "max-age=60", "content-type": "a/b"})
+    whole = direct.ask("root", "GET", "/bkt/k")
+    for method in ("GET", "HEAD"):
+        same = direct.ask("root", method, "/bkt/k", headers={"if-none-match": whole.headers["etag"]})
+        assert (same.status, same.body) == (304, b"")
+        told = same.headers.keys() - {"x-amz-request-id"}
+        assert told == {"etag", "last-modified", "cache-control"}
+        assert {name: same.headers[name] for name in told} == {name: whole.headers[name] for name in told}
+
+
 WRITES = json.dumps(
     {"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:PutObject", "Resource": "arn:aws:s3:::open/*"}]}
 )
