@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qss.s3 import lock_documents as docs
+from qss.s3 import operations as op
 from qss.s3 import render
 from qss.s3 import subresources as sub
 from qss.s3.attributes import attributes
@@ -35,6 +36,7 @@ class Place:
     now_ns: int
     encryptor: Encryptor
     expiry: Expiry
+    region: str
 
 
 Handler = Callable[[Place, Any, Call], Awaitable[Response]]
@@ -128,6 +130,17 @@ async def _put_bucket_tags(place: Place, asked: sub.PutBucketTags, call: Call) -
     return Response(204)
 
 
+# -- tags of objects; to put them, the gate has to see them (qss.s3.server)
+async def _get_tags(place: Place, asked: op.GetTags, _: Call) -> Response:
+    found = await place.backend.head(asked.bucket, asked.key, asked.version_id)
+    return render.tagging(found.attributes.tags).and_headers(render.version_headers(found.version_id))
+
+
+async def _delete_tags(place: Place, asked: op.DeleteTags, _: Call) -> Response:
+    version_id = await place.backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
+    return Response(204, render.version_headers(version_id))
+
+
 # -- attributes, and what is not there
 async def _get_attributes(place: Place, asked: sub.GetObjectAttributes, call: Call) -> Response:
     found = await place.encryptor.head(asked.bucket, asked.key, asked.version_id, call.sse.customer)
@@ -163,8 +176,10 @@ HANDLERS: Final[dict[type, Handler]] = {
     sub.GetBucketTags: _get_document(TAGGING, Code.NO_SUCH_TAG_SET),
     sub.PutBucketTags: _put_bucket_tags,
     sub.DeleteBucketTags: _delete_document(TAGGING),
+    op.GetTags: _get_tags,
+    op.DeleteTags: _delete_tags,
     sub.GetObjectAttributes: _get_attributes,
     sub.GetUnset: _get_unset,
     sub.DeleteUnset: _delete_unset,
 }
-"""Total over `Subresource`: `qss.s3.server` takes them in, and its table is total by test."""
+"""Taken in by `qss.s3.server`, whose table is total by test."""

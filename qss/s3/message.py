@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from urllib.parse import unquote_plus
 
 from qss.s3.backend import Chunk
@@ -48,7 +48,9 @@ class Response:
 
     def and_headers(self, more: Headers) -> Response:
         """With these headers as well."""
-        return replace(self, headers=(*self.headers, *more)) if more else self
+        if not more:
+            return self
+        return Response(self.status, (*self.headers, *more), self.body, self.stream, self.length, self.close)
 
 
 def any_begins(headers: Mapping[str, str], prefix: str | tuple[str, ...]) -> bool:

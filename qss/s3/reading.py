@@ -12,6 +12,8 @@ from qss.s3.errors import Code, S3Error
 from qss.s3.message import Headers
 
 COPY_BYTES_MAX: Final = 5 * 1024**3
+_TOLD_AGAIN: Final = frozenset({"etag", "last-modified", "cache-control", "expires", "x-amz-version-id"})
+"""What a cache is told with 304: which of its answers that is, and how long it holds. Source: RFC 9110, 15.4.5."""
 
 
 def copied_body(reader: ObjectReader, start: int, stop: int, algorithm: str | None, etag_mode: EtagMode) -> CheckedBody:
@@ -25,12 +27,18 @@ def copied_body(reader: ObjectReader, start: int, stop: int, algorithm: str | No
 
 def plan_read(asked: op.GetObject, found: StoredObject) -> tuple[int, int, int, Headers]:
     """Status, [start, stop), headers. Raises S3Error, also NOT_MODIFIED."""
-    asked.condition.check(found)
     headers = render.object_headers(found, asked.overrides)
+    try:
+        asked.condition.check(found)
+    except S3Error as error:
+        if error.code is not Code.NOT_MODIFIED:
+            raise
+        told = tuple((name, value) for name, value in headers if name in _TOLD_AGAIN)
+        raise S3Error(Code.NOT_MODIFIED, headers=told) from None
     if asked.part_number is not None:
         start, stop = _part_range(found, asked.part_number)
         whole = not found.part_bytes
-    elif asked.range is not None:
+    elif asked.range is not None and asked.condition.takes_range(found):
         start, stop = asked.range.resolve(found.size)
         whole = False
     else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from qss.errors import QssError
-from qss.s3 import inplace, render, room, sse
+from qss.s3 import inplace, render, sse
 from qss.s3 import operations as op
 from qss.s3.access import configure
 from qss.s3.access.context import Caller
@@ -21,14 +21,14 @@ from qss.s3.backend import (
     Chunk,
     CopiesItself,
     DeleteOutcome,
-    KnowsRoom,
     ObjectBackend,
     ObjectReader,
     PutRequest,
     StoredObject,
 )
+from qss.s3.bucket_handlers import BUCKETS
 from qss.s3.call import Call
-from qss.s3.documents import delete_body, location_body, tags_body
+from qss.s3.documents import delete_body, tags_body
 from qss.s3.encryption import Encryptor, to_store
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.exchange import Exchange
@@ -37,7 +37,7 @@ from qss.s3.handlers import HANDLERS, Handler, Place
 from qss.s3.hoisted import with_hoisted
 from qss.s3.lock import DAY_NS, check_future
 from qss.s3.message import Headers, RequestHead, Response
-from qss.s3.parse import REDIRECT, check_bucket_name, is_form, parse_at, put_request, split_path
+from qss.s3.parse import REDIRECT, is_form, parse_at, put_request, split_path
 from qss.s3.post import answer, read_form
 from qss.s3.reading import copied_body, plan_read
 from qss.s3.sigv4 import Verifier
@@ -116,14 +116,7 @@ class S3Service:
         extra: Headers = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
             extra += await self._cors(head)
-        return Response(
-            response.status,
-            (*response.headers, *extra),
-            response.body,
-            response.stream,
-            response.length,
-            response.close,
-        )
+        return response.and_headers(extra)
 
     def _request_id(self) -> str:
         """16 hex digits. Bytes for many are asked for at once: asking the system lets go of the GIL."""
@@ -202,63 +195,6 @@ class S3Service:
         call = await self._allowed(operation, Call(form.head, form.file, form.verified, by_form=True))
         found, headers = await self._store(operation, call)
         return answer(form, found).and_headers(headers)
-
-    # -- buckets
-    async def _list_buckets(self, asked: op.ListBuckets, _: Call) -> Response:
-        return render.buckets(asked, await self._backend.list_buckets())
-
-    async def _create_bucket(self, asked: op.CreateBucket, call: Call) -> Response:
-        check_bucket_name(asked.bucket)
-        region = location_body(await call.document(), self._options.region)
-        if region != self._options.region:
-            raise S3Error(Code.INVALID_LOCATION)
-        configure.check_create(call.head.headers)
-        await self._backend.create_bucket(asked.bucket, region, lock=asked.lock)
-        await configure.create_with(self._backend, asked.bucket, call.head.headers)
-        return Response(200, (("location", f"/{asked.bucket}"),))
-
-    async def _head_bucket(self, asked: op.HeadBucket, call: Call) -> Response:
-        bucket = await self._backend.head_bucket(asked.bucket)
-        headers: Headers = (("x-amz-bucket-region", bucket.region),)
-        if call.verified is not None and isinstance(self._backend, KnowsRoom):
-            headers += ((room.HEADER, str(self._backend.free_bytes(asked.bucket))),)
-        return Response(200, headers)
-
-    async def _delete_bucket(self, asked: op.DeleteBucket, _: Call) -> Response:
-        await self._backend.delete_bucket(asked.bucket)
-        return Response(204)
-
-    async def _get_location(self, asked: op.GetLocation, _: Call) -> Response:
-        return render.location(await self._backend.head_bucket(asked.bucket))
-
-    async def _get_config(self, asked: op.GetConfig, _: Call) -> Response:
-        if asked.config is op.Config.ENCRYPTION:
-            return await self._encryptor.get_default(asked.bucket)
-        return await configure.get_config(self._backend, asked)
-
-    async def _put_config(self, asked: op.PutConfig, call: Call) -> Response:
-        content = await call.document()
-        if asked.config is op.Config.ENCRYPTION:
-            return await self._encryptor.put_default(asked.bucket, content)
-        return await configure.put_config(self._backend, asked, content)
-
-    async def _delete_config(self, asked: op.DeleteConfig, _: Call) -> Response:
-        if asked.config is op.Config.ENCRYPTION:
-            return await self._encryptor.delete_default(asked.bucket)
-        return await configure.delete_config(self._backend, asked)
-
-    async def _get_acl(self, asked: op.GetAcl, _: Call) -> Response:
-        await self._backend.head_bucket(asked.bucket)
-        if asked.key:
-            await self._backend.head(asked.bucket, asked.key, asked.version_id)
-        return configure.acl()
-
-    async def _put_acl(self, asked: op.PutAcl, call: Call) -> Response:
-        await self._get_acl(op.GetAcl(asked.bucket, asked.key, asked.version_id), call)
-        raise S3Error(Code.ACL_NOT_SUPPORTED)
-
-    async def _list_objects(self, asked: op.ListObjects, _: Call) -> Response:
-        return render.listing(asked, await self._backend.list_objects(asked.query))
 
     # -- objects
     async def _get(self, asked: op.GetObject, call: Call) -> Response:
@@ -365,7 +301,7 @@ class S3Service:
             await self._backend.delete(asked.bucket, [r for r, d in zip(requests, denied, strict=True) if not d])
         )
         outcomes = [
-            next(done) if error is None else DeleteOutcome(request.key, error, request.version_id)
+            next(done) if error is None else DeleteOutcome(request.key, error)
             for request, error in zip(requests, denied, strict=True)
         ]
         return render.deleted(requests, outcomes, quiet=quiet)
@@ -377,11 +313,6 @@ class S3Service:
             return error
         return None
 
-    async def _get_tags(self, asked: op.GetTags, _: Call) -> Response:
-        found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
-        response = render.tagging(found.attributes.tags)
-        return response.and_headers(render.version_headers(found.version_id))
-
     async def _put_tags(self, asked: op.PutTags, call: Call) -> Response:
         try:
             tags = tags_body(await call.document(TAGS_BYTES_MAX))
@@ -391,10 +322,6 @@ class S3Service:
         await self._authorize(call.setting(tags), asked)
         version_id = await self._backend.put_tags(asked.bucket, asked.key, tags, asked.version_id)
         return Response(200, render.version_headers(version_id))
-
-    async def _delete_tags(self, asked: op.DeleteTags, _: Call) -> Response:
-        version_id = await self._backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
-        return Response(204, render.version_headers(version_id))
 
 
 def noted(found: Exception, what: str, *said: object) -> S3Error:
@@ -415,10 +342,12 @@ def _failed(found: Exception, head: RequestHead, request_id: str) -> Response:
 
 
 def _beside(handler: Handler) -> Callable[[S3Service, Any, Call], Awaitable[Response]]:
-    """A handler of `qss.s3.handlers` as if it were one of ours."""
+    """A handler that needs no more than a `Place`, as if it were one of ours."""
 
     async def answer(service: S3Service, asked: Any, call: Call) -> Response:
-        place = Place(service._backend, service._clock.now_ns(), service._encryptor, service._expiry)
+        place = Place(
+            service._backend, service._clock.now_ns(), service._encryptor, service._expiry, service._options.region
+        )
         return await handler(place, asked, call)
 
     return answer
@@ -426,25 +355,12 @@ def _beside(handler: Handler) -> Callable[[S3Service, Any, Call], Awaitable[Resp
 
 _WITH_ACL: Final = frozenset({op.PutObject, op.CopyObject, op.StartUpload})
 _HANDLERS: Final[dict[type, Callable[[S3Service, Any, Call], Awaitable[Response]]]] = {
-    op.ListBuckets: S3Service._list_buckets,
-    op.CreateBucket: S3Service._create_bucket,
-    op.HeadBucket: S3Service._head_bucket,
-    op.DeleteBucket: S3Service._delete_bucket,
-    op.GetLocation: S3Service._get_location,
-    op.ListObjects: S3Service._list_objects,
     op.DeleteObjects: S3Service._delete_many,
     op.GetObject: S3Service._get,
     op.PutObject: S3Service._put,
     op.CopyObject: S3Service._copy,
     op.DeleteObject: S3Service._delete,
-    op.GetTags: S3Service._get_tags,
     op.PutTags: S3Service._put_tags,
-    op.DeleteTags: S3Service._delete_tags,
-    op.GetConfig: S3Service._get_config,
-    op.PutConfig: S3Service._put_config,
-    op.DeleteConfig: S3Service._delete_config,
-    op.GetAcl: S3Service._get_acl,
-    op.PutAcl: S3Service._put_acl,
-    **{kind: _beside(handler) for kind, handler in {**HANDLERS, **UPLOADING}.items()},
+    **{kind: _beside(handler) for kind, handler in {**BUCKETS, **HANDLERS, **UPLOADING}.items()},
 }
 """Total over `Operation`, by test."""

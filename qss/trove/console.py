@@ -150,7 +150,7 @@ class ConsoleApp:
         protocol.exchange.operation = type(operation).__name__
         service = self._behind.service
         response = await service.perform(session.access_key, operation, head, raw_body(head, protocol))
-        response = replace(response, headers=(*response.headers, *GUARDS))
+        response = response.and_headers(GUARDS)
         return as_attachment(response, key) if head.method == "GET" and key else _never_kept(response)
 
     async def _ask_admin(self, session: Session, head: RequestHead, path: str, protocol: HttpProtocol) -> Response:
@@ -207,7 +207,7 @@ def _cookie(head: RequestHead, secret: str, lasts_s: int) -> tuple[str, str]:
 
 
 def _never_kept(response: Response) -> Response:
-    return replace(response, headers=(*response.headers, ("cache-control", "no-store")))
+    return response.and_headers((("cache-control", "no-store"),))
 
 
 def _json(status: int, value: Mapping[str, Any], *headers: tuple[str, str]) -> Response:

@@ -42,7 +42,8 @@ _ADMIN: Final = FileToken("admin", "the admin token")
 _HEADERS: Final = frozenset(
     {
         "cache-control", "content-disposition", "content-encoding", "content-language", "content-length", "content-md5",
-        "content-type", "expires", "if-match", "if-modified-since", "if-none-match", "if-unmodified-since", "range",
+        "content-type", "expires", "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since",
+        "range",
     }
 )  # fmt: skip
 """What of a request reaches the S3 operation, with `x-amz-meta-*` and `x-amz-checksum-*`: nothing that would make it
@@ -87,7 +88,7 @@ class Files:
         _note(protocol, token, operation)
         token.check(operation)
         response = await self._service.perform(token.user or self._user, operation, head, raw_body(head, protocol))
-        return replace(response, headers=(*response.headers, *GUARDS))
+        return response.and_headers(GUARDS)
 
     async def _list(self, token: FileToken, head: RequestHead, bucket: str, protocol: HttpProtocol) -> Response:
         if head.method != "GET":

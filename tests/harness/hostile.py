@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from qss.host import SystemClock
-from qss.s3.chunked import encode_chunk
 from qss.s3.message import RequestHead
 from qss.s3.sigv4 import ChunkSigning, Credentials, SigningKeys, presign, sign, timestamp_of, uri_encode
 from qss.trove.testing import TroveServer
+from tests.harness.s3_chunks import encode_chunk
 
 SECRET = b"the secret that only root may read"
 REGION = "us-east-1"

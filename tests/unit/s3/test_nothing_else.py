@@ -101,6 +101,37 @@ def test_buckets_of_another_kind_are_not_made(direct: Direct, name: str, inside:
     assert direct.ask("root", "HEAD", f"/{name}").status == 404
 
 
+@pytest.mark.parametrize(
+    ("if_range", "part"),
+    [
+        ('"827ccb0eea8a706c4c34a16891f84e7b"', True),
+        (NOW, True),
+        ('"other"', False),
+        ('W/"827ccb0eea8a706c4c34a16891f84e7b"', False),
+        ("827ccb0eea8a706c4c34a16891f84e7b", False),
+        (LATER, False),
+        ("*", False),
+    ],
+)
+def test_a_part_of_something_else_is_not_joined_to_what_a_client_has(direct: Direct, if_range: str, part: bool) -> None:
+    for method in ("GET", "HEAD"):
+        answer = direct.ask("root", method, "/bkt/k", headers={"range": "bytes=2-3", "if-range": if_range})
+        assert answer.status == (206 if part else 200)
+        assert answer.headers.get("content-range") == ("bytes 2-3/5" if part else None)
+        assert method == "HEAD" or answer.body == (b"34" if part else b"12345")
+
+
+def test_what_is_not_modified_says_what_it_is(direct: Direct) -> None:
+    direct.ask("root", "PUT", "/bkt/k", body=b"12345", headers={"cache-control": "max-age=60", "content-type": "a/b"})
+    whole = direct.ask("root", "GET", "/bkt/k")
+    for method in ("GET", "HEAD"):
+        same = direct.ask("root", method, "/bkt/k", headers={"if-none-match": whole.headers["etag"]})
+        assert (same.status, same.body) == (304, b"")
+        told = same.headers.keys() - {"x-amz-request-id"}
+        assert told == {"etag", "last-modified", "cache-control"}
+        assert {name: same.headers[name] for name in told} == {name: whole.headers[name] for name in told}
+
+
 WRITES = json.dumps(
     {"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:PutObject", "Resource": "arn:aws:s3:::open/*"}]}
 )
