@@ -103,7 +103,7 @@ class Buckets:
         key = name.encode()
         self._closing.add(name)  # from here no new record of this bucket is begun
         try:
-            await self._engine.committer.idle()
+            await self._engine.committer.through()
             with self._engine.index.read() as tables:
                 number = tables.bucket_id(TENANT, key)
                 if number is None:

@@ -63,6 +63,11 @@ class Committer:
         while waiting := [self._pending[key] for key in keys if key in self._pending]:
             await asyncio.wait(waiting)
 
+    async def through(self) -> None:
+        """Wait until what is under way now is through, whatever comes meanwhile."""
+        if self._pending:
+            await asyncio.wait(list(self._pending.values()))
+
     async def idle(self) -> None:
         """Wait until nothing at all is under way."""
         while self._task is not None:

@@ -101,7 +101,7 @@ async def move_out(engine: Engine, volume: Volume, pace: Pace) -> tuple[bool, in
     for long. Returns whether nothing had to stay, and the bytes moved."""
     engine.volumes.seal(volume)
     while volume.unsettled:
-        await engine.committer.idle()
+        await engine.committer.through()
         await asyncio.sleep(0.05)
     clean = True
     moved = 0

@@ -192,10 +192,14 @@ class TroveStore:
             row = find(tables, state, key, version_id)
             amend = _amendment(tables, full, row)
         reader = open_object(self.records, self.engine, (full, key), row)
-        if state.info.versioning is not None:
-            reader.name_version(row)
-        if amend:
-            reader.amend(amend)
+        try:
+            if state.info.versioning is not None:
+                reader.name_version(row)
+            if amend:
+                reader.amend(amend)
+        except BaseException:
+            reader.unpin()
+            raise
         return reader
 
     async def delete(self, bucket: str, requests: Sequence[DeleteRequest]) -> Sequence[DeleteOutcome]:
