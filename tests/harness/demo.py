@@ -17,10 +17,12 @@ from typing import Any
 
 from qss.app.mountpoint import unmount
 from qss.app.running import is_alive, pid_in
+from qss.config.write import with_values
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QSSCTL = Path(sys.executable).parent / "qssctl"
-WAIT_S_MAX = 120.0
+WAIT_S_MAX = 180.0
+"""Until it counts as hanging."""
 
 
 def wait_until(what: str, true: Callable[[], object], wait_s: float = WAIT_S_MAX) -> None:
@@ -67,10 +69,16 @@ class Demo:
     def stop(self) -> None:
         self._script("--stop")
 
+    def start_again_with(self, table: str, **values: str) -> None:
+        """With other settings of a table of the configuration."""
+        self.stop()
+        self.config.write_text(with_values(self.config.read_text(), table, values))
+        self.start()
+
     def _script(self, *arguments: object) -> None:
         command = [str(REPOSITORY / "scripts" / "run"), "--dir", str(self.root), *map(str, arguments)]
         done = subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=180, check=False
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=WAIT_S_MAX, check=False
         )
         assert done.returncode == 0, f"{command} → {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}"
 
@@ -81,10 +89,12 @@ class Demo:
             f"--- {path}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-30:]) for path in paths
         )
 
-    def qssctl(self, *arguments: str, check: bool = True, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
+    def qssctl(
+        self, *arguments: str, check: bool = True, timeout_s: float = WAIT_S_MAX
+    ) -> subprocess.CompletedProcess[str]:
         command = [str(QSSCTL), "--config", str(self.config), *arguments]
         done = subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout_s, check=False
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=WAIT_S_MAX, check=False
         )
         if check:
             assert done.returncode == 0, f"{command} → {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.logs()}"

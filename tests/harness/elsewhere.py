@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.harness.demo import QSSCTL, Demo
-
-COMMAND_S_MAX = 180.0
+from tests.harness.demo import QSSCTL, WAIT_S_MAX, Demo
 
 
 class Elsewhere:
@@ -33,7 +31,7 @@ class Elsewhere:
     def qssctl(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """`code`: what it has to exit with; None: whatever it does."""
         command = [str(QSSCTL), "--config", str(self.config), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S_MAX, check=False)
         assert code is None or done.returncode == code, (done, self.demo.logs())
         return done
 

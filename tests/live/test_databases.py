@@ -145,8 +145,8 @@ class Postgres:
 
     @contextlib.contextmanager
     def under_load(self) -> Iterator[None]:
-        """pgbench by four clients, which the body ends by killing; see `acknowledged`."""
-        command = self._as_postgres("pgbench", "-h", self.data, "-n", "-c", "4", "-T", "60", "-l", "postgres")
+        """pgbench by four clients, which the body ends by killing the server; see `acknowledged`."""
+        command = self._as_postgres("pgbench", "-h", self.data, "-n", "-c", "4", "-T", "600", "-l", "postgres")
         before = self._transactions()
         with subprocess.Popen(command, cwd=self.logs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as load:
             try:

@@ -14,7 +14,7 @@ import pytest
 from qss.app.exits import Exit
 from qss.app.mountpoint import is_dead
 from qss.app.running import is_alive
-from tests.harness.demo import QSSCTL, Demo, running_demo, wait_until
+from tests.harness.demo import QSSCTL, WAIT_S_MAX, Demo, running_demo, wait_until
 from tests.harness.elsewhere import Elsewhere
 
 pytestmark = pytest.mark.live
@@ -29,6 +29,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 
 def test_a_working_day(demo: Demo) -> None:
+    demo.start_again_with("cache", seal_after="1h")  # nothing is safe before it is told to be
     content = os.urandom(5 * MIB)
     (demo.mnt / "file").write_bytes(content)
     assert demo.status()["at_risk_bytes"] >= len(content)
@@ -91,7 +92,7 @@ def test_mounted_again_right_after_umount_of_the_system(demo: Demo) -> None:
     written = os.urandom(16 * MIB)
     (demo.mnt / "file").write_bytes(written)
     former = demo.pid("mount")
-    subprocess.run(["umount", demo.mnt], check=True, timeout=60)
+    subprocess.run(["umount", demo.mnt], check=True, timeout=WAIT_S_MAX)
     said = demo.qssctl("mount").stderr
     assert not is_alive(former)
     assert not said or "waiting" in said
@@ -118,7 +119,7 @@ def test_refusals_of_a_running_file_system(demo: Demo, tmp_path: Path) -> None:
     wrong.chmod(0o600)
     url = f"http://127.0.0.1:{port}/other?access_key=demo&secret_key_file={wrong}"
     command = [str(QSSCTL), "--config", str(tmp_path / "new.toml"), "init", "--location", url, "--k", "1", "--m", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S_MAX, check=False, cwd=tmp_path)
     assert done.returncode == Exit.REFUSED
     assert "refuses the credentials" in done.stderr
     assert not (tmp_path / "new.toml").exists()

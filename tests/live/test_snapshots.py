@@ -14,7 +14,7 @@ import pytest
 
 from qss.app.mountpoint import mounted_type, unmount
 from qss.app.running import is_alive, is_held
-from tests.harness.demo import Demo, running_demo, wait_until
+from tests.harness.demo import WAIT_S_MAX, Demo, running_demo, wait_until
 from tests.harness.elsewhere import Elsewhere
 from tests.harness.tree import assert_same_tree, real_tree
 
@@ -58,14 +58,14 @@ def kill(pid: int) -> None:
 
 
 def umount(path: Path) -> None:
-    subprocess.run(["umount", str(path)], check=True, timeout=60)
+    subprocess.run(["umount", str(path)], check=True, timeout=WAIT_S_MAX)
 
 
 def test_a_snapshot_is_the_old_state_until_it_is_deleted_and_elsewhere(demo: Demo, tmp_path: Path) -> None:
     tree, seen, state = tmp_path / "tree", tmp_path / "seen", demo.state / "snapshots"
     real_tree(tree, files_min=150, bytes_min=3 * MIB)
     (tree / "large").write_bytes(os.urandom(12 * MIB))
-    subprocess.run(["cp", "-a", str(tree), str(demo.mnt / "t")], check=True, timeout=120)
+    subprocess.run(["cp", "-a", str(tree), str(demo.mnt / "t")], check=True, timeout=WAIT_S_MAX)
     demo.qssctl("snapshot", "create", "before", "--comment", "all of it")
     assert "already" in refusal(demo, "snapshot", "create", "before")
     assert "letters" in refusal(demo, "snapshot", "create", "a/b")
@@ -88,7 +88,7 @@ def test_a_snapshot_is_the_old_state_until_it_is_deleted_and_elsewhere(demo: Dem
         (seen / "x").write_bytes(b"x")
     assert "mounted on" in refusal(demo, "snapshot", "delete", "before")
     assert "mounted already" in refusal(demo, "snapshot", "mount", "before", str(tmp_path / "second"))
-    subprocess.run(["cp", "-a", str(seen / "t"), str(demo.mnt / "back")], check=True, timeout=120)
+    subprocess.run(["cp", "-a", str(seen / "t"), str(demo.mnt / "back")], check=True, timeout=WAIT_S_MAX)
     assert_same_tree(tree, demo.mnt / "back")
     shutil.rmtree(demo.mnt / "back")
     assert listed(demo)["before"]["mounted_on"] == str(seen)

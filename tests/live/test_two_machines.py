@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qss.app.exits import Exit
-from tests.harness.demo import QSSCTL, Demo, running_demo, wait_until
+from tests.harness.demo import QSSCTL, WAIT_S_MAX, Demo, running_demo, wait_until
 from tests.harness.elsewhere import Elsewhere
 
 pytestmark = pytest.mark.live
@@ -90,7 +90,7 @@ class Copy:
 
     def qssctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(QSSCTL), "--config", str(self.config), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S_MAX, check=False)
 
     def mount(self) -> subprocess.CompletedProcess[str]:
         return self.qssctl("mount", str(self.mnt))
