@@ -148,6 +148,7 @@ class TwoMachines(Drawn):
             first.leaving, first.ended = False, trio.Event()
             self._begin(first)
         if await self._recover(take_over=True) is None:
+            self._tell("copy", first.name)
             await self._copy(first)
 
     async def _copy(self, one: Party) -> None:
