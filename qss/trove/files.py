@@ -181,11 +181,12 @@ async def respond(
         protocol.exchange.operation = "Health"
         response = Response(found.status, (("content-type", found.kind),), found.body)
     else:
-        response = await _answered(work(head, protocol), head)
+        response = await answered(work(head, protocol), head)
     await send(response, head.method, protocol)
 
 
-async def _answered(work: Awaitable[Response], head: RequestHead) -> Response:
+async def answered(work: Awaitable[Response], head: RequestHead) -> Response:
+    """What `work` gives, or what its error becomes."""
     try:
         return await work
     except Exception as found:
