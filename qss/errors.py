@@ -1,4 +1,4 @@
-"""The exception tree, sorted by what the caller may do next (DESIGN.md section 8).
+"""The exception tree, sorted by what the caller may do next.
 
     QssError
     ├── Retryable   nothing is wrong with the request: send the same again later

@@ -22,7 +22,7 @@ from qss.errors import Refused
 from qss.host import SystemEntropy
 
 ACCESS_KEY: Final = "demo"
-START_S_MAX: Final = 30.0
+START_S_MAX: Final = 180.0
 STOP_S_MAX: Final = 15.0
 _POLL_S: Final = 0.01
 NICE: Final = 5

@@ -15,9 +15,9 @@ class Exit(enum.IntEnum):
     USAGE = 2  # wrong arguments
     REFUSED = 3  # the user must act: configuration, key, permission, space
     UNREACHABLE = 4  # not mounted, or a location does not answer
-    DATA = 5  # data at risk, damaged or lost
+    DATA = 5  # data is damaged or lost, or could not be copied out
     CORRECTED = 10  # fsck: everything found was repaired
-    FOUND = 11  # fsck: something was found and is left; nothing is lost
+    FOUND = 11  # fsck, drill: something was found and is left; nothing is lost
     DIFFERENT = 12  # snapshot diff: something has changed
 
 

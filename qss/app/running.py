@@ -97,11 +97,9 @@ def pid_in(path: Path) -> int | None:
 
 
 def is_alive(pid: int) -> bool:
-    """Is this process there, and not merely waiting to be reaped?"""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    """Has this process a thread that runs? One that waits to be reaped has none and holds no file any more. (One whose
+    first thread has ended before the others is a zombie, too, in /proc/PID/stat.)"""
+    return not wait_gone(pid, 0)
 
 
 def wait_gone(pid: int, wait_s: float) -> bool:

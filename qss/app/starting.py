@@ -6,14 +6,24 @@ system (qss.app.holding). The offload process finds it out once more before it c
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from qss.app import daemon
 from qss.app.holding import admit
+from qss.app.mountpoint import mounted_type
 from qss.app.running import LEAVING_S_MAX, is_alive, is_locked, leaving_path, pid_in, wait_gone
+from qss.app.talk import call_mount
 from qss.config import Settings
+from qss.errors import QssError
+
+UNMOUNTED_S_MAX: Final = 10.0
+"""From the moment a mount has gone until its process says so; after that it is taken for one that has only begun, or is
+mounted where we do not see it."""
+_POLL_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +64,22 @@ def in_foreground(start: Start, warn: Callable[[str], None]) -> int:
 
 
 def _admit(start: Start, warn: Callable[[str], None]) -> None:
+    _let_it_say_that_it_leaves(start.settings)
     _after_the_last(start.settings, warn)
     if said := admit(start.settings, take_over=start.take_over, accept_rollback=start.accept_rollback):
         warn(said)
+
+
+def _let_it_say_that_it_leaves(settings: Settings) -> None:
+    """umount(8) may be a moment ahead of the process of that mount, which does not know yet that it is unmounted."""
+    try:
+        where = call_mount(settings, "where")
+    except QssError:  # nobody is there, or is about to begin or to end
+        return
+    end = time.monotonic() + UNMOUNTED_S_MAX
+    while mounted_type(Path(where["mountpoint"])) is None and not leaving_path(settings.run_dir).exists():
+        if wait_gone(where["pid"], _POLL_S) or time.monotonic() > end:
+            return
 
 
 def _after_the_last(settings: Settings, warn: Callable[[str], None]) -> None:

@@ -26,7 +26,7 @@ from qss.formats.sse import key_id_of
 from qss.host import Host
 from qss.host.buffers import KEPT_BYTES_LESS, keep_buffers
 from qss.s3.patience import USUAL, Patience, shared
-from qss.s3.serve import Tls, serve
+from qss.s3.serve import Tls, run, serve
 from qss.s3.server import ServiceOptions
 from qss.trove.access_log import AccessLog
 from qss.trove.commit import SyncMode
@@ -131,7 +131,7 @@ def serve_node(options: ServeOptions) -> None:
     host = Host()
     patience = _patience(options.client_wait_s, addresses)
     doors = {name: Door(address, tls[name], patience[name]) for name, address in addresses.items()}
-    asyncio.run(_serve(options, node_options, doors, host))
+    run(_serve(options, node_options, doors, host))
 
 
 def _patience(wait_s: float | None, fronts: Collection[str]) -> dict[str, Patience]:

@@ -17,17 +17,21 @@ def add_to(app: typer.Typer) -> None:
 
 def export_unsent(
     context: typer.Context,
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to copy it, under the same paths")],
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where to copy it, under the same paths")
+    ] = None,
     only_list: Annotated[bool, typer.Option("--list", help="Only say which files.")] = False,
     as_json: Annotated[bool, JsonFlag] = False,
 ) -> None:
     """Copy the files that were written here after the last root this machine published. Needs the mount."""
     from qss.app.unsent import copy_out, unsent
 
+    if directory is None and not only_list:
+        raise typer.BadParameter("name the DIR to copy to, or give --list")
     status = call_mount(session_of(context).settings(), "status")
     mountpoint = Path(status["mountpoint"])
     found = unsent(mountpoint, int(status["published_cut_ns"]))
-    failed = [] if only_list else copy_out(mountpoint, found, directory.absolute())
+    failed = copy_out(mountpoint, found, directory.absolute()) if directory and not only_list else []
     if as_json:
         print_json({"files": [str(path) for path in found], "failed": failed})
     else:

@@ -85,7 +85,8 @@ def _weakest(stands: Document | None) -> str:
     if spare >= m:
         return f"all {stands['segments']} have all their shards"
     close = f"{spare} of its {m} spare shards are left" if spare >= 0 else f"[red]only {k + spare} of {k} shards[/]"
-    return f"{stands['weakest']:x}: {close}; {stands['missing']} shards are missing, {stands['silent']} do not answer"
+    rest = f"of all shards {stands['missing']} are missing, {stands['silent']} do not answer"
+    return f"{stands['weakest']:x}: {close}; {rest}"
 
 
 @contextlib.contextmanager

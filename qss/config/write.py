@@ -68,7 +68,7 @@ def render(new: NewConfig) -> str:
         "",
         "[retention]",
         '# max_size = "10G"         # local copies beyond this are dropped, least recently used first',
-        '# max_age = "7d"',
+        '# max_age = "none"         # unused for longer they go as well, e.g. "7d"',
         '# min_free = "1G"          # space left free on this disk',
         "",
         "[offload]",

@@ -46,7 +46,8 @@ async def _connect(short: str) -> trio.socket.SocketType:
 def listen(path: Path) -> trio.SocketListener:
     """A listening socket at `path`, 0600 in a directory 0700, in place of any that was left behind.
 
-    The caller holds the lock of the state directory, so a socket found there has no owner.
+    Whoever owns one that is found there is about to end: the caller holds the lock of the state directory, or is the
+    child of a process that does.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)

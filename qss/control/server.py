@@ -5,6 +5,7 @@ A connection that goes away cancels its calls. A line that is no message ends it
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -75,14 +76,24 @@ async def serve(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer calls at the socket `path` until cancelled; then remove it. `calls` counts what is under way."""
+    """Answer calls at the socket `path` until cancelled; then remove it, unless a successor listens there by then.
+    `calls` counts what is under way."""
     listener = address.listen(path)
+    ours = _made(path)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, _connection_handler(methods, calls or Calls()), [listener])
             task_status.started()
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if _made(path) == ours:
+                path.unlink()
+
+
+def _made(path: Path) -> tuple[int, int]:
+    """Which file it is: numbers of inodes are used again."""
+    found = path.stat()
+    return found.st_ino, found.st_ctime_ns
 
 
 def _connection_handler(methods: Mapping[str, Method], calls: Calls) -> Callable[[trio.SocketStream], Awaitable[None]]:

@@ -1,6 +1,6 @@
 """The shard object: one shard of one segment at one location (docs/formats/shard.md).
 
-    header (128 bytes) | this shard's block of stripe 0, 1, ... | table | encrypted manifest
+    header (136 bytes) | this shard's block of stripe 0, 1, ... | table | encrypted manifest
 
 The header is authenticated by a keyed BLAKE3 that also covers the segment and the location, which stand nowhere in
 the object: bytes moved to another name are refused. The table's hash is in the header, so that the blocks of an

@@ -4,7 +4,7 @@ around it. Runs on trio."""
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, cast
@@ -260,38 +260,53 @@ class Node:
         return await self._once(lambda: anext(listing, None), self._limits.get_deadline_s, timed=False)
 
     async def _once(self, send: Callable[[], Awaitable[T]], deadline_s: float, *, timed: bool = True) -> T:
-        """One attempt. Its verdict goes to the breaker whatever happens."""
+        """One attempt, when it is its turn."""
         self._refuse_if_open(ask=True)
-        async with self._turn():
-            self._refuse_if_open(ask=False)  # it may have opened while we waited
-            was_up, sent_s = self.up, trio.current_time()
-            self._requests += 1
-            try:
-                with trio.fail_after(deadline_s):
-                    result = await send()
-            except trio.TooSlowError:
-                error = Unreachable(f"location {self.location} did not answer within {deadline_s:g} s")
-                self._count_failure(error)
-                raise error from None
-            except Retryable as error:
-                self._count_failure(error)
-                raise
-            except QssError as error:
-                complaint = str(error) if isinstance(error, Refused) else ""
-                self._health.answered(trio.current_time() - sent_s if timed else None, complaint)
-                raise
-            except BaseException:  # cancelled, or the body could not be read: not the location's doing
-                now_s = trio.current_time()
-                self._health.abandoned(now_s, now_s - sent_s if timed else 0.0)
-                raise
-            else:
-                self._health.answered(trio.current_time() - sent_s if timed else None)
-                return result
-            finally:
-                self._last_verdict_s = trio.current_time()
-                if self.up != was_up:
-                    self._flip.set()
-                    self._flip = trio.Event()
+        request = object()  # not the task: a body may itself be read from this location
+        await self._take_turn(request)
+        try:
+            return await self._attempt(send, deadline_s, timed=timed)
+        finally:
+            self._turns.release_on_behalf_of(request)
+
+    async def _take_turn(self, request: object) -> None:
+        """Waits only if it must: `async with` a limiter always costs a turn of the loop (docs/adr/0154)."""
+        try:
+            self._turns.acquire_on_behalf_of_nowait(request)
+        except trio.WouldBlock:
+            await self._turns.acquire_on_behalf_of(request)
+
+    async def _attempt(self, send: Callable[[], Awaitable[T]], deadline_s: float, *, timed: bool) -> T:
+        """Its verdict goes to the breaker whatever happens."""
+        self._refuse_if_open(ask=False)  # it may have opened while we waited
+        was_up, sent_s = self.up, trio.current_time()
+        self._requests += 1
+        try:
+            with trio.fail_after(deadline_s):
+                result = await send()
+        except trio.TooSlowError:
+            error = Unreachable(f"location {self.location} did not answer within {deadline_s:g} s")
+            self._count_failure(error)
+            raise error from None
+        except Retryable as error:
+            self._count_failure(error)
+            raise
+        except QssError as error:
+            complaint = str(error) if isinstance(error, Refused) else ""
+            self._health.answered(trio.current_time() - sent_s if timed else None, complaint)
+            raise
+        except BaseException:  # cancelled, or the body could not be read: not the location's doing
+            now_s = trio.current_time()
+            self._health.abandoned(now_s, now_s - sent_s if timed else 0.0)
+            raise
+        else:
+            self._health.answered(trio.current_time() - sent_s if timed else None)
+            return result
+        finally:
+            self._last_verdict_s = trio.current_time()
+            if self.up != was_up:
+                self._flip.set()
+                self._flip = trio.Event()
 
     def _refuse_if_open(self, *, ask: bool) -> None:
         now_s = trio.current_time()
@@ -303,16 +318,6 @@ class Node:
         self._errors += 1
         verdict = self._health.busy if isinstance(error, Busy) else self._health.failed
         verdict(trio.current_time(), self._jitter(), str(error))
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        # On behalf of the request, not of the task: a body may itself be read from this location.
-        request = object()
-        await self._turns.acquire_on_behalf_of(request)
-        try:
-            yield
-        finally:
-            self._turns.release_on_behalf_of(request)
 
     # -- bandwidth
     def _paced(self, body: Body) -> Body:

@@ -38,7 +38,7 @@ class LocationOptions:
 class OffloadOptions:
     k: int = 4
     m: int = 2
-    margin: int | None = None  # a segment counts as offloaded from k+margin shards; None: all k+m
+    margin: int | None = None  # a segment counts as safe from k+margin shards; None: all k+m
     compression_level: int = 1  # zstd; 0: never compress
     nice: int = 5  # of the offload process: programs that use the mount come first
     memory_bytes: int = 128 * MIB  # buffers of uploads, fetches and repair together
@@ -76,5 +76,5 @@ class OffloadOptions:
 
     @property
     def safe_shards(self) -> int:
-        """Shards that must be placed before a segment counts as offloaded."""
+        """Shards that must be placed before a segment counts as safe."""
         return self.k + (self.m if self.margin is None else self.margin)

@@ -17,7 +17,7 @@ import trio
 
 from qss.errors import CorruptData
 from qss.formats.manifest import StripeFacts, block_bytes
-from qss.host.page_cache import read_once
+from qss.host.page_cache import forget, read_once
 from qss.ids import ShardNo, StripeNo
 from qss.limits import STRIPE_BYTES
 from qss.offload import erasure
@@ -53,10 +53,12 @@ class CodedSegment:
 
 
 class Pipeline:
-    def __init__(self, buffers: Buffers, level: int) -> None:
-        """`level`: of zstd, 0 for none."""
+    def __init__(self, buffers: Buffers, level: int, *, forgets: bool = False) -> None:
+        """`level`: of zstd, 0 for none. `forgets`: what has been read goes from the page cache, so that what is written
+        next finds its memory warm (docs/adr/0155)."""
         self._buffers = buffers
         self._level = level
+        self._forgets = forgets
         self._threads = trio.CapacityLimiter(THREADS_MAX)
         self._plain: list[bytearray] = []  # one stripe each, for the threads
 
@@ -103,6 +105,8 @@ class Pipeline:
         try:
             plain = memoryview(buffer)[:length]
             read_whole(file, plain, stripe * STRIPE_BYTES)
+            if self._forgets:
+                forget(file, stripe * STRIPE_BYTES, length)
             return code_stripe(context, stripe, plain, self._level, out)
         finally:
             self._plain.append(buffer)

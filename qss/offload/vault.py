@@ -17,6 +17,7 @@ from qss.errors import CorruptData, QssError, Retryable, TooFewShards, Unreachab
 from qss.formats.manifest import DEK_BYTES, Manifest
 from qss.formats.shard import SEAL_BYTES
 from qss.host import Host
+from qss.host.page_cache import memory_is_lent
 from qss.ids import LocationId, SegmentId, ShardNo, StripeNo, segment_text
 from qss.limits import MIB
 from qss.offload.buffers import Buffers
@@ -70,7 +71,7 @@ class Vault:
         self._host = host
         self._suite = suite or suite_for(_cpuinfo())
         self.policy = PlacementPolicy(options.max_per_domain)
-        self._pipeline = Pipeline(self.buffers, options.compression_level)
+        self._pipeline = Pipeline(self.buffers, options.compression_level, forgets=memory_is_lent())
         self._uploader = Uploader(nodes, keys, on_sent)
         self._fetcher = Fetcher(nodes, keys, options, self.damage)
         self._repairer = Repairer(nodes, keys, self.policy, self._fetcher, self._uploader, self.buffers)

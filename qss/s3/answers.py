@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from qss.errors import (
     AccessDenied,
@@ -17,6 +15,7 @@ from qss.errors import (
     Refused,
     Retryable,
 )
+from qss.s3.scalars import number_of
 from qss.s3.xml import parse
 
 _DENIED = frozenset(
@@ -25,6 +24,7 @@ _DENIED = frozenset(
         "RequestTimeTooSkewed", "ExpiredToken", "InvalidToken", "AccountProblem", "AllAccessDisabled",
     }
 )  # fmt: skip
+_FULL = frozenset({"QuotaExceeded", "XMinioAdminBucketQuotaExceeded"})  # beside status 507; it is 403 or 400
 _BUSY = frozenset(
     {
         "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "RequestLimitExceeded", "Throttling",
@@ -58,6 +58,8 @@ def error_of(answer: Answer, key: str, peer: Peer) -> QssError:
         return CorruptData(f"{what}: the location says that its bytes do not verify")
     if code == "NoSuchBucket":
         return Refused(f"there is no bucket at {peer.location}: create it or correct the location")
+    if status == 507 or code in _FULL:
+        return Refused(f"{peer.location} is full ({said}): delete something there, or give it more room")
     if code in _DENIED or status in (401, 403):
         return AccessDenied(f"{peer.location} refuses the key id {peer.access_key!r}: {said}")
     if status == 412:
@@ -70,8 +72,6 @@ def error_of(answer: Answer, key: str, peer: Peer) -> QssError:
         return ObjectMissing(f"{what} is not there")
     if status == 416:
         return CorruptData(f"{what} is shorter than the range asked for")
-    if status == 507:
-        return Refused(f"{peer.location} is full: delete something there or add a disk")
     if status in (301, 302, 307, 308):
         region = answer.headers.get("x-amz-bucket-region", "another region")
         return Refused(f"{peer.location} redirects to {region}: correct endpoint and region of the location")
@@ -88,24 +88,4 @@ def _read(body: bytes) -> tuple[str, str]:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    text = headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
-
-
-def http_date_ns(text: str) -> int:
-    """Last-Modified as nanoseconds since 1970. Raises CorruptData."""
-    try:
-        return int(parsedate_to_datetime(text).timestamp()) * 1_000_000_000
-    except (ValueError, TypeError, OverflowError):
-        raise CorruptData(f"not an HTTP date: {text[:40]!r}") from None
-
-
-def iso_date_ns(text: str) -> int:
-    """LastModified of a listing, such as 2009-10-12T17:50:30.000Z. Raises CorruptData."""
-    try:
-        moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        seconds = int(moment.replace(microsecond=0).timestamp())
-    except (ValueError, OverflowError):
-        raise CorruptData(f"not an ISO date: {text[:40]!r}") from None
-    return seconds * 1_000_000_000 + moment.microsecond * 1000
+    return number_of(headers.get("retry-after", ""), 6)

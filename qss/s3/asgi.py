@@ -71,6 +71,11 @@ class _Headers:
         return next((value for name, value in self._items if name == key), default)
 
 
+def _length(text: str) -> int:
+    """What Content-Length says; -1: nothing."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+
+
 def _text(raw: bytes) -> str:
     """UTF-8 as S3's metadata; what is not that is taken byte by byte."""
     try:
@@ -114,6 +119,7 @@ class _Protocol:
     """`response_*` only note what to send; `asgi_app` sends it when the application returns."""
 
     __slots__ = (
+        "_length",
         "_patience",
         "_receive",
         "_send",
@@ -132,7 +138,9 @@ class _Protocol:
         self._patience = patience
         self._waiting = Waiting(patience)
         self._turn = turn
-        self._unread = headers.get("content-length", "0") != "0" or headers.get("transfer-encoding") is not None
+        chunked = headers.get("transfer-encoding") is not None
+        self._length = -1 if chunked else _length(headers.get("content-length") or "0")
+        self._unread = self._length != 0
         self._waits = headers.get("expect") is not None
         self.whole: tuple[int, list[tuple[str, str]], bytes] | None = None
         self.stream: _Stream | None = None
@@ -145,9 +153,7 @@ class _Protocol:
         message = await self._next()
         if message["type"] != "http.request":
             return b""
-        self._unread = message["more_body"]
-        first: bytes = message["body"]
-        self.exchange.bytes_in += len(first)
+        first = self._piece(message)
         return first if not self._unread else b"".join([first, *[chunk async for chunk in self]])
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -157,10 +163,16 @@ class _Protocol:
             message = await self._next()
             if message["type"] != "http.request":
                 return
-            self._unread = message["more_body"]
-            if message["body"]:
-                self.exchange.bytes_in += len(message["body"])
-                yield message["body"]
+            if piece := self._piece(message):
+                yield piece
+
+    def _piece(self, message: Message) -> bytes:
+        """The body ends with its last byte. Granian says so only in a message of its own, for which it would change
+        threads twice."""
+        piece: bytes = message["body"]
+        self.exchange.bytes_in += len(piece)
+        self._unread = message["more_body"] and self.exchange.bytes_in != self._length
+        return piece
 
     async def _next(self) -> Message:
         self._turn.end()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qss.s3.backend import Checksum, StoredObject
+from qss.s3.dates import http_date
 from qss.s3.message import Response
-from qss.s3.render import http_date, xml_response
+from qss.s3.render import checksum_type, version_headers, xml_response
 from qss.s3.subresources import Wanted
 from qss.s3.xml import element, leaf
 
@@ -26,16 +27,13 @@ def attributes(found: StoredObject, wanted: Wanted, checksums: Checksums = ()) -
         content.append(leaf("StorageClass", found.attributes.storage_class))
     if "ObjectSize" in wanted.names:
         content.append(leaf("ObjectSize", found.size))
-    response = xml_response("GetObjectAttributesResponse", content)
-    headers = [*response.headers, ("last-modified", http_date(found.modified_ns))]
-    if found.version_id is not None:
-        headers.append(("x-amz-version-id", found.version_id))
-    return Response(200, tuple(headers), response.body)
+    told = ("last-modified", http_date(found.modified_ns)), *version_headers(found.version_id)
+    return xml_response("GetObjectAttributesResponse", content).and_headers(told)
 
 
 def _checksum(checksum: Checksum) -> str:
     value = checksum.value.partition("-")[0]  # how many parts a composite one is of, says ObjectParts
-    kind = "COMPOSITE" if checksum.composite else "FULL_OBJECT"
+    kind = checksum_type(checksum.composite)
     return element("Checksum", leaf(f"Checksum{checksum.algorithm}", value), leaf("ChecksumType", kind))
 
 

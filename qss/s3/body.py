@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -11,13 +9,15 @@ from typing import Final
 
 from qss.pieces import in_pieces
 from qss.s3.backend import BodyDigests, Checksum, Chunk, EtagMode
-from qss.s3.checksums import ALGORITHMS, Running, algorithm_of_header, decode_value, encode_value, running
+from qss.s3.checksums import ALGORITHMS, Running, algorithm_of_header, decode_value, encode_value, header_of, running
 from qss.s3.chunked import ChunkedDecoder
 from qss.s3.errors import Code, S3Error
-from qss.s3.sigv4 import Payload, Verified
+from qss.s3.scalars import base64_of, number_of
+from qss.s3.sigv4 import Payload, Verified, payload_of
 from qss.values import quick
 
 PUT_BYTES_MAX: Final = 5 * 1024**3
+_CHUNKS_SIGNED: Final = (Payload.CHUNKS_SIGNED, Payload.CHUNKS_SIGNED_TRAILER)
 
 
 @quick
@@ -36,7 +36,7 @@ class BodyClaims:
 
 def claims_of(headers: Mapping[str, str], verified: Verified | None, length_max: int = PUT_BYTES_MAX) -> BodyClaims:
     """Read the head. Raises S3Error for announcements that are missing, malformed or contradict each other."""
-    payload = Payload.UNSIGNED if verified is None else verified.payload
+    payload, sha256 = _payload(headers) if verified is None else (verified.payload, verified.sha256)
     length = _length(headers, payload)
     if length > length_max:
         raise S3Error(Code.ENTITY_TOO_LARGE)
@@ -50,9 +50,18 @@ def claims_of(headers: Mapping[str, str], verified: Verified | None, length_max:
         raise S3Error(Code.INVALID_REQUEST, "Value for x-amz-sdk-checksum-algorithm header is invalid.")
     if announced and sent not in (None, announced):
         raise S3Error(Code.INVALID_REQUEST, "Value for x-amz-sdk-checksum-algorithm header is invalid.")
-    return BodyClaims(
-        length, payload, None if verified is None else verified.sha256, _content_md5(headers), checksum, trailer
-    )
+    return BodyClaims(length, payload, sha256, _content_md5(headers), checksum, trailer)
+
+
+def _payload(headers: Mapping[str, str]) -> tuple[Payload, str | None]:
+    """Of a request that nobody signs. SDKs send such bodies, too, in chunks with a checksum behind them."""
+    text = headers.get("x-amz-content-sha256")
+    if text is None:
+        return Payload.UNSIGNED, None
+    payload, sha256 = payload_of(text)
+    if payload in _CHUNKS_SIGNED:
+        raise S3Error(Code.INVALID_ARGUMENT, "Chunks are signed by who signs the request.")
+    return payload, sha256
 
 
 def _length(headers: Mapping[str, str], payload: Payload) -> int:
@@ -60,30 +69,24 @@ def _length(headers: Mapping[str, str], payload: Payload) -> int:
     text = headers.get(name)
     if text is None:
         raise S3Error(Code.MISSING_CONTENT_LENGTH)
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
+    length = number_of(text)
+    if length is None:
         raise S3Error(Code.INVALID_ARGUMENT, f"{name} is not a number of bytes.")
-    return int(text)
+    return length
 
 
 def _content_md5(headers: Mapping[str, str]) -> bytes | None:
     text = headers.get("content-md5")
     if text is None:
         return None
-    try:
-        digest = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        digest = b""
-    if len(digest) != 16:
+    digest = base64_of(text)
+    if digest is None or len(digest) != 16:
         raise S3Error(Code.INVALID_DIGEST)
     return digest
 
 
 def _header_checksum(headers: Mapping[str, str]) -> Checksum | None:
-    found = [
-        (algorithm, value)
-        for name, value in headers.items()
-        if name.startswith("x-amz-checksum-") and (algorithm := algorithm_of_header(name))
-    ]
+    found = [(algorithm, value) for name, value in headers.items() if (algorithm := algorithm_of_header(name))]
     if len(found) > 1:
         raise S3Error(Code.INVALID_REQUEST, "Expecting a single x-amz-checksum- header.")
     if not found:
@@ -115,7 +118,7 @@ class CheckedBody:
     ) -> None:
         self._raw = raw
         self._claims = claims
-        signed = claims.payload in (Payload.CHUNKS_SIGNED, Payload.CHUNKS_SIGNED_TRAILER)
+        signed = claims.payload in _CHUNKS_SIGNED
         signing = verified.chunks if signed and verified is not None else None
         self._decoder = (
             ChunkedDecoder(signing, claims.payload is not Payload.CHUNKS_SIGNED) if claims.payload.chunked else None
@@ -173,7 +176,7 @@ class CheckedBody:
         claimed = self._claims.checksum
         if self._claims.trailer is not None:
             assert self._decoder is not None
-            name = f"x-amz-checksum-{self._claims.trailer.lower()}"
+            name = header_of(self._claims.trailer)
             if set(self._decoder.trailers) != {name}:
                 raise S3Error(Code.MALFORMED_TRAILER)
             value = self._decoder.trailers[name]

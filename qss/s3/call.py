@@ -20,17 +20,18 @@ from qss.values import quick
 @quick
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`acts_for`: the access key that another front has found to be asking."""
+    """`acts_for`, `by_form`: as `Caller` has them."""
 
     head: RequestHead
     raw: AsyncIterator[Chunk]
     verified: Verified | None
     acts_for: str | None = None
     sse: Asked = NOTHING
+    by_form: bool = False
 
     @property
     def caller(self) -> Caller:
-        return Caller(self.head, self.verified, acts_for=self.acts_for)
+        return Caller(self.head, self.verified, self.by_form, self.acts_for)
 
     def setting(self, tags: Tags) -> Caller:
         """The caller who sets these tags, which a body says: policies see them as if a header did."""

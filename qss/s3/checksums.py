@@ -7,7 +7,6 @@ Source: "Checking object integrity for data uploads in Amazon S3".
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,16 +15,15 @@ from typing import Any, Final, Protocol
 
 from qss.s3.backend import Checksum, Chunk
 from qss.s3.errors import Code, S3Error
+from qss.s3.scalars import base64_of
 
 ALGORITHMS: Final = {"CRC32": 4, "CRC32C": 4, "CRC64NVME": 8, "SHA1": 20, "SHA256": 32}
 """Names as in x-amz-checksum-algorithm, and digest lengths in bytes."""
 
-HEADER_PREFIX: Final = "x-amz-checksum-"
-
 
 def header_of(algorithm: str) -> str:
     """The header or trailer that carries a checksum."""
-    return HEADER_PREFIX + algorithm.lower()
+    return f"x-amz-checksum-{algorithm.lower()}"
 
 
 _BY_HEADER: Final = {header_of(algorithm): algorithm for algorithm in ALGORITHMS}
@@ -81,11 +79,8 @@ def running(algorithm: str) -> Running:
 
 def decode_value(algorithm: str, text: str) -> bytes:
     """The digest in a header. Raises S3Error when it is not base64 of the right length."""
-    try:
-        digest = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        digest = b""
-    if len(digest) != ALGORITHMS[algorithm]:
+    digest = base64_of(text)
+    if digest is None or len(digest) != ALGORITHMS[algorithm]:
         raise S3Error(Code.INVALID_REQUEST, f"Value for {header_of(algorithm)} header is invalid.")
     return digest
 

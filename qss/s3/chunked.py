@@ -165,12 +165,3 @@ class ChunkedDecoder:
             if not hmac.compare_digest(expected.encode(), (claimed or "").encode()):
                 raise S3Error(Code.SIGNATURE_MISMATCH)
         self._state = _State.END
-
-
-def encode_chunk(data: bytes, signing: ChunkSigning | None, previous: str) -> tuple[bytes, str]:
-    """One frame and its signature, the `previous` of the next. Empty data makes the last chunk (without trailers)."""
-    if signing is None:
-        return b"%x\r\n%b%b" % (len(data), data, b"\r\n" if data else b""), ""
-    signature = signing.chunk(previous, hashlib.sha256(data).hexdigest())
-    head = b"%x;chunk-signature=%b\r\n" % (len(data), signature.encode())
-    return head + data + (b"\r\n" if data else b""), signature

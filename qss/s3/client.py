@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -18,15 +18,18 @@ import httpx
 from qss.errors import AccessDenied, ConfigInvalid, CorruptData, ObjectMissing, Refused, Unreachable
 from qss.limits import KIB
 from qss.s3 import inplace, room
-from qss.s3.answers import Answer, Peer, error_of, http_date_ns, iso_date_ns
-from qss.s3.http1 import HttpLimits
+from qss.s3.answers import Answer, Peer, error_of
+from qss.s3.dates import http_date_ns, iso_date_ns
+from qss.s3.http1 import HttpLimits, reason
 from qss.s3.message import RequestHead
+from qss.s3.scalars import number_of
 from qss.s3.sigv4 import EMPTY_SHA256, Credentials, Payload, SigningKeys, canonical_query, sign, uri_encode
 from qss.s3.store import Body, ObjectInfo
-from qss.s3.transport import SYSTEM_TRUST, ReplyStream, TlsFiles, transport_to
+from qss.s3.transport import SYSTEM_TRUST, ReplyStream, TlsFiles, UploadStream, transport_to
 from qss.s3.xml import XML_BYTES_MAX, Node, document, leaf, parse
 
 ERROR_BYTES_MAX: Final = 64 * KIB
+_USER_AGENT: Final = "qss"
 
 
 class Clock(Protocol):
@@ -40,12 +43,9 @@ class ClientOptions:
     connect_s_max: float = 5.0
     read_s_max: float = 30.0  # between two pieces of an answer
     connections_max: int = 16
-    verify_tls: bool = True
     tls: TlsFiles = SYSTEM_TRUST
-    virtual_host: bool = False  # bucket in the host name instead of the path
     sign_payload: bool = False  # reads each body twice; for servers that refuse UNSIGNED-PAYLOAD
     ask_fast_etag: bool = True  # x-trove-etag: blake3; others than Trove ignore it
-    user_agent: str = "qss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class S3Client:
         options: ClientOptions = ClientOptions(),
     ) -> None:
         """Raises ConfigInvalid for an endpoint that is not http(s)://host[:port]."""
-        scheme, host = _endpoint(endpoint_url)
+        scheme, self._host = _endpoint(endpoint_url)
         self.bucket = bucket
         self.prefix = prefix
         self._credentials = Credentials(access_key, secret_key)
@@ -81,14 +81,13 @@ class S3Client:
         self._region = region
         self._options = options
         self._peer = Peer(f"{endpoint_url.rstrip('/')}/{bucket}", access_key)
-        self._host = f"{bucket}.{host}" if options.virtual_host else host
-        self._path = "/" if options.virtual_host else f"/{bucket}/"
+        self._path = f"/{bucket}"
         self._url = httpx.URL(f"{scheme}://{self._host}/")
         self._keys = SigningKeys()
         timeout = httpx.Timeout(options.read_s_max, connect=options.connect_s_max)
         self._timeout = timeout.as_dict()
         limits = HttpLimits(options.connect_s_max, options.read_s_max, options.connections_max)
-        self._transport = transport_to(scheme, self._host, limits, verify_tls=options.verify_tls, tls=options.tls)
+        self._transport = transport_to(scheme, self._host, limits, options.tls)
 
     def __repr__(self) -> str:
         return f"S3Client({self._peer.location!r}, prefix={self.prefix!r})"
@@ -159,11 +158,11 @@ class S3Client:
 
     async def head(self, key: str) -> ObjectInfo:
         answer = await self._whole(_Request("HEAD", self._name(key)))
-        length = answer.headers.get("content-length", "")
-        if not length.isdigit():
+        length = number_of(answer.headers.get("content-length", ""))
+        if length is None:
             raise CorruptData(f"{self._peer.location}/{self._name(key)}: the answer has no length")
         etag = answer.headers.get("etag", "").strip('"')
-        return ObjectInfo(key, int(length), etag, http_date_ns(answer.headers.get("last-modified", "")))
+        return ObjectInfo(key, length, etag, http_date_ns(answer.headers.get("last-modified", "")))
 
     async def hashes(self, key: str, spans: inplace.Spans) -> list[bytes] | None:
         """As qss.s3.store.HashesInPlace.hashes."""
@@ -205,12 +204,12 @@ class S3Client:
             params["continuation-token"] = token
 
     def _info(self, node: Node, encoded: bool) -> ObjectInfo:
-        key, size = node.get("Key"), node.get("Size")
+        key, size = node.get("Key"), number_of(node.get("Size"))
         key = unquote(key.replace("+", " ")) if encoded else key
-        if not key.startswith(self.prefix) or not size.isdigit():
+        if not key.startswith(self.prefix) or size is None:
             raise CorruptData(f"{self._peer.location}: a listing with an entry that was not asked for")
         etag = node.get("ETag").strip('"')
-        return ObjectInfo(key[len(self.prefix) :], int(size), etag, iso_date_ns(node.get("LastModified")))
+        return ObjectInfo(key[len(self.prefix) :], size, etag, iso_date_ns(node.get("LastModified")))
 
     def _name(self, key: str) -> str:
         return self.prefix + key
@@ -227,11 +226,11 @@ class S3Client:
             await _close(response)
 
     async def _send(self, request: _Request) -> httpx.Response:
-        path = self._path.rstrip("/") or "/" if request.key is None else self._path + request.key
+        path = self._path if request.key is None else f"{self._path}/{request.key}"
         query = canonical_query(request.params)
         headers = {
             "host": self._host,
-            "user-agent": self._options.user_agent,
+            "user-agent": _USER_AGENT,
             "x-amz-content-sha256": await self._payload(request.body),
             **request.headers,
         }
@@ -244,7 +243,7 @@ class S3Client:
             request.method,
             self._url,
             headers={**headers, **extra},
-            content=None if request.body is None else cast("AsyncIterator[bytes]", request.body.chunks()),
+            stream=None if request.body is None else UploadStream(request.body),
             extensions={"target": target.encode("ascii"), "timeout": self._timeout},
         )
         try:
@@ -311,25 +310,14 @@ class S3Client:
             raise self._unreachable(error) from error
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(f"{self._peer.location} does not answer: {_reason(error)}")
-
-
-def _reason(error: BaseException) -> str:
-    """The first words in the chain of causes: httpx wraps trio, which wraps what the system said."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if str(cause):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+        return Unreachable(f"{self._peer.location} does not answer: {reason(error)}")
 
 
 def _expected_length(response: httpx.Response, start: int, stop: int | None, name: str) -> int:
     """How many bytes must follow. Raises CorruptData when the answer is not the range that was asked for."""
-    length = response.headers.get("content-length", "")
-    if not length.isdigit():
+    count = number_of(response.headers.get("content-length", ""))
+    if count is None:
         raise CorruptData(f"{name}: the answer has no length")
-    count = int(length)
     if stop is not None and count != stop - start:
         raise CorruptData(f"{name}: {stop - start} bytes asked for, {count} offered")
     if response.status_code == 206:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
+from qss.errors import CorruptData
 from qss.s3.backend import StoredObject, WriteCondition
+from qss.s3.dates import SECOND_NS, http_date_ns
 from qss.s3.errors import Code, S3Error
+from qss.s3.scalars import number_of
 from qss.values import quick
 
 
@@ -36,22 +37,13 @@ def parse_range(text: str | None) -> ByteRange | None:
     """None for no header, another unit, several ranges or nonsense: RFC 9110 has such a header ignored."""
     if text is None or not text.startswith("bytes="):
         return None
-    first, dash, last = text[6:].strip().partition("-")
-    first, last = first.strip(), last.strip()
-    if not dash or not (first or last) or any(part and not _is_number(part) for part in (first, last)):
+    before, dash, behind = (part.strip() for part in text[6:].partition("-"))
+    first, last = number_of(before, 19), number_of(behind, 19)
+    if not dash or (first is None and last is None) or (before and first is None) or (behind and last is None):
         return None
-    if first and last and int(first) > int(last):
+    if first is not None and last is not None and first > last:
         return None
-    return ByteRange(int(first) if first else None, int(last) if last else None)
-
-
-def render_range(wanted: ByteRange) -> str:
-    first = "" if wanted.first is None else wanted.first
-    return f"bytes={first}-{'' if wanted.last is None else wanted.last}"
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20
+    return ByteRange(first, last)
 
 
 @quick
@@ -63,10 +55,20 @@ class ReadCondition:
     if_none_match: tuple[str, ...] | None = None
     if_modified_since_ns: int | None = None
     if_unmodified_since_ns: int | None = None
+    if_range: str | None = None  # as sent
+
+    def takes_range(self, found: StoredObject) -> bool:
+        """Whether a range may be answered: what If-Range says of the object, of which the client has a part, still
+        holds. Weak etags never do. Source: RFC 9110 section 13.1.5."""
+        if self.if_range is None:
+            return True
+        if self.if_range.endswith('"'):
+            return self.if_range == f'"{found.etag}"'
+        return parse_http_date(self.if_range) == found.modified_ns // SECOND_NS * SECOND_NS
 
     def check(self, found: StoredObject) -> None:
         """Raise S3Error PRECONDITION_FAILED or NOT_MODIFIED unless the object may be read."""
-        modified_ns = found.modified_ns // 1_000_000_000 * 1_000_000_000
+        modified_ns = found.modified_ns // SECOND_NS * SECOND_NS
         if self.if_match is not None:
             if not _among(found.etag, self.if_match):
                 raise S3Error(Code.PRECONDITION_FAILED)
@@ -86,7 +88,7 @@ class ReadCondition:
             raise S3Error(Code.PRECONDITION_FAILED) from None
 
 
-_CONDITIONAL: Final = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"})
+_CONDITIONAL: Final = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"})
 _UNCONDITIONAL: Final = ReadCondition()
 _UNCONDITIONAL_WRITE: Final = WriteCondition()
 
@@ -107,10 +109,8 @@ def parse_http_date(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        moment = parsedate_to_datetime(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return int(moment.timestamp()) * 1_000_000_000
-    except (ValueError, TypeError, OverflowError):
+        return http_date_ns(text)
+    except CorruptData:
         return None
 
 
@@ -123,7 +123,13 @@ def read_condition(headers: Mapping[str, str], prefix: str = "") -> ReadConditio
         parse_etags(headers.get(f"{prefix}if-none-match")),
         parse_http_date(headers.get(f"{prefix}if-modified-since")),
         parse_http_date(headers.get(f"{prefix}if-unmodified-since")),
+        None if prefix else headers.get("if-range"),
     )
+
+
+def _bare(etag: str | None) -> str | None:
+    """Without quotes. Writes know no weak etags."""
+    return None if etag is None else etag.strip().strip('"')
 
 
 def delete_condition(etag: str | None, modified: str | None, size: str | None) -> WriteCondition:
@@ -133,12 +139,13 @@ def delete_condition(etag: str | None, modified: str | None, size: str | None) -
     modified_ns = parse_http_date(modified)
     if modified is not None and modified_ns is None:
         raise S3Error(Code.INVALID_ARGUMENT, "The last modified time to match is not an HTTP date.")
-    if size is not None and not (size.isascii() and size.isdigit() and len(size) < 16):
+    if_size = None if size is None else number_of(size)
+    if size is not None and if_size is None:
         raise S3Error(Code.INVALID_ARGUMENT, "The size to match is not a number of bytes.")
     return WriteCondition(
-        None if etag is None else etag.strip().strip('"'),
-        if_modified_s=None if modified_ns is None else modified_ns // 1_000_000_000,
-        if_size=None if size is None else int(size),
+        _bare(etag),
+        if_modified_s=None if modified_ns is None else modified_ns // SECOND_NS,
+        if_size=if_size,
     )
 
 
@@ -148,6 +155,6 @@ def write_condition(headers: Mapping[str, str]) -> WriteCondition:
     if match is None and none_match is None:
         return _UNCONDITIONAL_WRITE
     return WriteCondition(
-        None if match is None else match.strip().strip('"'),
-        None if none_match is None else none_match.strip().strip('"'),
+        _bare(match),
+        _bare(none_match),
     )

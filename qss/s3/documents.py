@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from qss.errors import CorruptData
-from qss.s3.backend import KEY_BYTES_MAX, PART_NUMBER_MAX, Checksum, DeleteRequest, WantedPart
+from qss.s3.backend import PART_NUMBER_MAX, Checksum, DeleteRequest, WantedPart
 from qss.s3.checksums import ALGORITHMS
 from qss.s3.conditions import delete_condition
 from qss.s3.errors import Code, S3Error
-from qss.s3.parse import TAGS_MAX, check_tags
+from qss.s3.parse import TAGS_MAX, check_key, check_tags
+from qss.s3.scalars import number_of
 from qss.s3.xml import Node, parse
 
 DELETE_MAX: Final = 1000
@@ -34,8 +35,7 @@ def delete_body(data: bytes) -> tuple[list[DeleteRequest], bool]:
         key = node.get("Key")
         if not key:
             raise S3Error(Code.MALFORMED_XML)
-        if len(key.encode()) > KEY_BYTES_MAX:
-            raise S3Error(Code.KEY_TOO_LONG)
+        check_key(key)
         said = (node.get(name) or None for name in ("ETag", "LastModifiedTime", "Size"))
         requests.append(DeleteRequest(key, node.get("VersionId") or None, delete_condition(*said)))
     if not 1 <= len(requests) <= DELETE_MAX:
@@ -46,11 +46,11 @@ def delete_body(data: bytes) -> tuple[list[DeleteRequest], bool]:
 def complete_body(data: bytes) -> list[WantedPart]:
     parts = []
     for node in xml_body(data, "CompleteMultipartUpload").all("Part"):
-        number = node.get("PartNumber")
-        if not (number.isascii() and number.isdigit() and len(number) < 9):
+        number = number_of(node.get("PartNumber"), 8)
+        if number is None:
             raise S3Error(Code.MALFORMED_XML)
         sums = [Checksum(name, value) for name in ALGORITHMS if (value := node.get(f"Checksum{name}"))]
-        parts.append(WantedPart(int(number), node.get("ETag").strip('"'), sums[0] if sums else None))
+        parts.append(WantedPart(number, node.get("ETag").strip('"'), sums[0] if sums else None))
     if not 1 <= len(parts) <= PART_NUMBER_MAX:
         raise S3Error(Code.MALFORMED_XML)
     return parts

@@ -51,7 +51,6 @@ class Code(Enum):
     )
     BAD_DIGEST = _Row("BadDigest", 400, "The Content-MD5 or checksum value that you specified did not match the data.")
     BAD_REQUEST = _Row("BadRequest", 400, "Bad Request")
-    BUCKET_ALREADY_EXISTS = _Row("BucketAlreadyExists", 409, "The requested bucket name is not available.")
     BUCKET_ALREADY_OWNED = _Row(
         "BucketAlreadyOwnedByYou", 409, "The bucket you tried to create already exists, and you own it."
     )
@@ -128,7 +127,6 @@ class Code(Enum):
     )
     METHOD_NOT_ALLOWED = _Row("MethodNotAllowed", 405, "The specified method is not allowed against this resource.")
     MISSING_CONTENT_LENGTH = _Row("MissingContentLength", 411, "You must provide the Content-Length HTTP header.")
-    MISSING_REQUEST_BODY = _Row("MissingRequestBodyError", 400, "Request Body is empty")
     NO_SUCH_BUCKET = _Row("NoSuchBucket", 404, "The specified bucket does not exist")
     NO_SUCH_CONFIGURATION = _Row("NoSuchConfiguration", 404, "The specified configuration does not exist.")
     NO_SUCH_BUCKET_POLICY = _Row("NoSuchBucketPolicy", 404, "The bucket policy does not exist")

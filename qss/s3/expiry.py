@@ -13,15 +13,14 @@ from urllib.parse import quote
 
 from qss.errors import CorruptData
 from qss.s3.backend import ObjectBackend, StoredObject, Upload, VersionEntry
-from qss.s3.lifecycle import Rule, Tags, rounded_ns
+from qss.s3.dates import http_date
+from qss.s3.lifecycle import Rule, Tags, aborts_ns, ends_ns
 from qss.s3.lifecycle_documents import rules_of
 from qss.s3.lock import DAY_NS
-from qss.s3.render import http_date
+from qss.s3.message import Headers
 
 LIFECYCLE: Final = "lifecycle"
 """Name of the document with a bucket's rules."""
-
-Headers = tuple[tuple[str, str], ...]
 
 
 @lru_cache(256)
@@ -32,13 +31,9 @@ def _rules(content: bytes) -> tuple[Rule, ...]:
 def expiration(rules: tuple[Rule, ...], found: StoredObject, tags: Tags, day_ns: int) -> Headers:
     """Of the newest version of a key."""
     entry = VersionEntry(found, latest=True)
-    dates: list[tuple[int, str]] = []
-    for rule in rules:
-        if rule.enabled and rule.filter.takes(entry) and rule.filter.takes_tags(tags):
-            if rule.date_ns is not None:
-                dates.append((rule.date_ns, rule.id))
-            elif rule.days is not None:
-                dates.append((rounded_ns(found.modified_ns, rule.days, day_ns), rule.id))
+    own = (rule for rule in rules if rule.enabled and rule.filter.takes(entry) and rule.filter.takes_tags(tags))
+    ends = ((ends_ns(rule, found.modified_ns, day_ns), rule.id) for rule in own)
+    dates = [(at_ns, name) for at_ns, name in ends if at_ns is not None]
     if not dates:
         return ()
     date, name = min(dates)
@@ -47,11 +42,8 @@ def expiration(rules: tuple[Rule, ...], found: StoredObject, tags: Tags, day_ns:
 
 def abortion(rules: tuple[Rule, ...], upload: Upload, day_ns: int) -> Headers:
     """Of an upload in progress."""
-    dates = [
-        (rounded_ns(upload.started_ns, rule.abort_days, day_ns), rule.id)
-        for rule in rules
-        if rule.enabled and rule.abort_days is not None and upload.key.startswith(rule.filter.prefix)
-    ]
+    ends = ((aborts_ns(rule, upload, day_ns), rule.id) for rule in rules)
+    dates = [(at_ns, name) for at_ns, name in ends if at_ns is not None]
     if not dates:
         return ()
     date, name = min(dates)

@@ -16,7 +16,7 @@ from qss.s3.backend import Chunk
 from qss.s3.errors import Code, S3Error
 
 FIELDS_BYTES_MAX: Final = 64 * 1024  # everything before the file; AWS stops at 20 KB
-BOUNDARY_CHARS_MAX: Final = 70
+# RFC 2046: a boundary has at most 70 characters.
 _BOUNDARY: Final = re.compile(r'(?:^|;)\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))\s*(?:;|$)', re.IGNORECASE)
 _PARAMETER: Final = re.compile(r';\s*(name|filename)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))', re.IGNORECASE)
 

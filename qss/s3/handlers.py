@@ -4,45 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from qss.s3 import lock_documents as docs
+from qss.s3 import operations as op
 from qss.s3 import render
 from qss.s3 import subresources as sub
 from qss.s3.attributes import attributes
-from qss.s3.backend import Checksum, EtagMode, IncomingBody, KnowsParts, ObjectBackend
+from qss.s3.backend import Checksum, KnowsParts, ObjectBackend
+from qss.s3.call import Call
 from qss.s3.documents import tags_body
 from qss.s3.encryption import Encryptor
 from qss.s3.errors import Code, S3Error
 from qss.s3.expiry import LIFECYCLE, Expiry
 from qss.s3.lifecycle_documents import rules_body, rules_document
 from qss.s3.lock import LockChange, ObjectLock, check_future
-from qss.s3.message import RequestHead, Response
-from qss.s3.sse import Asked
+from qss.s3.message import Response
 from qss.s3.unset import told
 
 TAGGING: Final = "tagging"
 """Names of documents are the subresources' own."""
 
 BUCKET_TAGS_MAX: Final = 50
-
-
-class Call(Protocol):
-    """A request whose signature holds and which is allowed."""
-
-    @property
-    def head(self) -> RequestHead: ...
-
-    @property
-    def sse(self) -> Asked: ...
-
-    def body(self, etag_mode: EtagMode = EtagMode.MD5, want_checksum: str | None = None) -> IncomingBody:
-        """The body of a put, with a checksum of that algorithm if it brings none."""
-        ...
-
-    async def document(self) -> bytes:
-        """Its whole body, checked; empty when there is none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +36,10 @@ class Place:
     now_ns: int
     encryptor: Encryptor
     expiry: Expiry
+    region: str
 
 
-def version_headers(version_id: str | None) -> tuple[tuple[str, str], ...]:
-    """None: the bucket has no versioning."""
-    return () if version_id is None else (("x-amz-version-id", version_id),)
+Handler = Callable[[Place, Any, Call], Awaitable[Response]]
 
 
 # -- versions
@@ -99,7 +81,7 @@ async def _put_retention(place: Place, asked: sub.PutRetention, call: Call) -> R
     check_future(wanted, place.now_ns)
     change = LockChange(wanted, bypass=asked.bypass)
     return Response(
-        200, version_headers(await place.backend.put_lock(asked.bucket, asked.key, change, asked.version_id))
+        200, render.version_headers(await place.backend.put_lock(asked.bucket, asked.key, change, asked.version_id))
     )
 
 
@@ -110,16 +92,29 @@ async def _get_legal_hold(place: Place, asked: sub.GetLegalHold, _: Call) -> Res
 async def _put_legal_hold(place: Place, asked: sub.PutLegalHold, call: Call) -> Response:
     change = LockChange(legal_hold=docs.legal_hold_body(await call.document()))
     return Response(
-        200, version_headers(await place.backend.put_lock(asked.bucket, asked.key, change, asked.version_id))
+        200, render.version_headers(await place.backend.put_lock(asked.bucket, asked.key, change, asked.version_id))
     )
 
 
-# -- lifecycle
-async def _get_lifecycle(place: Place, asked: sub.GetLifecycle, _: Call) -> Response:
-    content = await place.backend.get_document(asked.bucket, LIFECYCLE)
-    if content is None:
-        raise S3Error(Code.NO_SUCH_LIFECYCLE)
-    return Response(200, (render.XML_TYPE,), content)
+# -- documents: lifecycle, tags of buckets
+def _get_document(name: str, absent: Code) -> Handler:
+    """`absent`: the answer where there is none."""
+
+    async def get(place: Place, asked: Any, _: Call) -> Response:
+        content = await place.backend.get_document(asked.bucket, name)
+        if content is None:
+            raise S3Error(absent)
+        return Response(200, (render.XML_TYPE,), content)
+
+    return get
+
+
+def _delete_document(name: str) -> Handler:
+    async def delete(place: Place, asked: Any, _: Call) -> Response:
+        await place.backend.put_document(asked.bucket, name, None)
+        return Response(204)
+
+    return delete
 
 
 async def _put_lifecycle(place: Place, asked: sub.PutLifecycle, call: Call) -> Response:
@@ -129,28 +124,21 @@ async def _put_lifecycle(place: Place, asked: sub.PutLifecycle, call: Call) -> R
     return Response(200)
 
 
-async def _delete_lifecycle(place: Place, asked: sub.DeleteLifecycle, _: Call) -> Response:
-    await place.backend.put_document(asked.bucket, LIFECYCLE, None)
-    return Response(204)
-
-
-# -- tags of buckets
-async def _get_bucket_tags(place: Place, asked: sub.GetBucketTags, _: Call) -> Response:
-    content = await place.backend.get_document(asked.bucket, TAGGING)
-    if content is None:
-        raise S3Error(Code.NO_SUCH_TAG_SET)
-    return Response(200, (render.XML_TYPE,), content)
-
-
 async def _put_bucket_tags(place: Place, asked: sub.PutBucketTags, call: Call) -> Response:
     tags = tags_body(await call.document(), BUCKET_TAGS_MAX)
     await place.backend.put_document(asked.bucket, TAGGING, bytes(render.tagging(tags).body))
     return Response(204)
 
 
-async def _delete_bucket_tags(place: Place, asked: sub.DeleteBucketTags, _: Call) -> Response:
-    await place.backend.put_document(asked.bucket, TAGGING, None)
-    return Response(204)
+# -- tags of objects; to put them, the gate has to see them (qss.s3.server)
+async def _get_tags(place: Place, asked: op.GetTags, _: Call) -> Response:
+    found = await place.backend.head(asked.bucket, asked.key, asked.version_id)
+    return render.tagging(found.attributes.tags).and_headers(render.version_headers(found.version_id))
+
+
+async def _delete_tags(place: Place, asked: op.DeleteTags, _: Call) -> Response:
+    version_id = await place.backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
+    return Response(204, render.version_headers(version_id))
 
 
 # -- attributes, and what is not there
@@ -172,7 +160,6 @@ async def _delete_unset(place: Place, asked: sub.DeleteUnset, _: Call) -> Respon
     return Response(204)
 
 
-Handler = Callable[[Place, Any, Call], Awaitable[Response]]
 HANDLERS: Final[dict[type, Handler]] = {
     sub.GetVersioning: _get_versioning,
     sub.PutVersioning: _put_versioning,
@@ -183,14 +170,16 @@ HANDLERS: Final[dict[type, Handler]] = {
     sub.PutRetention: _put_retention,
     sub.GetLegalHold: _get_legal_hold,
     sub.PutLegalHold: _put_legal_hold,
-    sub.GetLifecycle: _get_lifecycle,
+    sub.GetLifecycle: _get_document(LIFECYCLE, Code.NO_SUCH_LIFECYCLE),
     sub.PutLifecycle: _put_lifecycle,
-    sub.DeleteLifecycle: _delete_lifecycle,
-    sub.GetBucketTags: _get_bucket_tags,
+    sub.DeleteLifecycle: _delete_document(LIFECYCLE),
+    sub.GetBucketTags: _get_document(TAGGING, Code.NO_SUCH_TAG_SET),
     sub.PutBucketTags: _put_bucket_tags,
-    sub.DeleteBucketTags: _delete_bucket_tags,
+    sub.DeleteBucketTags: _delete_document(TAGGING),
+    op.GetTags: _get_tags,
+    op.DeleteTags: _delete_tags,
     sub.GetObjectAttributes: _get_attributes,
     sub.GetUnset: _get_unset,
     sub.DeleteUnset: _delete_unset,
 }
-"""Total over `Subresource`: `qss.s3.server` takes them in, and its table is total by test."""
+"""Taken in by `qss.s3.server`, whose table is total by test."""

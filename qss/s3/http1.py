@@ -7,8 +7,9 @@ environment is read.
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, cast
@@ -18,12 +19,16 @@ import trio
 
 from qss.errors import CorruptData, Unreachable
 from qss.limits import KIB, MIB
+from qss.s3.message import join_headers
 from qss.s3.store import Body
 
 HEAD_READ_BYTES: Final = 16 * KIB
 """What one read takes while a head, or a body without a length, is awaited. h11 refuses heads beyond this."""
 UNSENT_BYTES: Final = 1 * MIB
 """What the kernel takes from us beyond what is on its way. trio's 16 KiB wakes us sixty times as often."""
+TURN_BYTES: Final = 2 * MIB
+"""What one exchange sends or takes before others have a turn, if it need not wait. A turn of the loop for each call
+costs as much as the call (docs/adr/0154)."""
 
 _NO_BODY: Final = frozenset({204, 304})
 
@@ -43,27 +48,28 @@ class HttpLimits:
 
 
 class Connection:
-    """One connection. `close` does not wait."""
+    """One connection. Nothing here waits."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._socket = stream.socket
+        """Takes the stream's socket over."""
+        self.socket: Final = socket.socket(fileno=stream.socket.detach())
+        self.socket.setblocking(False)
         self.idle_since_s = 0.0
 
     @property
     def stale(self) -> bool:
         """Idle, it has nothing to say: what it says is that the server is done with it."""
-        return self._socket.is_readable()
-
-    async def send(self, data: bytes | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def receive(self, into: memoryview) -> int:
-        """How many bytes came; 0: the server has hung up."""
-        return await self._socket.recv_into(into)
+        try:
+            self.socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # so it says
+        return True
 
     def close(self) -> None:
-        self._socket.close()
+        trio.lowlevel.notify_closing(self.socket)
+        self.socket.close()
 
 
 class Reply:
@@ -71,7 +77,7 @@ class Reply:
 
     def __init__(self, line: _Line, protocol: h11.Connection, head: h11.Response, method: str) -> None:
         self.status = head.status_code
-        self.headers = _joined(head)
+        self.headers = join_headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers])
         self._line = line
         self._protocol: h11.Connection | None = None
         self._pending = b""  # received and not yet taken
@@ -126,31 +132,58 @@ class Reply:
 
 
 class _Line:
-    """A connection during one exchange: deadlines, and what went wrong as Unreachable."""
+    """A connection during one exchange: deadlines, and what went wrong as Unreachable.
+
+    Each call is tried first and waits only if it must; after TURN_BYTES without waiting others have their turn."""
 
     def __init__(self, connection: Connection, pause_s_max: float) -> None:
-        self._connection = connection
+        self._socket = connection.socket
         self._pause_s_max = pause_s_max
+        self._unwaited_bytes = 0
 
     def broken(self, why: object) -> Unreachable:
         return Unreachable(str(why) or type(why).__name__)
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Raises trio.BrokenResourceError: the answer may be there nevertheless."""
-        try:
-            with trio.fail_after(self._pause_s_max):
-                await self._connection.send(data)
-        except trio.TooSlowError:
-            raise self.broken(f"it took nothing for {self._pause_s_max:g} s") from None
+        """All of it. Raises trio.BrokenResourceError: the answer may be there nevertheless."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                count = self._socket.send(rest)
+            except BlockingIOError:
+                await self._until(trio.lowlevel.wait_writable, "took")
+            except OSError as error:
+                raise trio.BrokenResourceError from error
+            else:
+                rest = rest[count:]
+                await self._passed(count)
 
     async def receive(self, into: memoryview) -> int:
+        """How many bytes came; 0: the server has hung up."""
+        while True:
+            try:
+                count = self._socket.recv_into(into)
+            except BlockingIOError:
+                await self._until(trio.lowlevel.wait_readable, "said")
+            except OSError as error:
+                raise self.broken(error) from error
+            else:
+                await self._passed(count)
+                return count
+
+    async def _until(self, ready: Callable[[socket.socket], Awaitable[None]], did: str) -> None:
+        self._unwaited_bytes = 0
         try:
             with trio.fail_after(self._pause_s_max):
-                return await self._connection.receive(into)
+                await ready(self._socket)
         except trio.TooSlowError:
-            raise self.broken(f"it said nothing for {self._pause_s_max:g} s") from None
-        except (OSError, trio.BrokenResourceError) as error:
-            raise self.broken(error.__cause__ or error) from error
+            raise self.broken(f"it {did} nothing for {self._pause_s_max:g} s") from None
+
+    async def _passed(self, count: int) -> None:
+        self._unwaited_bytes += count
+        if self._unwaited_bytes >= TURN_BYTES:
+            self._unwaited_bytes = 0
+            await trio.lowlevel.checkpoint()
 
     async def event(self, protocol: h11.Connection) -> h11.Event:
         """The next thing h11 makes of what comes."""
@@ -192,7 +225,8 @@ class Http:
         """Send a request; the reply, whose body can be read inside. `headers` hold Host, and Content-Length if there is
         a body. Raises Unreachable when the server cannot be reached, breaks off, is silent or speaks no HTTP;
         CorruptData when the body to send is not as long as it says; and what reading that body does."""
-        async with self._room:
+        await self._come_in()
+        try:
             connection = self._reused() or await self._connect()
             reply: Reply | None = None
             try:
@@ -201,6 +235,15 @@ class Http:
                 yield reply
             finally:
                 self._put_back(connection, reply is not None and reply.reusable)
+        finally:
+            self._room.release()
+
+    async def _come_in(self) -> None:
+        """Wait only if there is no room: entering a semaphore always costs a turn of the loop."""
+        try:
+            self._room.acquire_nowait()
+        except trio.WouldBlock:
+            await self._room.acquire()
 
     def _reused(self) -> Connection | None:
         while self._idle:
@@ -226,9 +269,25 @@ class Http:
         except trio.TooSlowError:
             raise Unreachable(f"no connection within {self._limits.connect_s_max:g} s") from None
         except OSError as error:
-            raise Unreachable(str(error.__cause__ or error)) from error
+            raise Unreachable(reason(error)) from error
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         return Connection(stream)
+
+
+def reason(error: BaseException) -> str:
+    """The first words in the chain of causes: httpx wraps trio, which wraps what the system said. Of a connection that
+    no address took, what the system said of each: trio keeps that in a group, whose own words are only a count."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for each in chain:
+        if isinstance(each, ExceptionGroup):
+            return "; ".join(dict.fromkeys(map(_system_words, each.exceptions)))
+    return next(filter(None, map(str, chain)), type(error).__name__)
+
+
+def _system_words(error: Exception) -> str:
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 async def _send(line: _Line, method: str, target: bytes, headers: Mapping[str, str], body: Body | None) -> Reply:
@@ -267,11 +326,3 @@ async def _reply(line: _Line, protocol: h11.Connection, method: str) -> Reply:
             return Reply(line, protocol, event, method)
         if not isinstance(event, h11.InformationalResponse):
             raise line.broken("it hung up without an answer")
-
-
-def _joined(head: h11.Response) -> dict[str, str]:
-    joined: dict[str, str] = {}
-    for raw_name, raw_value in head.headers:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined

@@ -74,6 +74,20 @@ def rounded_ns(start_ns: int, days: int, day_ns: int) -> int:
     return -(-(start_ns + days * day_ns) // day_ns) * day_ns
 
 
+def ends_ns(rule: Rule, modified_ns: int, day_ns: int) -> int | None:
+    """When the rule ends the newest version of a key, stored at this time; None: it does not."""
+    if rule.date_ns is not None:
+        return rule.date_ns
+    return None if rule.days is None else rounded_ns(modified_ns, rule.days, day_ns)
+
+
+def aborts_ns(rule: Rule, upload: Upload, day_ns: int) -> int | None:
+    """When the rule aborts the upload; None: it does not."""
+    if not rule.enabled or rule.abort_days is None or not upload.key.startswith(rule.filter.prefix):
+        return None
+    return rounded_ns(upload.started_ns, rule.abort_days, day_ns)
+
+
 def due(rules: Iterable[Rule], standing: Standing, now_ns: int, day_ns: int) -> Iterator[Rule]:
     """The rules that end a version now, but for those whose tags do not fit. `day_ns` is a day, but in tests."""
     for rule in rules:
@@ -88,24 +102,18 @@ def _is_due(rule: Rule, standing: Standing, now_ns: int, day_ns: int) -> bool:
         return now_ns >= rounded_ns(standing.successor_ns, rule.noncurrent_days, day_ns)
     entry = standing.entry
     if entry.marker:
-        if not standing.alone:
+        if not standing.alone or rule.date_ns is not None:
             return False
         if rule.lone_markers:
             return True
-    elif rule.date_ns is not None:
-        return now_ns >= rule.date_ns
-    return rule.days is not None and now_ns >= rounded_ns(entry.object.modified_ns, rule.days, day_ns)
+    at_ns = ends_ns(rule, entry.object.modified_ns, day_ns)
+    return at_ns is not None and now_ns >= at_ns
 
 
 def stale(rules: Iterable[Rule], upload: Upload, now_ns: int, day_ns: int) -> bool:
     """Whether a rule aborts an upload now."""
-    return any(
-        rule.enabled
-        and rule.abort_days is not None
-        and upload.key.startswith(rule.filter.prefix)
-        and now_ns >= rounded_ns(upload.started_ns, rule.abort_days, day_ns)
-        for rule in rules
-    )
+    moments = (aborts_ns(rule, upload, day_ns) for rule in rules)
+    return any(at_ns is not None and now_ns >= at_ns for at_ns in moments)
 
 
 class Standings:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from qss.errors import CorruptData
-from qss.s3.answers import iso_date_ns
+from qss.s3.dates import iso, iso_date_ns
 from qss.s3.documents import xml_body
 from qss.s3.errors import Code, S3Error
 from qss.s3.lifecycle import Filter, Rule
 from qss.s3.lock import DAY_NS
 from qss.s3.parse import check_tags
+from qss.s3.scalars import integer_of
 from qss.s3.xml import Node, document, element, leaf
 
 RULES_MAX: Final = 1000
@@ -98,10 +98,10 @@ def _size(node: Node, name: str) -> int | None:
 
 
 def _number(text: str, top: int) -> int:
-    text = text.strip()
-    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20) or abs(int(text)) > top:
+    value = integer_of(text.strip(), 19)
+    if value is None or abs(value) > top:
         raise S3Error(Code.MALFORMED_XML)
-    return int(text)
+    return value
 
 
 def _days(node: Node, name: str, action: str, *, least: int = 1) -> int:
@@ -156,8 +156,7 @@ def _rule_element(rule: Rule) -> str:
     if rule.days is not None:
         content.append(element("Expiration", leaf("Days", rule.days)))
     if rule.date_ns is not None:
-        date = datetime.fromtimestamp(rule.date_ns // 10**9, UTC)
-        content.append(element("Expiration", leaf("Date", f"{date:%Y-%m-%dT%H:%M:%S}.000Z")))
+        content.append(element("Expiration", leaf("Date", iso(rule.date_ns))))
     if rule.lone_markers:
         content.append(element("Expiration", leaf("ExpiredObjectDeleteMarker", True)))
     if rule.noncurrent_days is not None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, overload
 from urllib.parse import quote
 
 from qss.s3.backend import StoredObject
+from qss.s3.dates import second_text
 from qss.s3.xml import leaf
 
 Row = tuple[str, int, str, int]
@@ -55,11 +55,6 @@ class ListedObjects(Sequence[StoredObject]):
 def _stored(row: Row) -> StoredObject:
     key, size, etag, modified_ns = row
     return StoredObject(key, size, etag, modified_ns)
-
-
-def second_text(second: int) -> str:
-    """A time of whole seconds, as 2009-10-12T17:50:30."""
-    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def contents(rows: Sequence[Row], owner: str, *, encode: bool) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from qss.errors import CorruptData
-from qss.s3.answers import iso_date_ns
 from qss.s3.backend import Bucket, Versioning
+from qss.s3.dates import iso, iso_date_ns
 from qss.s3.documents import xml_body
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import DefaultRetention, Mode, ObjectLock, Retention
 from qss.s3.message import Response
-from qss.s3.render import iso, xml_response
+from qss.s3.render import xml_response
+from qss.s3.scalars import integer_of
 from qss.s3.xml import Node, element, leaf
 
 _YEARS_MAX: Final = 100
@@ -57,10 +58,9 @@ def _period(node: Node, name: str, top: int) -> int | None:
     child = node.find(name)
     if child is None:
         return None
-    try:
-        value = int(child.text)
-    except ValueError:
-        raise S3Error(Code.MALFORMED_XML) from None
+    value = integer_of(child.text.strip())
+    if value is None:
+        raise S3Error(Code.MALFORMED_XML)
     if value <= 0:
         raise S3Error(Code.INVALID_RETENTION_PERIOD, "Default retention period must be a positive integer value.")
     if value > top:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from urllib.parse import unquote_plus
 
 from qss.s3.backend import Chunk
 from qss.s3.errors import Code, S3Error
 from qss.values import quick
+
+Headers = tuple[tuple[str, str], ...]
+"""Of an answer: lower-case names and values, in order."""
 
 
 @quick
@@ -37,15 +40,17 @@ class Response:
     """
 
     status: int
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
     body: Chunk = b""
     stream: AsyncIterator[Chunk] | None = None
     length: int | None = None
     close: Callable[[], Awaitable[None]] | None = None
 
-    def and_headers(self, more: tuple[tuple[str, str], ...]) -> Response:
+    def and_headers(self, more: Headers) -> Response:
         """With these headers as well."""
-        return replace(self, headers=(*self.headers, *more)) if more else self
+        if not more:
+            return self
+        return Response(self.status, (*self.headers, *more), self.body, self.stream, self.length, self.close)
 
 
 def any_begins(headers: Mapping[str, str], prefix: str | tuple[str, ...]) -> bool:
@@ -72,7 +77,7 @@ def parse_query(query: str) -> list[tuple[str, str]]:
 
 
 def join_headers(items: list[tuple[str, str]]) -> dict[str, str]:
-    """Lower-case and join repeated headers, as SigV4 wants them."""
+    """By lower-case name, repeated ones joined by commas, as SigV4 wants them."""
     joined: dict[str, str] = {}
     for raw_name, value in items:
         name = raw_name.lower()

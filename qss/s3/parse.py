@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
 from qss.errors import CorruptData
 from qss.s3 import inplace
 from qss.s3 import operations as op
+from qss.s3.apart import PAGE_MAX, Apart
 from qss.s3.backend import (
     KEY_BYTES_MAX,
     PART_NUMBER_MAX,
@@ -20,17 +20,14 @@ from qss.s3.backend import (
     EtagMode,
     ListQuery,
     PutRequest,
-    UploadRef,
     UploadsQuery,
 )
 from qss.s3.checksums import ALGORITHMS
 from qss.s3.conditions import delete_condition, parse_range, read_condition, write_condition
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, parse_query
-from qss.s3.parse_subresources import ROWS, bypasses, lock_of, version_id
-from qss.values import quick
+from qss.s3.parse_subresources import ROWS, bypasses, lock_of
 
-PAGE_MAX: Final = 1000
 TAGS_MAX: Final = 10
 BUCKETS_MAX: Final = 10_000  # of a page
 METADATA_BYTES_MAX: Final = 2048
@@ -66,50 +63,18 @@ _RESERVED_ENDS: Final = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 _BUCKET: Final = re.compile(r"(?!xn--|sthree-|\d+\.\d+\.\d+\.\d+$)[a-z0-9](?:[a-z0-9-]|\.(?!\.))*[a-z0-9]")
 
 
-@quick
-@dataclass(frozen=True, slots=True)
-class _In:
-    """A request taken apart."""
-
-    head: RequestHead
-    bucket: str
-    key: str
-    params: Mapping[str, str]
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self.head.headers
-
-    def number(self, name: str, default: int, top: int) -> int:
-        text = self.params.get(name)
-        if text is None or text == "":
-            return default
-        if not (text.isascii() and text.isdigit() and len(text) < 11):
-            raise S3Error(Code.INVALID_ARGUMENT, f"Provided {name} not an integer or within integer range")
-        return min(int(text), top)
-
-    def encode(self) -> bool:
-        kind = self.params.get("encoding-type")
-        if kind not in (None, "", "url"):
-            raise S3Error(Code.INVALID_ARGUMENT, "Invalid Encoding Method specified in Request")
-        return kind == "url"
-
-    def upload(self) -> UploadRef:
-        return UploadRef(self.bucket, self.key, self.params["uploadId"])
-
-    def part_number(self) -> int:
-        number = self.number("partNumber", 0, PART_NUMBER_MAX + 1)
-        if not 1 <= number <= PART_NUMBER_MAX:
-            raise S3Error(
-                Code.INVALID_ARGUMENT, f"Part number must be an integer between 1 and {PART_NUMBER_MAX}, inclusive"
-            )
-        return number
-
-
 def check_bucket_name(name: str) -> None:
     """Source: "General purpose bucket naming rules"."""
     if not 3 <= len(name) <= 63 or not _BUCKET.fullmatch(name) or name.endswith(_RESERVED_ENDS):
         raise S3Error(Code.INVALID_BUCKET_NAME)
+
+
+def check_key(key: str) -> None:
+    """Of an object, wherever a request names one. Empty is not looked at here."""
+    if len(key.encode()) > KEY_BYTES_MAX:
+        raise S3Error(Code.KEY_TOO_LONG)
+    if "\0" in key:
+        raise S3Error(Code.INVALID_URI)
 
 
 def split_path(head: RequestHead, domains: tuple[str, ...] = ()) -> tuple[str, str]:
@@ -132,10 +97,7 @@ def parse(head: RequestHead, domains: tuple[str, ...] = ()) -> op.Operation:
 
 def parse_at(head: RequestHead, bucket: str, key: str) -> op.Operation:
     """As `parse`, for what `split_path` found."""
-    if len(key.encode()) > KEY_BYTES_MAX:
-        raise S3Error(Code.KEY_TOO_LONG)
-    if "\0" in key:
-        raise S3Error(Code.INVALID_URI)
+    check_key(key)
     params = dict(head.params())
     asked = sorted(_SUBRESOURCES & params.keys()) if params else []
     if len(asked) > 1 or (asked and not bucket):
@@ -147,7 +109,7 @@ def parse_at(head: RequestHead, bucket: str, key: str) -> op.Operation:
     reader = rows.get(head.method)
     if reader is None:
         raise S3Error(Code.NOT_IMPLEMENTED if asked else Code.METHOD_NOT_ALLOWED)
-    return reader(_In(head, bucket, key, params))
+    return reader(Apart(head, bucket, key, params))
 
 
 def is_form(head: RequestHead, bucket: str, key: str) -> bool:
@@ -217,12 +179,12 @@ def put_request(bucket: str, key: str, headers: Mapping[str, str]) -> PutRequest
     return PutRequest(bucket, key, attributes_of(headers), write_condition(headers), _etag_mode(headers))
 
 
-def _put_request(request: _In) -> PutRequest:
+def _put_request(request: Apart) -> PutRequest:
     return put_request(request.bucket, request.key, request.headers)
 
 
 # -- readers, one for each row
-def _list_buckets(request: _In) -> op.ListBuckets:
+def _list_buckets(request: Apart) -> op.ListBuckets:
     params = request.params
     token, limit = params.get("continuation-token"), None
     if "max-buckets" in params:
@@ -233,7 +195,7 @@ def _list_buckets(request: _In) -> op.ListBuckets:
     return op.ListBuckets(params.get("prefix", ""), after, limit, params.get("bucket-region"))
 
 
-def _list_objects(request: _In) -> op.ListObjects:
+def _list_objects(request: Apart) -> op.ListObjects:
     params = request.params
     limit = request.number("max-keys", PAGE_MAX, PAGE_MAX)
     v2 = params.get("list-type") == "2"
@@ -261,7 +223,7 @@ def read_token(token: str) -> str:
     raise S3Error(Code.INVALID_ARGUMENT, "The continuation token provided is incorrect")
 
 
-def _list_uploads(request: _In) -> op.ListUploads:
+def _list_uploads(request: Apart) -> op.ListUploads:
     params = request.params
     query = UploadsQuery(
         request.bucket,
@@ -274,7 +236,7 @@ def _list_uploads(request: _In) -> op.ListUploads:
     return op.ListUploads(query, request.encode())
 
 
-def _get_object(request: _In) -> op.GetObject:
+def _get_object(request: Apart) -> op.GetObject:
     params, headers = request.params, request.headers
     overrides = {
         name.removeprefix("response-"): value for name, value in params.items() if name.startswith("response-")
@@ -294,12 +256,12 @@ def _get_object(request: _In) -> op.GetObject:
         read_condition(headers),
         overrides,
         headers.get("x-amz-checksum-mode", "").upper() == "ENABLED",
-        params.get("versionId"),
+        request.version_id,
         _hash_spans(request),
     )
 
 
-def _hash_spans(request: _In) -> tuple[tuple[int, int], ...]:
+def _hash_spans(request: Apart) -> tuple[tuple[int, int], ...]:
     wanted = request.headers.get(inplace.HEADER)
     if wanted is None or request.head.method != "HEAD":
         return ()
@@ -330,7 +292,7 @@ def _directive(headers: Mapping[str, str], name: str) -> bool:
     return value == "REPLACE"
 
 
-def _put_object(request: _In) -> op.PutObject | op.CopyObject:
+def _put_object(request: Apart) -> op.PutObject | op.CopyObject:
     if _COPY not in request.headers:
         return op.PutObject(_put_request(request))
     return op.CopyObject(
@@ -342,7 +304,7 @@ def _put_object(request: _In) -> op.PutObject | op.CopyObject:
     )
 
 
-def _put_part(request: _In) -> op.PutPart | op.CopyPart:
+def _put_part(request: Apart) -> op.PutPart | op.CopyPart:
     number = request.part_number()
     if _COPY not in request.headers:
         return op.PutPart(request.upload(), number)
@@ -360,7 +322,7 @@ def _algorithm(headers: Mapping[str, str]) -> str | None:
     return None if text is None else text.upper()
 
 
-def _start_upload(request: _In) -> op.StartUpload:
+def _start_upload(request: Apart) -> op.StartUpload:
     algorithm = _algorithm(request.headers)
     kind = request.headers.get("x-amz-checksum-type", "").upper()
     if kind not in ("", "COMPOSITE", "FULL_OBJECT") or (kind and algorithm is None):
@@ -376,19 +338,19 @@ def _start_upload(request: _In) -> op.StartUpload:
     return op.StartUpload(CreateUpload(request.bucket, request.key, attributes, algorithm, composite, mode))
 
 
-def _list_parts(request: _In) -> op.ListParts:
+def _list_parts(request: Apart) -> op.ListParts:
     after = request.number("part-number-marker", 0, PART_NUMBER_MAX)
     return op.ListParts(request.upload(), after, request.number("max-parts", PAGE_MAX, PAGE_MAX), request.encode())
 
 
-def _delete_object(request: _In) -> op.DeleteObject:
+def _delete_object(request: Apart) -> op.DeleteObject:
     names = ("if-match", "x-amz-if-match-last-modified-time", "x-amz-if-match-size")
     condition = delete_condition(*(request.headers.get(name) for name in names))
     bypass = bypasses(request.headers)
-    return op.DeleteObject(request.bucket, DeleteRequest(request.key, version_id(request), condition, bypass))
+    return op.DeleteObject(request.bucket, DeleteRequest(request.key, request.version_id, condition, bypass))
 
 
-_Reader = Callable[[_In], op.Operation]
+_Reader = Callable[[Apart], op.Operation]
 
 
 def _config_rows(config: op.Config) -> dict[str, _Reader]:
@@ -415,9 +377,9 @@ _ROWS: Final[dict[tuple[str, str], Mapping[str, _Reader]]] = {
     ("bucket", "delete"): {"POST": lambda r: op.DeleteObjects(r.bucket, bypasses(r.headers))},
     ("key", ""): {"GET": _get_object, "HEAD": _get_object, "PUT": _put_object, "DELETE": _delete_object},
     ("key", "tagging"): {
-        "GET": lambda r: op.GetTags(r.bucket, r.key, version_id(r)),
-        "PUT": lambda r: op.PutTags(r.bucket, r.key, version_id(r)),
-        "DELETE": lambda r: op.DeleteTags(r.bucket, r.key, version_id(r)),
+        "GET": lambda r: op.GetTags(r.bucket, r.key, r.version_id),
+        "PUT": lambda r: op.PutTags(r.bucket, r.key, r.version_id),
+        "DELETE": lambda r: op.DeleteTags(r.bucket, r.key, r.version_id),
     },
     ("key", "uploads"): {"POST": _start_upload},
     ("key", "uploadId"): {
@@ -430,8 +392,8 @@ _ROWS: Final[dict[tuple[str, str], Mapping[str, _Reader]]] = {
     ("bucket", "policyStatus"): {"GET": lambda r: op.GetConfig(r.bucket, op.Config.POLICY_STATUS)},
     **{
         (level, "acl"): {
-            "GET": lambda r: op.GetAcl(r.bucket, r.key, r.params.get("versionId")),
-            "PUT": lambda r: op.PutAcl(r.bucket, r.key, r.params.get("versionId")),
+            "GET": lambda r: op.GetAcl(r.bucket, r.key, r.version_id),
+            "PUT": lambda r: op.PutAcl(r.bucket, r.key, r.version_id),
         }
         for level in ("bucket", "key")
     },

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from qss.errors import CorruptData
 from qss.s3 import subresources as sub
-from qss.s3.answers import iso_date_ns
-from qss.s3.backend import VersionsQuery
+from qss.s3.apart import PAGE_MAX, Apart
+from qss.s3.backend import PART_NUMBER_MAX, VersionsQuery
+from qss.s3.dates import iso_date_ns
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, Mode, ObjectLock, Retention
 
@@ -18,30 +19,10 @@ UNSET_NAMES: Final = (
 )  # fmt: skip
 """Subresources of buckets that nobody can set here; what they answer: `qss.s3.unset`."""
 _REMOVABLE: Final = frozenset(UNSET_NAMES) - {"accelerate", "logging", "notification", "requestPayment"}
-_PAGE_MAX: Final = 1000
 _LOCK_MODE: Final = "x-amz-object-lock-mode"
 _LOCK_UNTIL: Final = "x-amz-object-lock-retain-until-date"
 _LOCK_HOLD: Final = "x-amz-object-lock-legal-hold"
 _BYPASS: Final = "x-amz-bypass-governance-retention"
-
-
-class Asked(Protocol):
-    """A request taken apart; `qss.s3.parse` makes it."""
-
-    @property
-    def bucket(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def params(self) -> Mapping[str, str]: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    def number(self, name: str, default: int, top: int) -> int: ...
-    def encode(self) -> bool: ...
-
-
-def version_id(asked: Asked) -> str | None:
-    return asked.params.get("versionId")
 
 
 def bypasses(headers: Mapping[str, str]) -> bool:
@@ -50,7 +31,7 @@ def bypasses(headers: Mapping[str, str]) -> bool:
 
 
 def lock_of(headers: Mapping[str, str]) -> ObjectLock:
-    """The lock that a write asks for. Whether its time is to come is not known here: `ObjectLock.check_new`."""
+    """The lock that a write asks for. Whether its time is to come is not known here: `qss.s3.lock.check_future`."""
     mode, until, hold = headers.get(_LOCK_MODE), headers.get(_LOCK_UNTIL), headers.get(_LOCK_HOLD)
     if mode is None and until is None and hold is None:
         return UNLOCKED
@@ -69,7 +50,7 @@ def lock_of(headers: Mapping[str, str]) -> ObjectLock:
     return ObjectLock(retention, None if hold is None else hold == "ON")
 
 
-def _list_versions(asked: Asked) -> sub.ListVersions:
+def _list_versions(asked: Apart) -> sub.ListVersions:
     params = asked.params
     key_after, version_after = params.get("key-marker", ""), params.get("version-id-marker")
     if version_after is not None and not key_after:
@@ -82,28 +63,19 @@ def _list_versions(asked: Asked) -> sub.ListVersions:
         params.get("delimiter", ""),
         key_after,
         version_after,
-        asked.number("max-keys", _PAGE_MAX, _PAGE_MAX),
+        asked.number("max-keys", PAGE_MAX, PAGE_MAX),
     )
     return sub.ListVersions(query, asked.encode())
 
 
-def _attributes(asked: Asked) -> sub.GetObjectAttributes:
+def _attributes(asked: Apart) -> sub.GetObjectAttributes:
     named = asked.headers.get("x-amz-object-attributes", "").split(",")
     names = frozenset(each.strip() for each in named if each.strip())
     if not names or not names <= sub.ATTRIBUTE_NAMES:
         raise S3Error(Code.INVALID_ARGUMENT, "Invalid attribute name specified.")
-    parts_max = min(_number(asked.headers, "x-amz-max-parts", _PAGE_MAX), _PAGE_MAX)
-    wanted = sub.Wanted(names, parts_max, _number(asked.headers, "x-amz-part-number-marker", 0))
-    return sub.GetObjectAttributes(asked.bucket, asked.key, wanted, version_id(asked))
-
-
-def _number(headers: Mapping[str, str], name: str, default: int) -> int:
-    text = headers.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise S3Error(Code.INVALID_ARGUMENT, f"Provided {name} not an integer or within integer range")
-    return int(text)
+    parts_max = asked.header_number("x-amz-max-parts", PAGE_MAX, PAGE_MAX)
+    wanted = sub.Wanted(names, parts_max, asked.header_number("x-amz-part-number-marker", 0, PART_NUMBER_MAX))
+    return sub.GetObjectAttributes(asked.bucket, asked.key, wanted, asked.version_id)
 
 
 def _unset(name: str) -> Mapping[str, Reader]:
@@ -113,7 +85,7 @@ def _unset(name: str) -> Mapping[str, Reader]:
     return rows
 
 
-Reader = Callable[[Asked], sub.Subresource]
+Reader = Callable[[Apart], sub.Subresource]
 ROWS: Final[Mapping[tuple[str, str], Mapping[str, Reader]]] = {
     ("bucket", "versioning"): {
         "GET": lambda r: sub.GetVersioning(r.bucket),
@@ -137,12 +109,12 @@ ROWS: Final[Mapping[tuple[str, str], Mapping[str, Reader]]] = {
     ("key", "attributes"): {"GET": _attributes},
     **{("bucket", name): _unset(name) for name in UNSET_NAMES},
     ("key", "retention"): {
-        "GET": lambda r: sub.GetRetention(r.bucket, r.key, version_id(r)),
-        "PUT": lambda r: sub.PutRetention(r.bucket, r.key, version_id(r), bypasses(r.headers)),
+        "GET": lambda r: sub.GetRetention(r.bucket, r.key, r.version_id),
+        "PUT": lambda r: sub.PutRetention(r.bucket, r.key, r.version_id, bypasses(r.headers)),
     },
     ("key", "legal-hold"): {
-        "GET": lambda r: sub.GetLegalHold(r.bucket, r.key, version_id(r)),
-        "PUT": lambda r: sub.PutLegalHold(r.bucket, r.key, version_id(r)),
+        "GET": lambda r: sub.GetLegalHold(r.bucket, r.key, r.version_id),
+        "PUT": lambda r: sub.PutLegalHold(r.bucket, r.key, r.version_id),
     },
 }
 """As the table of `qss.s3.parse`, which takes these in."""

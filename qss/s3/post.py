@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
-from qss.s3.backend import KEY_BYTES_MAX, Chunk, StoredObject
-from qss.s3.body import BodyClaims, claims_of
+from qss.s3.backend import Chunk, StoredObject
 from qss.s3.documents import tags_body
 from qss.s3.errors import Code, S3Error
 from qss.s3.forms import FileHead, FormReader, boundary_of
 from qss.s3.message import RequestHead, Response
+from qss.s3.parse import check_key
 from qss.s3.post_policy import PostPolicy, read_post_policy
 from qss.s3.render import XML_TYPE
+from qss.s3.scalars import number_of
 from qss.s3.sigv4 import Verified, Verifier
 from qss.s3.xml import document, leaf
 
@@ -37,21 +38,20 @@ _STATUS: Final = {"200": 200, "201": 201, "204": 204}
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form whose signature and policy hold. `head` is that of a PUT of the object."""
+    """A form whose signature and policy hold. `head` is that of a PUT of the object, `file` its body."""
 
     bucket: str
     key: str
     head: RequestHead
     verified: Verified | None
-    claims: BodyClaims
     file: AsyncIterator[Chunk]
     fields: Mapping[str, str]
 
 
 async def read_form(head: RequestHead, bucket: str, raw: AsyncIterator[Chunk], verifier: Verifier, now_ns: int) -> Form:
     """Read up to the file (or, of a short form, all) and check everything about it. Raises S3Error."""
-    total = head.headers.get("content-length", "")
-    if not (total.isascii() and total.isdigit() and len(total) < 16):
+    total = number_of(head.headers.get("content-length", ""))
+    if total is None:
         raise S3Error(Code.MISSING_CONTENT_LENGTH)
     reader = FormReader(aiter(raw), boundary_of(head.headers.get("content-type", "")))
     given, file = await reader.fields()
@@ -59,18 +59,17 @@ async def read_form(head: RequestHead, bucket: str, raw: AsyncIterator[Chunk], v
     verified, policy = _check_policy(fields, verifier, now_ns)
     put = _put_head(head, bucket, fields)
     content: AsyncIterator[Chunk] = reader.content()
-    if int(total) <= FORM_WHOLE_BYTES_MAX:
+    if total <= FORM_WHOLE_BYTES_MAX:
         data = b"".join([bytes(chunk) async for chunk in content])
         length, content = len(data), _once(data)
     else:
-        length = int(total) - file.at - reader.tail_bytes
+        length = total - file.at - reader.tail_bytes
         if length < 0:
             raise S3Error(Code.MALFORMED_POST)
     if policy is not None:
         policy.check_length(length)
-    headers = {**put.headers, "content-length": str(length)}
-    claims = claims_of(headers, None)
-    return Form(bucket, fields["key"], replace(put, headers=headers), verified, claims, content, fields)
+    put = replace(put, headers={**put.headers, "content-length": str(length)})
+    return Form(bucket, fields["key"], put, verified, content, fields)
 
 
 async def _once(data: bytes) -> AsyncIterator[Chunk]:
@@ -87,10 +86,7 @@ def _with_key(given: Mapping[str, str], bucket: str, file: FileHead) -> dict[str
     fields["key"] = fields["key"].replace("${filename}", file.name)
     if not fields["key"]:
         raise S3Error(Code.INVALID_ARGUMENT, "User key must have a length greater than 0.")
-    if len(fields["key"].encode()) > KEY_BYTES_MAX:
-        raise S3Error(Code.KEY_TOO_LONG)
-    if "\0" in fields["key"]:
-        raise S3Error(Code.INVALID_URI)
+    check_key(fields["key"])
     return fields
 
 

@@ -6,16 +6,15 @@ to hold, and before `expiration`.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from qss.errors import CorruptData
 from qss.s3 import strict_json
+from qss.s3.dates import iso_date_ns
 from qss.s3.errors import Code, S3Error
+from qss.s3.scalars import base64_of
 
 POLICY_BYTES_MAX: Final = 20 * 1024
 _FREE: Final = ("policy", "x-amz-signature", "file")  # need no condition; neither does x-ignore-…
@@ -82,8 +81,8 @@ def read_post_policy(encoded: str) -> PostPolicy:
     if len(encoded) > POLICY_BYTES_MAX * 4 // 3:
         raise _invalid("Policy is too long.")
     try:
-        value = strict_json.load(base64.b64decode(encoded, validate=True))
-    except (binascii.Error, ValueError, CorruptData):
+        value = strict_json.load(base64_of(encoded) or b"")
+    except CorruptData:
         raise _invalid("Invalid JSON.") from None
     if not isinstance(value, dict) or value.keys() != {"expiration", "conditions"}:
         raise _invalid("Policy wants expiration and conditions.")
@@ -102,9 +101,8 @@ def read_post_policy(encoded: str) -> PostPolicy:
 
 def _expiration(text: Any) -> int:
     try:
-        moment = datetime.fromisoformat(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e9)
-    except (TypeError, ValueError, OverflowError):
+        return iso_date_ns(text)
+    except (TypeError, CorruptData):  # TypeError: it is no text
         raise _invalid("Invalid 'expiration' value.") from None
 
 

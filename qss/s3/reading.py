@@ -9,8 +9,11 @@ from qss.s3 import render
 from qss.s3.backend import EtagMode, ObjectReader, StoredObject
 from qss.s3.body import BodyClaims, CheckedBody
 from qss.s3.errors import Code, S3Error
+from qss.s3.message import Headers
 
 COPY_BYTES_MAX: Final = 5 * 1024**3
+_TOLD_AGAIN: Final = frozenset({"etag", "last-modified", "cache-control", "expires", "x-amz-version-id"})
+"""What a cache is told with 304: which of its answers that is, and how long it holds. Source: RFC 9110, 15.4.5."""
 
 
 def copied_body(reader: ObjectReader, start: int, stop: int, algorithm: str | None, etag_mode: EtagMode) -> CheckedBody:
@@ -22,14 +25,20 @@ def copied_body(reader: ObjectReader, start: int, stop: int, algorithm: str | No
     return CheckedBody(reader.chunks(start, stop), BodyClaims(stop - start, want_checksum=algorithm), etag_mode)
 
 
-def plan_read(asked: op.GetObject, found: StoredObject) -> tuple[int, int, int, tuple[tuple[str, str], ...]]:
+def plan_read(asked: op.GetObject, found: StoredObject) -> tuple[int, int, int, Headers]:
     """Status, [start, stop), headers. Raises S3Error, also NOT_MODIFIED."""
-    asked.condition.check(found)
     headers = render.object_headers(found, asked.overrides)
+    try:
+        asked.condition.check(found)
+    except S3Error as error:
+        if error.code is not Code.NOT_MODIFIED:
+            raise
+        told = tuple((name, value) for name, value in headers if name in _TOLD_AGAIN)
+        raise S3Error(Code.NOT_MODIFIED, headers=told) from None
     if asked.part_number is not None:
         start, stop = _part_range(found, asked.part_number)
         whole = not found.part_bytes
-    elif asked.range is not None:
+    elif asked.range is not None and asked.condition.takes_range(found):
         start, stop = asked.range.resolve(found.size)
         whole = False
     else:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from email.header import Header
-from email.utils import formatdate
-from functools import lru_cache
 from urllib.parse import quote
 
 from qss.s3.backend import (
@@ -24,10 +22,11 @@ from qss.s3.backend import (
     VersionsPage,
 )
 from qss.s3.checksums import header_of
+from qss.s3.dates import http_date, iso
 from qss.s3.errors import S3Error
-from qss.s3.listed import ListedObjects, contents, second_text
+from qss.s3.listed import ListedObjects, contents
 from qss.s3.lock import UNLOCKED, ObjectLock
-from qss.s3.message import Response
+from qss.s3.message import Headers, Response
 from qss.s3.operations import ListBuckets, ListObjects, ListParts, ListUploads
 from qss.s3.parse import make_token
 from qss.s3.subresources import ListVersions
@@ -35,19 +34,6 @@ from qss.s3.xml import document, element, leaf
 
 XML_TYPE = ("content-type", "application/xml")
 OWNER = element("Owner", leaf("ID", "trove"), leaf("DisplayName", "trove"))
-
-
-def iso(time_ns: int) -> str:
-    return f"{second_text(time_ns // 1_000_000_000)}.{time_ns // 1_000_000 % 1000:03d}Z"
-
-
-def http_date(time_ns: int) -> str:
-    return _http_date(time_ns // 1_000_000_000)
-
-
-@lru_cache(4096)
-def _http_date(time_s: int) -> str:
-    return formatdate(time_s, usegmt=True)
 
 
 def xml_response(name: str, content: Iterable[str]) -> Response:
@@ -84,11 +70,23 @@ def _header_text(text: str) -> str:
     return text if text.isascii() and text.isprintable() else Header(text, "utf-8", maxlinelen=10**6).encode()
 
 
+def version_headers(version_id: str | None) -> Headers:
+    """None: the bucket has no versioning."""
+    return () if version_id is None else (("x-amz-version-id", version_id),)
+
+
+def checksum_type(composite: bool) -> str:
+    """As in x-amz-checksum-type and ChecksumType."""
+    return "COMPOSITE" if composite else "FULL_OBJECT"
+
+
 def checksum_headers(checksum: Checksum | None) -> list[tuple[str, str]]:
     if checksum is None:
         return []
-    kind = "COMPOSITE" if checksum.composite else "FULL_OBJECT"
-    return [(header_of(checksum.algorithm), checksum.value), ("x-amz-checksum-type", kind)]
+    return [
+        (header_of(checksum.algorithm), checksum.value),
+        ("x-amz-checksum-type", checksum_type(checksum.composite)),
+    ]
 
 
 def object_headers(found: StoredObject, overrides: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -106,8 +104,7 @@ def object_headers(found: StoredObject, overrides: Mapping[str, str]) -> list[tu
         headers.append(("x-amz-tagging-count", str(len(attributes.tags))))
     if attributes.storage_class != "STANDARD":
         headers.append(("x-amz-storage-class", attributes.storage_class))
-    if found.version_id is not None:
-        headers.append(("x-amz-version-id", found.version_id))
+    headers += version_headers(found.version_id)
     if attributes.lock is not UNLOCKED:
         headers += _lock_headers(attributes.lock)
     if found.part_bytes:
@@ -127,29 +124,25 @@ def _lock_headers(lock: ObjectLock) -> list[tuple[str, str]]:
 
 def stored_headers(found: StoredObject) -> list[tuple[str, str]]:
     """What a put answers."""
-    headers = [("etag", f'"{found.etag}"'), *checksum_headers(found.checksum)]
-    if found.version_id is not None:
-        headers.append(("x-amz-version-id", found.version_id))
-    return headers
+    etag = ("etag", f'"{found.etag}"')
+    return [etag, *checksum_headers(found.checksum), *version_headers(found.version_id)]
 
 
 def copied(name: str, found: StoredObject | Part, source: StoredObject) -> Response:
     """CopyObjectResult or CopyPartResult."""
-    etag, modified_ns, checksum = found.etag, found.modified_ns, found.checksum
-    content = [leaf("LastModified", iso(modified_ns)), leaf("ETag", f'"{etag}"')]
-    if checksum is not None:
-        content.append(leaf(f"Checksum{checksum.algorithm}", checksum.value))
-    response = xml_response(name, content)
-    version_id = found.version_id if isinstance(found, StoredObject) else None
-    names = ("x-amz-version-id", version_id), ("x-amz-copy-source-version-id", source.version_id)
-    told = tuple((name, value) for name, value in names if value is not None)
-    return Response(200, (*response.headers, *told), response.body)
+    content = [leaf("LastModified", iso(found.modified_ns)), leaf("ETag", f'"{found.etag}"')]
+    if found.checksum is not None:
+        content.append(leaf(f"Checksum{found.checksum.algorithm}", found.checksum.value))
+    told = version_headers(found.version_id) if isinstance(found, StoredObject) else ()
+    if source.version_id is not None:
+        told = (*told, ("x-amz-copy-source-version-id", source.version_id))
+    return xml_response(name, content).and_headers(told)
 
 
-def deletion_headers(outcome: DeleteOutcome) -> tuple[tuple[str, str], ...]:
+def deletion_headers(outcome: DeleteOutcome) -> Headers:
     """What the deletion of one object answers."""
     marker = (("x-amz-delete-marker", "true"),) if outcome.delete_marker else ()
-    return marker if outcome.version_id is None else (*marker, ("x-amz-version-id", outcome.version_id))
+    return (*marker, *version_headers(outcome.version_id))
 
 
 def _deleted(request: DeleteRequest, outcome: DeleteOutcome) -> str:
@@ -308,8 +301,8 @@ def _checksums_of(upload: Upload) -> list[str]:
     """What was announced at its start."""
     if upload.checksum_algorithm is None:
         return []
-    kind = "COMPOSITE" if upload.checksum_composite else "FULL_OBJECT"
-    return [leaf("ChecksumAlgorithm", upload.checksum_algorithm), leaf("ChecksumType", kind)]
+    kind = leaf("ChecksumType", checksum_type(upload.checksum_composite))
+    return [leaf("ChecksumAlgorithm", upload.checksum_algorithm), kind]
 
 
 def upload_started(ref: UploadRef, upload: Upload) -> Response:
@@ -317,9 +310,10 @@ def upload_started(ref: UploadRef, upload: Upload) -> Response:
     response = xml_response("InitiateMultipartUploadResult", content)
     if upload.checksum_algorithm is None:
         return response
-    kind = "COMPOSITE" if upload.checksum_composite else "FULL_OBJECT"
-    extra = (("x-amz-checksum-algorithm", upload.checksum_algorithm), ("x-amz-checksum-type", kind))
-    return Response(200, (*response.headers, *extra), response.body)
+    kind = checksum_type(upload.checksum_composite)
+    return response.and_headers(
+        (("x-amz-checksum-algorithm", upload.checksum_algorithm), ("x-amz-checksum-type", kind))
+    )
 
 
 def upload_completed(ref: UploadRef, found: StoredObject, place: str) -> Response:
@@ -332,11 +326,8 @@ def upload_completed(ref: UploadRef, found: StoredObject, place: str) -> Respons
     ]
     if found.checksum is not None:
         content.append(leaf(f"Checksum{found.checksum.algorithm}", found.checksum.value))
-        content.append(leaf("ChecksumType", "COMPOSITE" if found.checksum.composite else "FULL_OBJECT"))
-    response = xml_response("CompleteMultipartUploadResult", content)
-    if found.version_id is None:
-        return response
-    return Response(200, (*response.headers, ("x-amz-version-id", found.version_id)), response.body)
+        content.append(leaf("ChecksumType", checksum_type(found.checksum.composite)))
+    return xml_response("CompleteMultipartUploadResult", content).and_headers(version_headers(found.version_id))
 
 
 def parts(asked: ListParts, upload: Upload, found: Sequence[Part], *, more: bool) -> Response:

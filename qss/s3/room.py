@@ -6,19 +6,19 @@ answers to requests with a signature that holds. Servers that do not know it ans
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from qss.errors import CorruptData
+from qss.s3.scalars import number_of
 
 HEADER: Final = "x-trove-free"
-_BYTES = re.compile(r"\d{1,18}", re.ASCII)
 
 
 def answered(untrusted: str | None) -> int | None:
     """Bytes; None: the place does not say. Raises CorruptData."""
     if untrusted is None:
         return None
-    if not _BYTES.fullmatch(untrusted):
+    free = number_of(untrusted, 18)
+    if free is None:
         raise CorruptData(f"{HEADER}: the answer does not hold")
-    return int(untrusted)
+    return free

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from qss.errors import CorruptData
 from qss.s3.exchange import Exchange
 from qss.s3.message import RequestHead, Response
+from qss.s3.scalars import number_of
 from qss.s3.server import S3Service
 
 log = logging.getLogger(__name__)
@@ -87,12 +88,7 @@ def s3_app(service: S3Service) -> RsgiApp:
     async def app(scope: Scope, protocol: HttpProtocol) -> None:
         head = head_of(scope)
         body = raw_body(head, protocol)
-        response = await service.handle(head, body, protocol.exchange)
-        try:
-            await send(response, head.method, protocol)
-        finally:
-            if response.close is not None:
-                await response.close()
+        await send(await service.handle(head, body, protocol.exchange), head.method, protocol)
 
     return app
 
@@ -102,11 +98,11 @@ def head_of(scope: Scope) -> RequestHead:
     if "host" not in headers and scope.authority:
         headers["host"] = scope.authority
     return RequestHead(
-        scope.method, _path(scope.raw_path), scope.query_string, headers, scope.scheme == "https", scope.client
+        scope.method, path_of(scope.raw_path), scope.query_string, headers, scope.scheme == "https", scope.client
     )
 
 
-def _path(raw: str) -> str:
+def path_of(raw: str) -> str:
     """Decoded; "" for a path with escapes that are not UTF-8, which no key can have. The parser refuses that."""
     if raw.startswith("http://") or raw.startswith("https://"):  # absolute form, as sent to proxies
         raw = raw[raw.find("/", 8) :]
@@ -118,8 +114,8 @@ def _path(raw: str) -> str:
 
 async def raw_body(head: RequestHead, protocol: HttpProtocol) -> AsyncIterator[bytes]:
     """The body as it comes. Nothing is read (and no 100-continue sent) before the first piece is asked for."""
-    length = head.headers.get("content-length", "")
-    if length.isdigit() and int(length) <= BODY_WHOLE_BYTES_MAX:
+    length = number_of(head.headers.get("content-length", ""))
+    if length is not None and length <= BODY_WHOLE_BYTES_MAX:
         yield await protocol()
         return
     async for chunk in protocol:
@@ -127,7 +123,16 @@ async def raw_body(head: RequestHead, protocol: HttpProtocol) -> AsyncIterator[b
 
 
 async def send(response: Response, method: str, protocol: HttpProtocol) -> None:
-    """Send a response. When its stream breaks off, so does the connection: the client sees fewer bytes than told."""
+    """Send a response, and close it, whatever happens. When its stream breaks off, so does the connection: the client
+    sees fewer bytes than told."""
+    try:
+        await _send(response, method, protocol)
+    finally:
+        if response.close is not None:
+            await response.close()
+
+
+async def _send(response: Response, method: str, protocol: HttpProtocol) -> None:
     headers = list(response.headers)
     if response.stream is None:
         if response.body:

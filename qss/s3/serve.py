@@ -1,4 +1,4 @@
-"""Run RSGI applications under Granian inside this process. The only importer of granian.
+"""Run RSGI applications under Granian inside this process. The only importer of granian and uvloop.
 
 Granian's embedded server keeps everything in one process (so SIGKILL ends a node whole): HTTP on a Rust thread, the
 application on the running asyncio loop. Several may run side by side in one loop, each on its own port.
@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server
+from uvloop import run as run_on_uvloop
 
 from qss.errors import Refused
 from qss.s3.asgi import asgi_app
@@ -40,6 +41,11 @@ _LOGGING: Final[dict[str, Any]] = {
     "loggers": {"_granian": {"level": "ERROR", "propagate": True}},
 }
 """Granian would write to stdout; this leaves its errors to the root logger."""
+
+
+def run(program: Coroutine[Any, Any, None]) -> None:
+    """Run a program that serves, on the event loop that costs least under Granian (docs/adr/0153)."""
+    run_on_uvloop(program)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +156,14 @@ async def serve(
     try:
         name = listener.getsockname()
         server, running = _begin(front, listener)
-        waits = {asyncio.create_task(stop.wait())}
+        stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.sleep(0)  # the server task spawns its worker; the socket queues from here on
             if on_ready is not None and not running.done():
                 on_ready(*name[:2])
             while not stop.is_set() and not running.done():
                 renewing = asyncio.create_task(renew.wait())
-                await asyncio.wait({running, renewing, *waits}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({running, renewing, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 renewing.cancel()
                 if renew.is_set() and not stop.is_set():
                     renew.clear()
@@ -168,8 +174,7 @@ async def serve(
                         leaving.add(task)
                         task.add_done_callback(leaving.discard)
         finally:
-            for each in waits:
-                each.cancel()
+            stopping.cancel()
             await asyncio.gather(_end(server, running), *leaving)
     finally:
         listener.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from qss.errors import QssError
-from qss.s3 import inplace, render, room, sse
+from qss.s3 import inplace, render, sse
 from qss.s3 import operations as op
 from qss.s3.access import configure
 from qss.s3.access.context import Caller
@@ -20,29 +20,28 @@ from qss.s3.backend import (
     READ_WHOLE_BYTES_MAX,
     Chunk,
     CopiesItself,
-    CreateUpload,
     DeleteOutcome,
-    KnowsRoom,
     ObjectBackend,
     ObjectReader,
     PutRequest,
     StoredObject,
 )
-from qss.s3.body import CheckedBody
+from qss.s3.bucket_handlers import BUCKETS
 from qss.s3.call import Call
-from qss.s3.documents import delete_body, location_body, tags_body
+from qss.s3.documents import delete_body, tags_body
 from qss.s3.encryption import Encryptor, to_store
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.exchange import Exchange
 from qss.s3.expiry import Expiry
-from qss.s3.handlers import HANDLERS, Handler, Place, version_headers
+from qss.s3.handlers import HANDLERS, Handler, Place
 from qss.s3.hoisted import with_hoisted
 from qss.s3.lock import DAY_NS, check_future
-from qss.s3.message import RequestHead, Response
-from qss.s3.parse import REDIRECT, check_bucket_name, is_form, parse_at, put_request, split_path
+from qss.s3.message import Headers, RequestHead, Response
+from qss.s3.parse import REDIRECT, is_form, parse_at, put_request, split_path
 from qss.s3.post import answer, read_form
 from qss.s3.reading import copied_body, plan_read
 from qss.s3.sigv4 import Verifier
+from qss.s3.subresources import GetObjectAttributes
 from qss.s3.uploading import UPLOADING, open_source
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,9 @@ TAGS_BYTES_MAX: Final = 64 * 1024
 """Of the document of an object's tags: it is read before it is known whether they may be set."""
 _ID_BYTES: Final = 8
 _IDS_AT_ONCE: Final = 64
+_CHANGING: Final = frozenset({REDIRECT, "x-amz-storage-class"})
+"""Headers that make a copy of an object onto itself one that changes it, beside metadata, tags and encryption."""
+_COPY_OF_ITSELF: Final = "This copy request is illegal: it would copy an object to itself without changing it."
 _ANONYMOUS_OVERRIDE: Final = "Request specific response headers cannot be used for anonymous GET requests."
 
 
@@ -102,26 +104,19 @@ class S3Service:
         self._ids: list[str] = []  # of requests to come
 
     async def handle(self, head: RequestHead, raw: AsyncIterator[Chunk], exchange: Exchange | None = None) -> Response:
-        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good.
-        `exchange` learns what it was."""
+        """Answer one request. `raw` is asked for nothing before the signature of the head has been found good; of a
+        browser's form, whose fields hold the signature, for its fields. `exchange` learns what it was."""
         request_id = self._request_id()
         exchange = exchange or Exchange()
         exchange.request_id = request_id
         try:
             response = await self._answer(head, raw, exchange)
         except Exception as found:
-            response = _told(found, head, request_id)
-        extra: tuple[tuple[str, str], ...] = (("x-amz-request-id", request_id),)
+            response = _failed(found, head, request_id)
+        extra: Headers = (("x-amz-request-id", request_id),)
         if "origin" in head.headers and head.method != "OPTIONS":
             extra += await self._cors(head)
-        return Response(
-            response.status,
-            (*response.headers, *extra),
-            response.body,
-            response.stream,
-            response.length,
-            response.close,
-        )
+        return response.and_headers(extra)
 
     def _request_id(self) -> str:
         """16 hex digits. Bytes for many are asked for at once: asking the system lets go of the GIL."""
@@ -130,7 +125,7 @@ class S3Service:
             self._ids = [fresh[at : at + 2 * _ID_BYTES] for at in range(0, len(fresh), 2 * _ID_BYTES)]
         return self._ids.pop()
 
-    async def _cors(self, head: RequestHead) -> tuple[tuple[str, str], ...]:
+    async def _cors(self, head: RequestHead) -> Headers:
         """For a page of another origin to be able to read the answer, errors too."""
         try:
             bucket, _ = split_path(head, self._options.domains)
@@ -163,7 +158,8 @@ class S3Service:
         """Authorise an operation as `permit` does, and do it. Raises what goes wrong."""
         return await self._perform(operation, Call(head, raw, None, access_key))
 
-    async def _perform(self, operation: op.Operation, call: Call) -> Response:
+    async def _allowed(self, operation: op.Operation, call: Call) -> Call:
+        """The call with what it asks of encryption. Raises S3Error for what may not be or cannot be had."""
         if not isinstance(operation, op.PutTags):  # which is allowed or not by what its body says
             await self._authorize(call.caller, operation)
         asked = self._encryptor.asked(operation, call.head.headers, secure=call.head.secure)
@@ -171,6 +167,10 @@ class S3Service:
             call = replace(call, sse=asked)
         if type(operation) in _WITH_ACL:
             configure.check_acl(call.head.headers)
+        return call
+
+    async def _perform(self, operation: op.Operation, call: Call) -> Response:
+        call = await self._allowed(operation, call)
         try:
             return await _HANDLERS[type(operation)](self, operation, call)
         except S3Error as error:
@@ -181,7 +181,7 @@ class S3Service:
         """That a key is not there is told, as by AWS, to those who may list the bucket. Raises ACCESS_DENIED."""
         if error.code not in (Code.NO_SUCH_KEY, Code.NO_SUCH_VERSION):
             return
-        if isinstance(operation, op.GetObject):
+        if isinstance(operation, op.GetObject | GetObjectAttributes):
             await self._authorize(call.caller, op.HeadBucket(operation.bucket))
         elif isinstance(operation, op.CopyObject | op.CopyPart):
             await self._authorize(call.caller, op.HeadBucket(operation.source.bucket))
@@ -190,73 +190,11 @@ class S3Service:
         """A browser's form: read up to its file, then a put like others."""
         exchange.operation = "PostObject"
         form = await read_form(head, bucket, raw, self._verifier, self._clock.now_ns())
-        operation = op.PutObject(put_request(bucket, form.key, form.head.headers))
-        await self._authorize(Caller(form.head, form.verified, by_form=True), operation)
-        asked = self._encryptor.asked(operation, form.head.headers, secure=form.head.secure)
-        configure.check_acl(form.head.headers)
-        self._check_lock(operation.request)
         exchange.user = "" if form.verified is None else form.verified.access_key
-        request = to_store(operation.request, asked)
-        found = await self._backend.put(request, CheckedBody(form.file, form.claims, request.etag_mode))
-        told = await self._expiry.told(bucket, found, request.attributes.tags)
-        return answer(form, found).and_headers(asked.answer(found.sse) + told)
-
-    # -- buckets
-    async def _list_buckets(self, asked: op.ListBuckets, _: Call) -> Response:
-        return render.buckets(asked, await self._backend.list_buckets())
-
-    async def _create_bucket(self, asked: op.CreateBucket, call: Call) -> Response:
-        check_bucket_name(asked.bucket)
-        region = location_body(await call.document(), self._options.region)
-        if region != self._options.region:
-            raise S3Error(Code.INVALID_LOCATION)
-        configure.check_create(call.head.headers)
-        await self._backend.create_bucket(asked.bucket, region, lock=asked.lock)
-        await configure.create_with(self._backend, asked.bucket, call.head.headers)
-        return Response(200, (("location", f"/{asked.bucket}"),))
-
-    async def _head_bucket(self, asked: op.HeadBucket, call: Call) -> Response:
-        bucket = await self._backend.head_bucket(asked.bucket)
-        headers: tuple[tuple[str, str], ...] = (("x-amz-bucket-region", bucket.region),)
-        if call.verified is not None and isinstance(self._backend, KnowsRoom):
-            headers += ((room.HEADER, str(self._backend.free_bytes(asked.bucket))),)
-        return Response(200, headers)
-
-    async def _delete_bucket(self, asked: op.DeleteBucket, _: Call) -> Response:
-        await self._backend.delete_bucket(asked.bucket)
-        return Response(204)
-
-    async def _get_location(self, asked: op.GetLocation, _: Call) -> Response:
-        return render.location(await self._backend.head_bucket(asked.bucket))
-
-    async def _get_config(self, asked: op.GetConfig, _: Call) -> Response:
-        if asked.config is op.Config.ENCRYPTION:
-            return await self._encryptor.get_default(asked.bucket)
-        return await configure.get_config(self._backend, asked)
-
-    async def _put_config(self, asked: op.PutConfig, call: Call) -> Response:
-        content = await call.document()
-        if asked.config is op.Config.ENCRYPTION:
-            return await self._encryptor.put_default(asked.bucket, content)
-        return await configure.put_config(self._backend, asked, content)
-
-    async def _delete_config(self, asked: op.DeleteConfig, _: Call) -> Response:
-        if asked.config is op.Config.ENCRYPTION:
-            return await self._encryptor.delete_default(asked.bucket)
-        return await configure.delete_config(self._backend, asked)
-
-    async def _get_acl(self, asked: op.GetAcl, _: Call) -> Response:
-        await self._backend.head_bucket(asked.bucket)
-        if asked.key:
-            await self._backend.head(asked.bucket, asked.key, asked.version_id)
-        return configure.acl()
-
-    async def _put_acl(self, asked: op.PutAcl, call: Call) -> Response:
-        await self._get_acl(op.GetAcl(asked.bucket, asked.key, asked.version_id), call)
-        raise S3Error(Code.ACL_NOT_SUPPORTED)
-
-    async def _list_objects(self, asked: op.ListObjects, _: Call) -> Response:
-        return render.listing(asked, await self._backend.list_objects(asked.query))
+        operation = op.PutObject(put_request(bucket, form.key, form.head.headers))
+        call = await self._allowed(operation, Call(form.head, form.file, form.verified, by_form=True))
+        found, headers = await self._store(operation, call)
+        return answer(form, found).and_headers(headers)
 
     # -- objects
     async def _get(self, asked: op.GetObject, call: Call) -> Response:
@@ -282,7 +220,7 @@ class S3Service:
         await reader.aclose()
         return response
 
-    async def _told(self, asked: op.GetObject, found: StoredObject) -> tuple[tuple[str, str], ...]:
+    async def _told(self, asked: op.GetObject, found: StoredObject) -> Headers:
         if asked.version_id is not None:
             return ()
         return await self._expiry.told(asked.bucket, found, found.attributes.tags)
@@ -295,17 +233,20 @@ class S3Service:
         finally:
             await reader.aclose()
 
-    def _check_lock(self, request: PutRequest | CreateUpload) -> None:
-        retention = request.attributes.lock.retention
-        if retention is not None:
-            check_future(retention, self._clock.now_ns())
+    def _check_lock(self, request: PutRequest) -> None:
+        check_future(request.attributes.lock.retention, self._clock.now_ns())
 
     async def _put(self, asked: op.PutObject, call: Call) -> Response:
+        found, headers = await self._store(asked, call)
+        return Response(200, (*render.stored_headers(found), *headers))
+
+    async def _store(self, asked: op.PutObject, call: Call) -> tuple[StoredObject, Headers]:
+        """What is stored, and what an answer tells of it besides its etag."""
         self._check_lock(asked.request)
         request = to_store(asked.request, call.sse)
         found = await self._backend.put(request, call.body(request.etag_mode))
         told = await self._expiry.told(request.bucket, found, request.attributes.tags)
-        return Response(200, (*render.stored_headers(found), *call.sse.answer(found.sse), *told))
+        return found, call.sse.answer(found.sse) + told
 
     async def _copy(self, asked: op.CopyObject, call: Call) -> Response:
         self._check_lock(asked.request)
@@ -320,11 +261,9 @@ class S3Service:
                 await self._authorize(taking, op.PutTags(request.bucket, request.key))
             same = (asked.source.bucket, asked.source.key) == (request.bucket, request.key)
             changes = asked.replace_metadata or asked.replace_tags or call.sse.store is not None
+            changes = changes or not _CHANGING.isdisjoint(call.head.headers)
             if same and asked.source.version_id is None and not changes:
-                raise S3Error(
-                    Code.INVALID_REQUEST,
-                    "This copy request is illegal: it would copy an object to itself without changing it.",
-                )
+                raise S3Error(Code.INVALID_REQUEST, _COPY_OF_ITSELF)
             kept = request.attributes if asked.replace_metadata else source.attributes
             tags = request.attributes.tags if asked.replace_tags else source.attributes.tags
             own = request.attributes
@@ -362,7 +301,7 @@ class S3Service:
             await self._backend.delete(asked.bucket, [r for r, d in zip(requests, denied, strict=True) if not d])
         )
         outcomes = [
-            next(done) if error is None else DeleteOutcome(request.key, error, request.version_id)
+            next(done) if error is None else DeleteOutcome(request.key, error)
             for request, error in zip(requests, denied, strict=True)
         ]
         return render.deleted(requests, outcomes, quiet=quiet)
@@ -374,11 +313,6 @@ class S3Service:
             return error
         return None
 
-    async def _get_tags(self, asked: op.GetTags, _: Call) -> Response:
-        found = await self._backend.head(asked.bucket, asked.key, asked.version_id)
-        response = render.tagging(found.attributes.tags)
-        return replace(response, headers=(*response.headers, *version_headers(found.version_id)))
-
     async def _put_tags(self, asked: op.PutTags, call: Call) -> Response:
         try:
             tags = tags_body(await call.document(TAGS_BYTES_MAX))
@@ -387,28 +321,33 @@ class S3Service:
             raise
         await self._authorize(call.setting(tags), asked)
         version_id = await self._backend.put_tags(asked.bucket, asked.key, tags, asked.version_id)
-        return Response(200, version_headers(version_id))
-
-    async def _delete_tags(self, asked: op.DeleteTags, _: Call) -> Response:
-        version_id = await self._backend.put_tags(asked.bucket, asked.key, (), asked.version_id)
-        return Response(204, version_headers(version_id))
+        return Response(200, render.version_headers(version_id))
 
 
-def _told(found: Exception, head: RequestHead, request_id: str) -> Response:
+def noted(found: Exception, what: str, *said: object) -> S3Error:
+    """What a request that failed is answered; whoever runs the server reads of what the client can do nothing about.
+    `what`: the request, for %; `said`: what stands in it."""
+    error = to_s3(found)
+    if error.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
+        trace = None if isinstance(found, QssError) else found
+        log.error(f"{what}: %s", *said, found, exc_info=trace)
+    return error
+
+
+def _failed(found: Exception, head: RequestHead, request_id: str) -> Response:
     """The answer to a request that failed. Nothing that outlives it may name the exception: with its traceback it would
     keep the body, and a body that is kept keeps its connection open until the garbage collector comes by."""
-    told = to_s3(found)
-    if told.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
-        trace = None if isinstance(found, QssError) else found
-        log.error("request %s, %.16r %.256r: %s", request_id, head.method, head.path, found, exc_info=trace)
-    return render.error(told, head.path, request_id, with_body=head.method != "HEAD")
+    error = noted(found, "request %s, %.16r %.256r", request_id, head.method, head.path)
+    return render.error(error, head.path, request_id, with_body=head.method != "HEAD")
 
 
 def _beside(handler: Handler) -> Callable[[S3Service, Any, Call], Awaitable[Response]]:
-    """A handler of `qss.s3.handlers` as if it were one of ours."""
+    """A handler that needs no more than a `Place`, as if it were one of ours."""
 
     async def answer(service: S3Service, asked: Any, call: Call) -> Response:
-        place = Place(service._backend, service._clock.now_ns(), service._encryptor, service._expiry)
+        place = Place(
+            service._backend, service._clock.now_ns(), service._encryptor, service._expiry, service._options.region
+        )
         return await handler(place, asked, call)
 
     return answer
@@ -416,25 +355,12 @@ def _beside(handler: Handler) -> Callable[[S3Service, Any, Call], Awaitable[Resp
 
 _WITH_ACL: Final = frozenset({op.PutObject, op.CopyObject, op.StartUpload})
 _HANDLERS: Final[dict[type, Callable[[S3Service, Any, Call], Awaitable[Response]]]] = {
-    op.ListBuckets: S3Service._list_buckets,
-    op.CreateBucket: S3Service._create_bucket,
-    op.HeadBucket: S3Service._head_bucket,
-    op.DeleteBucket: S3Service._delete_bucket,
-    op.GetLocation: S3Service._get_location,
-    op.ListObjects: S3Service._list_objects,
     op.DeleteObjects: S3Service._delete_many,
     op.GetObject: S3Service._get,
     op.PutObject: S3Service._put,
     op.CopyObject: S3Service._copy,
     op.DeleteObject: S3Service._delete,
-    op.GetTags: S3Service._get_tags,
     op.PutTags: S3Service._put_tags,
-    op.DeleteTags: S3Service._delete_tags,
-    op.GetConfig: S3Service._get_config,
-    op.PutConfig: S3Service._put_config,
-    op.DeleteConfig: S3Service._delete_config,
-    op.GetAcl: S3Service._get_acl,
-    op.PutAcl: S3Service._put_acl,
-    **{kind: _beside(handler) for kind, handler in {**HANDLERS, **UPLOADING}.items()},
+    **{kind: _beside(handler) for kind, handler in {**BUCKETS, **HANDLERS, **UPLOADING}.items()},
 }
 """Total over `Operation`, by test."""

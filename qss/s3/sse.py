@@ -7,7 +7,6 @@ guide. A customer's key lives in one request: never in a log, an error or an ans
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from enum import Enum
 from typing import Final
 
 from qss.s3.errors import Code, S3Error
+from qss.s3.scalars import base64_of
 from qss.s3.xml import Node, document, element, leaf
 
 AES256: Final = "AES256"
@@ -143,11 +143,8 @@ def _key(headers: Mapping[str, str], prefix: str, *, secure: bool) -> CustomerKe
         raise S3Error(Code.INVALID_ARGUMENT, f"{_WHAT} provide an appropriate secret key.")
     if md5 is None:
         raise S3Error(Code.INVALID_ARGUMENT, f"{_WHAT} provide the client calculated MD5 of the secret key.")
-    try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != _KEY_BYTES:
+    key = base64_of(text)
+    if key is None or len(key) != _KEY_BYTES:
         raise S3Error(Code.INVALID_ARGUMENT, "The secret key was invalid for the specified algorithm.")
     expected = base64.b64encode(hashlib.md5(key, usedforsecurity=False).digest()).decode()
     if not hmac.compare_digest(expected.encode(), md5.encode()):

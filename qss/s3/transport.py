@@ -5,11 +5,11 @@ between the socket and the caller's memory (docs/adr/0035). With the client the 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -51,20 +51,14 @@ class TlsFiles:
 SYSTEM_TRUST: Final = TlsFiles()
 
 
-def transport_to(
-    scheme: str, host: str, limits: HttpLimits, *, verify_tls: bool = True, tls: TlsFiles = SYSTEM_TRUST
-) -> httpx.AsyncBaseTransport:
+def transport_to(scheme: str, host: str, limits: HttpLimits, tls: TlsFiles) -> httpx.AsyncBaseTransport:
     """The transport for one server; `host` as the Host header has it. Raises ConfigInvalid for TLS files."""
     if scheme == "http":
         parts = urlsplit(f"//{host}")
         assert parts.hostname is not None
         return PlainTransport(Origin(parts.hostname, parts.port or 80), limits)
-    trusted = tls.context()
-    if not verify_tls:
-        trusted.check_hostname = False
-        trusted.verify_mode = ssl.CERT_NONE
     pool = httpx.Limits(max_connections=limits.connections_max, keepalive_expiry=limits.idle_s_max)
-    return httpx.AsyncHTTPTransport(verify=trusted, trust_env=False, http1=True, http2=False, limits=pool)
+    return httpx.AsyncHTTPTransport(verify=tls.context(), trust_env=False, http1=True, http2=False, limits=pool)
 
 
 class PlainTransport(httpx.AsyncBaseTransport):
@@ -87,6 +81,16 @@ class PlainTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         self._http.close()
+
+
+class UploadStream(httpx.AsyncByteStream):
+    """The body of a request, for either transport."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return cast("AsyncIterator[bytes]", self.body.chunks())  # what takes bytes takes views of them
 
 
 class ReplyStream(httpx.AsyncByteStream):
@@ -116,13 +120,4 @@ class ReplyStream(httpx.AsyncByteStream):
 
 
 def _body_of(request: httpx.Request) -> Body | None:
-    length = request.headers.get("content-length")
-    stream = request.stream
-    if length is None or not isinstance(stream, httpx.AsyncByteStream):
-        return None
-
-    async def chunks() -> AsyncGenerator[bytes | memoryview, None]:
-        async for chunk in stream:
-            yield chunk
-
-    return Body(int(length), chunks)
+    return request.stream.body if isinstance(request.stream, UploadStream) else None

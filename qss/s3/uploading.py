@@ -8,10 +8,11 @@ from typing import Final
 from qss.s3 import operations as op
 from qss.s3 import render
 from qss.s3.backend import ObjectReader, UploadRef
+from qss.s3.call import Call
 from qss.s3.documents import complete_body
 from qss.s3.encryption import Encryptor, to_start
 from qss.s3.errors import Code, S3Error
-from qss.s3.handlers import Call, Handler, Place
+from qss.s3.handlers import Handler, Place
 from qss.s3.lock import check_future
 from qss.s3.message import Response
 from qss.s3.reading import copied_body
@@ -38,8 +39,7 @@ async def open_source(encryptor: Encryptor, source: op.CopySource, key: Customer
 
 async def _start(place: Place, asked: op.StartUpload, call: Call) -> Response:
     request = to_start(asked.request, call.sse)
-    if request.attributes.lock.retention is not None:
-        check_future(request.attributes.lock.retention, place.now_ns)
+    check_future(request.attributes.lock.retention, place.now_ns)
     upload = await place.backend.create_upload(request)
     response = render.upload_started(UploadRef(request.bucket, request.key, upload.upload_id), upload)
     return response.and_headers(call.sse.answer(upload.sse) + await place.expiry.told_upload(request.bucket, upload))

@@ -11,11 +11,14 @@ import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from qss.errors import Refused
 from qss.host import Clock
+from qss.s3.dates import iso
 from qss.s3.exchange import Exchange
-from qss.s3.render import iso
+from qss.s3.rsgi import path_of
+from qss.trove.shares import PATH
 
 if TYPE_CHECKING:
     from qss.s3.rsgi import Scope
@@ -30,7 +33,6 @@ _SECRET_QUERY: Final = frozenset(
     {"awsaccesskeyid", "signature", "token", "x-amz-credential", "x-amz-security-token", "x-amz-signature"}
 )
 _SECRET_WORDS: Final = ("secret", "password", "customer-key")
-_SHARE: Final = "/s/"
 
 
 class AccessLog:
@@ -106,9 +108,9 @@ class AccessLog:
 
 
 def redacted_path(raw: str) -> str:
-    """A share's token opens what it names: it is not written down."""
-    text = raw[:TEXT_CHARS_MAX]
-    return f"{_SHARE}{_HIDDEN}" if text.startswith(_SHARE) else text
+    """A share's token is not written down, however its path is spelled (`raw`: as sent)."""
+    is_share = raw.startswith(PATH) or path_of(raw).startswith(PATH)
+    return f"{PATH}{_HIDDEN}" if is_share else raw[:TEXT_CHARS_MAX]
 
 
 def redacted_query(query: str) -> str:
@@ -120,7 +122,7 @@ def redacted_query(query: str) -> str:
 
 def _redacted(piece: str) -> str:
     name, equals, _ = piece.partition("=")
-    plain = name.lower().replace("%2d", "-")
+    plain = unquote(name).lower()
     if not equals or not (plain in _SECRET_QUERY or any(word in plain for word in _SECRET_WORDS)):
         return piece
     return f"{name}={_HIDDEN}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from qss.s3.backend import Bucket, ListQuery, StoredObject
+from qss.s3.backend import Bucket, ListPage, ListQuery
+from qss.s3.dates import iso
 from qss.s3.errors import Code, S3Error
 from qss.s3.parse import check_bucket_name
-from qss.s3.render import iso
+from qss.s3.scalars import number_of
 from qss.trove.node import Node
 from qss.trove.quotas import Quota
-from qss.trove.routes import DONE, Answer, Asked, Route, Schema, answer, body_of
+from qss.trove.routes import DONE, Answer, Asked, Route, Schema, answer, body_of, done
 from qss.trove.usage import usage_of
 
 REGION: Final = "us-east-1"
@@ -47,18 +48,22 @@ LIST_QUERY: Final = {
 
 def list_query(bucket: str, asked: Asked) -> ListQuery:
     """Raises S3Error INVALID_ARGUMENT for a limit that is none."""
-    text = asked.query.get("limit", str(PAGE_MAX))
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
+    limit = number_of(asked.query.get("limit", str(PAGE_MAX)), 9)
+    if limit is None:
         raise S3Error(Code.INVALID_ARGUMENT, "limit is not a number")
     query = asked.query
     return ListQuery(
-        bucket, query.get("prefix", ""), query.get("delimiter", ""), query.get("after", ""), min(int(text), PAGE_MAX)
+        bucket, query.get("prefix", ""), query.get("delimiter", ""), query.get("after", ""), min(limit, PAGE_MAX)
     )
 
 
-def object_value(found: StoredObject) -> dict[str, Any]:
-    """An object of a listing as JSON."""
-    return {"key": found.key, "size": found.size, "etag": found.etag, "modified": iso(found.modified_ns)}
+def page_value(page: ListPage) -> dict[str, Any]:
+    """A page of a bucket's objects as JSON."""
+    objects = [
+        {"key": each.key, "size": each.size, "etag": each.etag, "modified": iso(each.modified_ns)}
+        for each in page.objects
+    ]
+    return {"objects": objects, "prefixes": list(page.prefixes), "next_after": page.next_after}
 
 
 class BucketRoutes:
@@ -127,7 +132,7 @@ class BucketRoutes:
         name = asked.args["bucket"]
         await self._node.store.delete_bucket(name)
         await self._node.quotas.set(name, None)
-        return answer({"done": True})
+        return done()
 
     async def _quota(self, asked: Asked) -> Answer:
         bucket = await self._node.store.head_bucket(asked.args["bucket"])
@@ -140,14 +145,7 @@ class BucketRoutes:
         return answer(_quota_value(quota))
 
     async def _objects(self, asked: Asked) -> Answer:
-        page = await self._node.store.list_objects(list_query(asked.args["bucket"], asked))
-        return answer(
-            {
-                "objects": [object_value(each) for each in page.objects],
-                "prefixes": list(page.prefixes),
-                "next_after": page.next_after,
-            }
-        )
+        return answer(page_value(await self._node.store.list_objects(list_query(asked.args["bucket"], asked))))
 
 
 def _quota_value(quota: Quota) -> dict[str, int | None]:

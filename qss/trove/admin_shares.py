@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from qss.s3.errors import Code, S3Error
 from qss.trove.node import Node
-from qss.trove.routes import DONE, Answer, Asked, Route, Schema, answer, body_of
-from qss.trove.shares import Share, Shares
+from qss.trove.routes import DONE, Answer, Asked, Route, Schema, answer, body_of, done
+from qss.trove.shares import PATH, Share, Shares
 from qss.trove.tokens import RIGHTS, FileToken
 
 LASTS_S_MAX: Final = 10 * 365 * 86_400
@@ -108,7 +108,7 @@ class ShareRoutes:
         grant = body["bucket"], body["key"]
         share, token = await self._node.shares.make(*grant, lasts_s, uses_max, body.get("note", ""), user)
         name = quote(share.grant.key.rstrip("/").rpartition("/")[2], safe="")
-        path = f"/s/{token}/{name}"
+        path = f"{PATH}{token}/{name}"
         url = self._files_url()
         told = {"token": token, "path": path, "url": f"{url}{path}" if url else None}
         return answer(self.value(share) | told, 201)
@@ -122,7 +122,7 @@ class ShareRoutes:
     async def _revoke(self, asked: Asked) -> Answer:
         if not await self._node.shares.revoke(asked.args["share"]):
             raise S3Error(Code.NOT_FOUND, "There is no such share.")
-        return answer({"done": True})
+        return done()
 
     def value(self, share: Share) -> dict[str, Any]:
         """A share as JSON, without its token."""
@@ -155,7 +155,7 @@ class ShareRoutes:
     async def _remove(self, asked: Asked) -> Answer:
         if not await self._node.tokens.remove(asked.args["token"]):
             raise S3Error(Code.NOT_FOUND, "There is no such token.")
-        return answer({"done": True})
+        return done()
 
 
 def _token_value(token: FileToken) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from qss.s3.dates import iso
 from qss.s3.errors import Code, S3Error
-from qss.s3.render import iso
-from qss.trove.routes import ANY_OBJECT, DONE, Answer, Asked, Route, Schema, answer, body_of
+from qss.trove.routes import ANY_OBJECT, DONE, Answer, Asked, Route, Schema, answer, body_of, done
 from qss.trove.users import AccessKey, User, Users
 
 _TEXT: Final[Schema] = {"type": "string"}
@@ -88,7 +88,7 @@ class UserRoutes:
 
     async def _remove(self, asked: Asked) -> Answer:
         await self._users.delete(asked.args["user"])
-        return answer({"done": True})
+        return done()
 
     async def _make_key(self, asked: Asked) -> Answer:
         made = await self._users.create_key(asked.args["user"])
@@ -96,11 +96,11 @@ class UserRoutes:
 
     async def _switch_key(self, asked: Asked) -> Answer:
         await self._users.enable_key(asked.args["user"], asked.args["key"], enabled=asked.body["enabled"])
-        return answer({"done": True})
+        return done()
 
     async def _remove_key(self, asked: Asked) -> Answer:
         await self._users.delete_key(asked.args["user"], asked.args["key"])
-        return answer({"done": True})
+        return done()
 
     async def _policy(self, asked: Asked) -> Answer:
         user = self._users.get(asked.args["user"])
@@ -111,11 +111,11 @@ class UserRoutes:
 
     async def _put_policy(self, asked: Asked) -> Answer:
         await self._users.put_policy(asked.args["user"], asked.args["policy"], json.dumps(dict(asked.body)))
-        return answer({"done": True})
+        return done()
 
     async def _remove_policy(self, asked: Asked) -> Answer:
         await self._users.delete_policy(asked.args["user"], asked.args["policy"])
-        return answer({"done": True})
+        return done()
 
 
 def _key_value(key: AccessKey) -> dict[str, Any]:

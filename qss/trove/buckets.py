@@ -12,14 +12,12 @@ from qss.s3.backend import DOCUMENT_BYTES_MAX, Attributes, Bucket, Versioning
 from qss.s3.errors import Code, S3Error
 from qss.s3.lock import UNLOCKED, DefaultRetention
 from qss.trove.engine import Draft, Engine
-from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions
 from qss.trove.meta import bucket_of, encode_bucket
 from qss.trove.quotas import Usage
-from qss.trove.rows import decode_named
+from qss.trove.rows import TENANT, decode_named
+from qss.trove.tables import Tables
 
-TENANT: Final = 0
-"""The one there is, until tenants come."""
 _KNOWN_MAX: Final = 10_000  # buckets, and documents
 _KEPT_BYTES_MAX: Final = 4096
 """Longer documents are read again each time; with `_KNOWN_MAX` of this length 40 MB are kept."""
@@ -98,14 +96,14 @@ class Buckets:
         decide()
         versioning = Versioning.ENABLED if lock else None
         meta = encode_bucket(Bucket(name, self._engine.clock.now_ns(), region, versioning, lock))
-        await self._engine.note(Draft(Kind.BUCKET, key, meta, decide, exclusive=True))
+        await self._engine.note(Draft(Kind.BUCKET, key, meta, decide, (key,)))
 
     async def delete(self, name: str) -> None:
         self.now(name)
         key = name.encode()
         self._closing.add(name)  # from here no new record of this bucket is begun
         try:
-            await self._engine.committer.idle()
+            await self._engine.committer.through()
             with self._engine.index.read() as tables:
                 number = tables.bucket_id(TENANT, key)
                 if number is None:

@@ -58,14 +58,15 @@ class Committer:
             self._task = asyncio.create_task(self._drain(), name="trove-commit")
         return done
 
-    def pending(self, key: bytes) -> asyncio.Future[None] | None:
-        """The newest commit of this record key that is still under way."""
-        return self._pending.get(key)
+    async def quiet(self, *keys: bytes) -> None:
+        """Wait until no commit of these keys is under way. Nothing else runs before the caller's next line."""
+        while waiting := [self._pending[key] for key in keys if key in self._pending]:
+            await asyncio.wait(waiting)
 
-    async def quiet(self, key: bytes) -> None:
-        """Wait until no commit of this key is under way. Nothing else runs before the caller's next line."""
-        while (waiting := self._pending.get(key)) is not None:
-            await asyncio.wait([waiting])
+    async def through(self) -> None:
+        """Wait until what is under way now is through, whatever comes meanwhile."""
+        if self._pending:
+            await asyncio.wait(list(self._pending.values()))
 
     async def idle(self) -> None:
         """Wait until nothing at all is under way."""

@@ -2,7 +2,8 @@
 
   1. each live record is read, verified and written to the active volume    crash: both are there, the same version
   2. synced, then the index points to the copy                               crash: the old one is dead
-  3. when nothing in the index names the volume: checkpoint, delete the file  crash before: done again
+  3. its row says that it is empty, checkpoint, the file is deleted           crash before: done again; after: the row
+                                                                              of a volume that is not there goes
 A record that does not verify stays where it is, and so does its volume: compaction never loses what might be repaired.
 The volume is left alone until its damage is gone (the object replaced or deleted) or `trove repair` sets it aside.
 """
@@ -19,12 +20,23 @@ from qss.formats.volume import SUPERBLOCK_BYTES, Footer, Kind, verify_blocks
 from qss.limits import MIB
 from qss.trove.engine import Engine
 from qss.trove.facts import OBJECTS, VERSION, Fact, split_key, version_key
-from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions
 from qss.trove.pace import Pace
 from qss.trove.rows import Place, decode_named, decode_part
-from qss.trove.scan import BadFooter, Found, Unfinished, Unreadable, Whole, body_verifies, fact_of, scan
+from qss.trove.scan import (
+    BadFooter,
+    Found,
+    Unfinished,
+    Unreadable,
+    Whole,
+    end_of,
+    fact_of,
+    next_few,
+    position_of,
+    scan,
+)
 from qss.trove.slots import PIECE_BYTES, Slot, Volume
+from qss.trove.tables import Tables
 from qss.trove.volumes import SMALL_BODY_BYTES_MAX
 
 log = logging.getLogger(__name__)
@@ -43,13 +55,17 @@ def candidate(engine: Engine, garbage: float, least_bytes: int = COMPACT_BYTES_M
         used = volume.end - SUPERBLOCK_BYTES
         if used < max(least_bytes, 1) or volume.unsettled or volume.condemned or not volume.writable:
             continue
-        if volume.number in damaged:
+        if volume.emptying or volume.number in damaged:
             continue
-        row = engine.index.totals.volumes.get(volume.number)
-        dead = 1 - (row.live if row else 0) / used
+        dead = 1 - _live_bytes(engine, volume) / used
         if dead > garbage and (best is None or dead > best[0]):
             best = dead, volume
     return None if best is None else best[1]
+
+
+def _live_bytes(engine: Engine, volume: Volume) -> int:
+    row = engine.index.totals.volumes.get(volume.number)
+    return row.live if row else 0
 
 
 async def compact_one(
@@ -62,52 +78,64 @@ async def compact_one(
 
 async def compact(engine: Engine, volume: Volume, pace: Pace | None = None) -> int:
     """Empty one volume and delete it. Returns the bytes given back; 0 when damage keeps it."""
-    clean, moved = await move_out(engine, volume, pace or Pace(None))
-    if not clean:
-        log.warning("volume %d holds damaged records and is kept", volume.number)
-        return 0
-    await engine.checkpoint()
-    # The file first: a volume that came back without its row would be replayed, and with it what was deleted.
-    engine.volumes.remove(volume)
-    with engine.index.write() as tables:
-        tables.forget_volume(volume.number)
-    return volume.end - moved
+    volume.emptying = True
+    try:
+        clean, moved = await move_out(engine, volume, pace or Pace(None))
+        if not clean:
+            log.warning("volume %d holds damaged records and is kept", volume.number)
+            return 0
+        with engine.index.write() as tables:  # deletions that were moved count in it still
+            tables.live(Place(volume.number, 0, _live_bytes(engine, volume)), -1)
+        await engine.checkpoint()
+        # The file first: a volume that came back without its row would be replayed, and with it what was deleted.
+        engine.volumes.remove(volume)
+        with engine.index.write() as tables:
+            tables.forget_volume(volume.number)
+        return volume.end - moved
+    finally:
+        volume.emptying = False
 
 
 async def move_out(engine: Engine, volume: Volume, pace: Pace) -> tuple[bool, int]:
-    """Move what lives and verifies out of a volume. Returns whether nothing had to stay, and the bytes moved."""
+    """Move what lives and verifies out of a volume, durably whatever the node's SyncMode: it may have been on the disk
+    for long. Returns whether nothing had to stay, and the bytes moved."""
     engine.volumes.seal(volume)
     while volume.unsettled:
-        await engine.committer.idle()
+        await engine.committer.through()
         await asyncio.sleep(0.05)
     clean = True
     moved = 0
-    for found in scan(engine.volumes.disk, volume):
-        stays, length = await _move(engine, volume, found)
-        clean = clean and not stays
-        moved += length
-        await pace.spent(2 * length)  # read and written; also when nothing is to be waited for, requests go first
+    targets: set[Volume] = set()
+    records = scan(engine.volumes.disk, volume)
+    while batch := await engine.in_pool(next_few, records):
+        for found in batch:
+            stays, target = await _move(engine, volume, found)
+            clean = clean and not stays
+            length = 0
+            if target is not None:
+                targets.add(target)
+                length = end_of(found) - position_of(found)
+                moved += length
+            await pace.spent(2 * length)  # read and written; also when nothing is to be waited for, requests go first
+    await engine.in_pool(engine.volumes.sync, list(targets))
     return clean, moved
 
 
-async def _move(engine: Engine, volume: Volume, found: Found) -> tuple[bool, int]:
-    """Move one record if it lives. Returns whether it must stay, and the bytes moved."""
+async def _move(engine: Engine, volume: Volume, found: Found) -> tuple[bool, Volume | None]:
+    """Move one record if it lives. Returns whether it must stay, and where it went."""
     if not isinstance(found, Whole):
-        return quarantine(engine, volume, found, "compaction"), 0
+        return quarantine(engine, volume, found, "compaction"), None
     if found.footer.void or not lives(engine, volume, found):
-        return False, 0
+        return False, None
     try:
-        if not await engine.in_pool(body_verifies, engine.volumes.disk, volume, found):
-            raise CorruptData("does not verify")
-        fact = fact_of(engine.volumes.disk, volume, found)
-        if not lives(engine, volume, found):  # deleted meanwhile; from here to the append nothing else runs
-            return False, 0
-        target, moved = await _copy(engine, volume, found, fact)
+        copied = await _copy(engine, volume, found)
     except CorruptData as error:
         note_damage(engine, found.place, found.header.key, str(error), "compaction")
-        return True, 0
-    await engine.committer.submit(target, moved)
-    return False, found.place.length
+        return True, None
+    if copied is None:
+        return False, None
+    await engine.committer.submit(*copied)
+    return False, copied[0]
 
 
 def quarantine(engine: Engine, volume: Volume, found: Unfinished | BadFooter | Unreadable, by: str) -> bool:
@@ -146,16 +174,18 @@ def note_damage(engine: Engine, place: Place, key: bytes, what: str, by: str) ->
         tables.add_damage(place.volume, place.position, note)
 
 
-async def _copy(engine: Engine, volume: Volume, found: Whole, fact: Fact) -> tuple[Volume, Fact]:
-    """Write a record again, from bytes that are verified as they are read. Raises CorruptData."""
+async def _copy(engine: Engine, volume: Volume, found: Whole) -> tuple[Volume, Fact] | None:
+    """Write a record again, from bytes that are verified as they are read. None: it was deleted meanwhile. Raises
+    CorruptData."""
     header = replace(found.header, version=found.footer.version, numbered=found.footer.numbered)
+    fact = await engine.in_pool(fact_of, engine.volumes.disk, volume, found)
     if header.body_len <= SMALL_BODY_BYTES_MAX:
-        body = engine.volumes.read(found.place, header.body_at, header.body_len)
-        if not verify_blocks(body, found.table):
-            raise CorruptData("does not verify")
+        body = await engine.in_pool(_body, engine, found)
+        if not lives(engine, volume, found):  # from here to the append nothing else runs
+            return None
         target, place = engine.volumes.append(header, body, found.table, found.footer)
         return target, replace(fact, place=place)
-    slot = engine.volumes.begin(header)
+    slot = engine.volumes.begin(header)  # deleted from here on: its grave is kept as long as this is not settled
     try:
         await engine.in_pool(_copy_body, engine, found, slot)
         if bytes(slot.table) != found.table:
@@ -165,6 +195,13 @@ async def _copy(engine: Engine, volume: Volume, found: Whole, fact: Fact) -> tup
         engine.volumes.void(slot)
         raise
     return slot.volume, replace(fact, place=slot.place)
+
+
+def _body(engine: Engine, found: Whole) -> bytes:
+    body = engine.volumes.read(found.place, found.header.body_at, found.header.body_len)
+    if not verify_blocks(body, found.table):
+        raise CorruptData("does not verify")
+    return body
 
 
 def _copy_body(engine: Engine, found: Whole, slot: Slot) -> None:
@@ -214,5 +251,7 @@ def _needed_tombstone(engine: Engine, volume: Volume, found: Whole) -> bool:
     """A deletion is kept as long as another volume may hold an older record of the same key."""
     if found.header.kind not in _ENDS:
         return False
+    if engine.volumes.may_return:
+        return True
     others = (row for number, row in engine.index.totals.volumes.items() if number != volume.number)
     return any(row.oldest < found.footer.version for row in others)

@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Any, Final
 from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import is_form, parse, split_path
-from qss.s3.rsgi import head_of, raw_body, send
+from qss.s3.rsgi import raw_body
 from qss.s3.server import S3Service
 from qss.trove.admin import HEADERS, REQUEST_BYTES_MAX, Admin, body_within
 from qss.trove.console_pages import Pages
 from qss.trove.console_shares import OwnShares
-from qss.trove.files import GUARDS, SHARES, FilesApp, answered, as_attachment, passed
+from qss.trove.files import GUARDS, FilesApp, as_attachment, passed, respond
 from qss.trove.health import Health
 from qss.trove.routes import JSON, answer
 from qss.trove.sessions import LASTS_S, Session, Sessions
+from qss.trove.shares import PATH
 from qss.trove.users import Users
 
 if TYPE_CHECKING:
@@ -68,21 +69,10 @@ class ConsoleApp:
         self._pages = Pages()
 
     async def __call__(self, scope: Scope, protocol: HttpProtocol) -> None:
-        head = head_of(scope)
-        health = self._behind.health.answer(head.method, head.path)
-        if health is not None:
-            protocol.exchange.operation = "Health"
-            response = Response(health.status, (("content-type", JSON),), health.body)
-        else:
-            response = await answered(self._answer(head, protocol), head)
-        try:
-            await send(response, head.method, protocol)
-        finally:
-            if response.close is not None:
-                await response.close()
+        await respond(scope, protocol, self._behind.health, self._answer)
 
     async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
-        if head.path.startswith(SHARES):
+        if head.path.startswith(PATH):
             return await self._behind.files.shared(head, protocol)
         if not head.path.startswith("/api/"):
             protocol.exchange.operation = "Page"
@@ -160,7 +150,7 @@ class ConsoleApp:
         protocol.exchange.operation = type(operation).__name__
         service = self._behind.service
         response = await service.perform(session.access_key, operation, head, raw_body(head, protocol))
-        response = replace(response, headers=(*response.headers, *GUARDS))
+        response = response.and_headers(GUARDS)
         return as_attachment(response, key) if head.method == "GET" and key else _never_kept(response)
 
     async def _ask_admin(self, session: Session, head: RequestHead, path: str, protocol: HttpProtocol) -> Response:
@@ -217,7 +207,7 @@ def _cookie(head: RequestHead, secret: str, lasts_s: int) -> tuple[str, str]:
 
 
 def _never_kept(response: Response) -> Response:
-    return replace(response, headers=(*response.headers, ("cache-control", "no-store")))
+    return response.and_headers((("cache-control", "no-store"),))
 
 
 def _json(status: int, value: Mapping[str, Any], *headers: tuple[str, str]) -> Response:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qss.s3 import operations as op
 from qss.s3.errors import Code, S3Error
 from qss.trove.admin_shares import NEW_SHARE, ShareRoutes
-from qss.trove.routes import Answer, answer, check, json_object
+from qss.trove.routes import Answer, answer, check, done, json_object
 from qss.trove.shares import Share
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class OwnShares:
                 if share is None or not self._owns(principal, share):
                     raise S3Error(Code.NOT_FOUND, "There is no such share.")
                 await self._routes.shares.revoke(name)
-                return answer({"done": True})
+                return done()
         raise S3Error(Code.METHOD_NOT_ALLOWED)
 
     async def _make(self, access_key: str, principal: Principal, head: RequestHead, body: bytes) -> Answer:

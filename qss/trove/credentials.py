@@ -11,8 +11,8 @@ from typing import Final
 
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Entropy
+from qss.trove.durable import check_private, replace_durably
 from qss.trove.node import CREDENTIALS
-from qss.trove.private import write_private
 
 SECRET_CHARS_MIN: Final = 8
 _ACCESS_KEY: Final = re.compile(r"[A-Za-z0-9_.-]{3,128}")
@@ -46,7 +46,7 @@ def load_credentials(directory: Path, given: Given, environ: Mapping[str, str], 
         kept |= {"access_key": entropy.token(10).hex().upper(), "secret_key": entropy.token(24).hex()}
     if fresh or not kept:
         kept = {"admin_token": entropy.token(24).hex()} | kept
-        write_private(directory / CREDENTIALS, json.dumps(kept, indent=1).encode() + b"\n")
+        replace_durably(directory / CREDENTIALS, json.dumps(kept, indent=1).encode() + b"\n")
     access, secret = access or kept["access_key"], secret or kept["secret_key"]
     if not _ACCESS_KEY.fullmatch(access):
         raise ConfigInvalid("an access key has 3 to 128 letters, digits, dots, dashes or underscores")
@@ -59,8 +59,7 @@ def _kept(directory: Path) -> dict[str, str]:
     path = directory / CREDENTIALS
     if not path.exists():
         return {}
-    if path.stat().st_mode & 0o077:
-        raise Refused(f"{path} may be read by others; run chmod 600 {path}")
+    check_private(path)
     try:
         value = json.loads(path.read_bytes())
         return {str(name): str(text) for name, text in value.items()} | {"admin_token": str(value["admin_token"])}

@@ -41,7 +41,7 @@ class Draft:
     key: bytes
     meta: bytes = b""
     decide: Callable[[], bool | None] | None = None
-    exclusive: bool = False  # the decision depends on the key's current state: wait for commits under way
+    after: tuple[bytes, ...] = ()  # record keys the decision depends on: their commits under way are waited for
     numbered: bool = False  # also: what a long body is begun with
     sealed: bool = False  # the body comes encrypted
 
@@ -104,8 +104,8 @@ class Engine:
         etag_of: Callable[[bytes], tuple[bytes, EtagKind, bytes]],
     ) -> Fact:
         etag, etag_kind, late = etag_of(table)
-        if draft.exclusive:
-            await self.committer.quiet(draft.key)
+        if draft.after:
+            await self.committer.quiet(*draft.after)
         numbered = draft.numbered if draft.decide is None else draft.decide() or False
         version = self.tick()
         header = Header(
@@ -153,8 +153,8 @@ class Engine:
         try:
             await self._fill(slot, body)
             etag, etag_kind, late = _etag(body.digests(), bytes(slot.table))
-            if draft.exclusive:
-                await self.committer.quiet(draft.key)
+            if draft.after:
+                await self.committer.quiet(*draft.after)
             numbered = draft.numbered if draft.decide is None else draft.decide() or False
             version = self.tick()
             footer = Footer(version, etag=etag, etag_kind=etag_kind, late=late, numbered=numbered)

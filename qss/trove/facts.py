@@ -16,9 +16,9 @@ from blake3 import blake3
 from qss.errors import CorruptData
 from qss.formats.sse import plain_len
 from qss.formats.volume import EtagKind, Kind, decode_parts
-from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions
-from qss.trove.rows import NamedRow, ObjectRow, PartRow, Place, decode_named, decode_part
+from qss.trove.rows import TENANT, NamedRow, ObjectRow, PartRow, Place, decode_named, decode_part, encode_upload
+from qss.trove.tables import Tables
 from qss.values import quick
 
 PART_KEY: Final = struct.Struct(">16sI")
@@ -82,6 +82,11 @@ def version_key(tenant: int, key: bytes, version: int, *, numbered: bool) -> byt
     return grave_key(tenant, b"v", key + VERSION.pack(version))
 
 
+def upload_grave(upload: bytes) -> bytes:
+    """Under which it is remembered that an upload is over: aborted, or an object now."""
+    return grave_key(TENANT, b"u", upload)
+
+
 def apply(tables: Tables, fact: Fact) -> None:
     """Make the index say what the record says, unless something newer is known. Raises CorruptData."""
     tables.saw(fact.place.volume, fact.version)
@@ -111,12 +116,19 @@ def apply(tables: Tables, fact: Fact) -> None:
 
 def _object(tables: Tables, fact: Fact) -> None:
     bucket, key = split_key(fact.key)
+    upload, refs = decode_parts(fact.body) if fact.kind == Kind.COMPOSITE and not fact.damaged else (None, [])
     grave = tables.grave(version_key(fact.tenant, fact.key, fact.version, numbered=fact.numbered))
     if grave > fact.version:
+        _ended(tables, upload, fact)
         return
     number = _bucket_id(tables, fact.tenant, bucket)
     versions = KeyVersions(tables, number, key)
+    if upload is not None and not _completes(tables, versions, upload, fact):
+        return
     old = versions.find(fact.version) if fact.numbered else versions.null()
+    if old is not None and old.version > fact.version:
+        _ended(tables, upload, fact)
+        return
     row = ObjectRow(
         fact.place,
         fact.body_at,
@@ -129,13 +141,11 @@ def _object(tables: Tables, fact: Fact) -> None:
         numbered=fact.numbered,
         marker=fact.kind == Kind.MARKER,
     )
-    if fact.kind == Kind.COMPOSITE and not fact.damaged:
-        upload, refs = decode_parts(fact.body)
+    if upload is not None:
         row = replace(row, size=sum(ref.size for ref in refs), parts=len(refs))
-        if old is None or old.version <= fact.version:
-            _complete(tables, upload, fact, [ref.number for ref in refs])
+        _complete(tables, upload, fact, [ref.number for ref in refs])
     if old is not None:
-        if old.version > fact.version or old.place == fact.place:
+        if old.place == fact.place:
             return
         release(tables, fact, number, old, keep=row.parts > 0 and old.version == fact.version)
     versions.put(row, old)
@@ -144,16 +154,40 @@ def _object(tables: Tables, fact: Fact) -> None:
         tables.count(number, +1, row.size)
 
 
+def _ended(tables: Tables, upload: bytes | None, fact: Fact) -> None:
+    """A version that is replaced or deleted already. Its upload, if it had one, is over as well."""
+    if upload is not None:
+        drop_upload(tables, upload, fact.version)
+
+
+def _completes(tables: Tables, versions: KeyVersions, upload: bytes, fact: Fact) -> bool:
+    """Whether this record is the one that counts for its upload: the newest of those that complete it.
+
+    There are more when the index did not take the first one and the client was told to send it again; they have the
+    same parts, so one of them must go, and without the parts.
+    """
+    if tables.composite(upload) is None:
+        return not tables.grave(upload_grave(upload))  # what it became is gone, its parts with it
+    found = (row for row in versions.all() if row.parts and tables.owner_of(row.place) == upload)
+    other = next(found, None)
+    if other is not None and other.version < fact.version:
+        release(tables, fact, versions.bucket, other, keep=True)
+        versions.remove(other)
+    return other is None or other.version <= fact.version
+
+
 def release(tables: Tables, fact: Fact, bucket: int, row: ObjectRow, *, keep: bool = False) -> None:
-    """Take back what a version that is replaced or deleted held; `keep` its parts if it only moved.
-    `bucket`: its number."""
+    """Take back what a version that is replaced or deleted held; `keep` its parts if it only moved, or they are those
+    of what replaces it. `bucket`: its number."""
     tables.live(row.place, -1)
     tables.clear_damage(row.place.volume, row.place.position)
     if not row.marker:
         tables.count(bucket, -1, -row.size)
-    amend = version_key(fact.tenant, fact.key, row.version, numbered=row.numbered)
-    if not keep and fact.version != row.version and tables.amend(amend) is not None:
-        tables.set_amend(amend, None)
+    if fact.version != row.version:
+        key = version_key(fact.tenant, fact.key, row.version, numbered=row.numbered)
+        amend = tables.amend(key)
+        if amend is not None and amend.number <= row.version:  # not that of a later null version, read earlier
+            tables.set_amend(key, None)
     if row.parts and not keep:
         owner = tables.owner_of(row.place)
         if owner is not None:
@@ -171,7 +205,7 @@ def _complete(tables: Tables, upload: bytes, fact: Fact, numbers: list[int]) -> 
     if old is not None:
         tables.live(decode_named(old).place, -1)
         tables.delete(tables.dbs.uploads, upload)
-    tables.set_grave(grave_key(0, b"u", upload), fact.version)
+    tables.set_grave(upload_grave(upload), fact.version)
     wanted = set(numbers)
     for number, part in list(parts_of(tables, upload)):
         if number not in wanted:
@@ -255,14 +289,14 @@ def _bucket(tables: Tables, fact: Fact) -> None:
 
 def _upload(tables: Tables, fact: Fact) -> None:
     upload = fact.meta[:UPLOAD_ID_BYTES]
-    if tables.grave(grave_key(0, b"u", upload)):
+    if tables.grave(upload_grave(upload)):
         return
     old = tables.get(tables.dbs.uploads, upload)
     if old is not None:
         if decode_named(old).place == fact.place:
             return
         tables.live(decode_named(old).place, -1)
-    meta = struct.pack(">H", len(fact.key)) + fact.key + fact.meta[UPLOAD_ID_BYTES:]
+    meta = encode_upload(fact.key, fact.meta[UPLOAD_ID_BYTES:])
     tables.put(tables.dbs.uploads, upload, NamedRow(fact.place, fact.version, fact.version, meta).encode())
     tables.live(fact.place, +1)
 
@@ -274,7 +308,7 @@ def _part(tables: Tables, fact: Fact) -> None:
     numbers = tables.composite(upload)
     if numbers is not None and number not in numbers:
         return
-    if numbers is None and tables.grave(grave_key(0, b"u", upload)):
+    if numbers is None and tables.grave(upload_grave(upload)):
         return
     old = tables.get(tables.dbs.parts, fact.key)
     if old is not None:
@@ -308,7 +342,7 @@ def drop_upload(tables: Tables, upload: bytes, version: int) -> None:
     """Forget an upload and its parts, unless it has become an object."""
     if tables.composite(upload) is not None:
         return
-    tables.set_grave(grave_key(0, b"u", upload), version)
+    tables.set_grave(upload_grave(upload), version)
     old = tables.get(tables.dbs.uploads, upload)
     if old is not None:
         tables.live(decode_named(old).place, -1)

@@ -11,42 +11,39 @@ and damage are decided in one place for all fronts. Here are tokens, plain JSON 
 
 from __future__ import annotations
 
-import logging
 import mimetypes
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from qss.errors import QssError
 from qss.s3 import operations as op
 from qss.s3.backend import ObjectBackend
-from qss.s3.errors import Code, S3Error, to_s3
+from qss.s3.dates import iso
+from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import parse
-from qss.s3.render import iso
 from qss.s3.rsgi import head_of, raw_body, send
-from qss.s3.server import S3Service
+from qss.s3.server import S3Service, noted
 from qss.s3.sse import KeyNeeded
-from qss.trove.admin_buckets import list_query, object_value
+from qss.trove.access_log import redacted_path
+from qss.trove.admin_buckets import list_query, page_value
 from qss.trove.health import Health
 from qss.trove.routes import JSON, Asked, answer
-from qss.trove.shares import Share, Shares
+from qss.trove.shares import PATH, Share, Shares
 from qss.trove.tokens import FileToken, Tokens
 
 if TYPE_CHECKING:
     from qss.s3.rsgi import HttpProtocol, Scope
 
-log = logging.getLogger(__name__)
-
 FILES: Final = "/files"
-SHARES: Final = "/s/"
 _SEALED: Final = "This file is encrypted with a key of its owner's (SSE-C) and can only be had over S3, with that key."
 _ADMIN: Final = FileToken("admin", "the admin token")
 _HEADERS: Final = frozenset(
     {
         "cache-control", "content-disposition", "content-encoding", "content-language", "content-length", "content-md5",
-        "content-type", "expires", "if-match", "if-modified-since", "if-none-match", "if-unmodified-since", "range",
+        "content-type", "expires", "if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since",
+        "range",
     }
 )  # fmt: skip
 """What of a request reaches the S3 operation, with `x-amz-meta-*` and `x-amz-checksum-*`: nothing that would make it
@@ -91,7 +88,7 @@ class Files:
         _note(protocol, token, operation)
         token.check(operation)
         response = await self._service.perform(token.user or self._user, operation, head, raw_body(head, protocol))
-        return replace(response, headers=(*response.headers, *GUARDS))
+        return response.and_headers(GUARDS)
 
     async def _list(self, token: FileToken, head: RequestHead, bucket: str, protocol: HttpProtocol) -> Response:
         if head.method != "GET":
@@ -102,9 +99,7 @@ class Files:
             return _json({"buckets": [{"name": each.name, "created": iso(each.created_ns)} for each in buckets]})
         query = list_query(bucket, Asked(query=dict(head.params())))
         await self._permit(token, head, op.ListObjects(query, True, False), protocol)
-        page = await self._backend.list_objects(query)
-        found = [object_value(each) for each in page.objects]
-        return _json({"objects": found, "prefixes": list(page.prefixes), "next_after": page.next_after})
+        return _json(page_value(await self._backend.list_objects(query)))
 
     async def _permit(
         self, token: FileToken, head: RequestHead, operation: op.Operation, protocol: HttpProtocol
@@ -128,21 +123,10 @@ class FilesApp:
         self._health = health
 
     async def __call__(self, scope: Scope, protocol: HttpProtocol) -> None:
-        head = head_of(scope)
-        health = self._health.answer(head.method, head.path)
-        if health is not None:
-            protocol.exchange.operation = "Health"
-            response = Response(health.status, (("content-type", JSON),), health.body)
-        else:
-            response = await answered(self._answer(head, protocol), head)
-        try:
-            await send(response, head.method, protocol)
-        finally:
-            if response.close is not None:
-                await response.close()
+        await respond(scope, protocol, self._health, self._answer)
 
     async def _answer(self, head: RequestHead, protocol: HttpProtocol) -> Response:
-        if head.path.startswith(SHARES):
+        if head.path.startswith(PATH):
             return await self.shared(head, protocol)
         if head.path != FILES and not head.path.startswith(f"{FILES}/"):
             raise S3Error(Code.NOT_FOUND, "There is nothing here; files are under /files.")
@@ -160,7 +144,7 @@ class FilesApp:
 
     async def shared(self, head: RequestHead, protocol: HttpProtocol) -> Response:
         """What a path below /s/ gives. Raises S3Error and other QssErrors."""
-        text = head.path.removeprefix(SHARES).partition("/")[0]
+        text = head.path.removeprefix(PATH).partition("/")[0]
         if head.method not in ("GET", "HEAD"):
             raise S3Error(Code.METHOD_NOT_ALLOWED)
         share = self._doors.shares.open(text)
@@ -184,27 +168,34 @@ class Unknown(S3Error):
         super().__init__(Code.ACCESS_DENIED, "Give a token: Authorization: Bearer …")
 
 
-async def answered(work: Any, head: RequestHead) -> Response:
-    """The response of an awaitable, or what its error becomes."""
+async def respond(
+    scope: Scope,
+    protocol: HttpProtocol,
+    health: Health,
+    work: Callable[[RequestHead, HttpProtocol], Awaitable[Response]],
+) -> None:
+    """Answer one request of a front: how the node is, what `work` gives, or what its error becomes."""
+    head = head_of(scope)
+    found = health.answer(head.method, head.path)
+    if found is not None:
+        protocol.exchange.operation = "Health"
+        response = Response(found.status, (("content-type", found.kind),), found.body)
+    else:
+        response = await answered(work(head, protocol), head)
+    await send(response, head.method, protocol)
+
+
+async def answered(work: Awaitable[Response], head: RequestHead) -> Response:
+    """What `work` gives, or what its error becomes."""
     try:
-        response: Response = await work
+        return await work
     except Exception as found:
-        return _told(found, head)
-    return response
+        return _failed(found, head)
 
 
-def _told(found: Exception, head: RequestHead) -> Response:
+def _failed(found: Exception, head: RequestHead) -> Response:
     """By itself for the reason that `qss.s3.server` has: nothing may name the exception for longer."""
-    error = to_s3(found)
-    if error.code in (Code.INTERNAL_ERROR, Code.OBJECT_DAMAGED):
-        trace = None if isinstance(found, QssError) else found
-        log.error("%.16r %.256r: %s", head.method, redacted_path(head.path), found, exc_info=trace)
-    return _refused(error, head)
-
-
-def redacted_path(path: str) -> str:
-    """A path without the secret in it: a share's token opens what it names."""
-    return f"{SHARES}…" if path.startswith(SHARES) else path
+    return _refused(noted(found, "%.16r %.256r", head.method, redacted_path(head.path)), head)
 
 
 def _refused(error: S3Error, head: RequestHead) -> Response:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from qss.errors import ConfigInvalid, Refused
 from qss.host import Host
-from qss.trove.private import write_private
+from qss.trove.durable import beside, replace_durably
 
 MARKER: Final = "trove.json"
 LOCK: Final = "trove.lock"
@@ -25,7 +25,7 @@ _UNNAMED: Final = "path:"
 """Begins what stands for the name of a drive whose marker is of format 1, which had none."""
 SET_ASIDE: Final = "set-aside"
 """Where `trove repair` puts volumes it has emptied: not the node's any more, and never deleted by it."""
-_NOT_CONTENT: Final = (LOCK, "lost+found", "probe.tmp", SET_ASIDE)
+_NOT_CONTENT: Final = (LOCK, "lost+found", "probe.tmp", SET_ASIDE, beside(Path(MARKER)).name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,8 @@ class Identity:
 
 
 def settle(found: Survey, data: Sequence[Path], host: Host, *, forget: bool = False) -> Identity:
-    """Give names to what has none and write them down. `forget`: missing drives are given up. Holds the lock.
+    """Give names to what has none and write them down. `forget`: missing drives are given up. The directories are
+    there, and the caller holds their locks.
 
     Each new drive has a marker before another one names it: after a crash between, it is new still, not missing.
     """
@@ -134,7 +135,6 @@ def settle(found: Survey, data: Sequence[Path], host: Host, *, forget: bool = Fa
         if drive not in known:
             epoch += 1
             known[drive] = str(path.absolute())
-            host.disk.makedirs(path)
             _write_marker(path, {"node": node, "drive": drive, "epoch": epoch, "drives": known})
     if found.stale or (forget and found.missing):
         for drive, path in drives:
@@ -148,6 +148,6 @@ def settle(found: Survey, data: Sequence[Path], host: Host, *, forget: bool = Fa
 
 def _write_marker(directory: Path, value: dict[str, Any]) -> None:
     try:
-        write_private(directory / MARKER, json.dumps({"format": FORMAT} | value).encode())
+        replace_durably(directory / MARKER, json.dumps({"format": FORMAT} | value).encode())
     except OSError as error:
         raise Refused(f"{directory} cannot be written: {error.strerror}") from error

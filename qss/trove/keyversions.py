@@ -14,9 +14,9 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from qss.trove.index import Tables
 from qss.trove.keytree import KeyTree
 from qss.trove.rows import ObjectRow, decode_object, decode_u64, encode_u64
+from qss.trove.tables import Tables
 
 _AT: Final = struct.Struct(">Q")
 _TOP: Final = 2**64 - 1

@@ -21,13 +21,13 @@ from qss.limits import MIB
 from qss.trove.commit import SyncMode
 from qss.trove.compaction import compact_one
 from qss.trove.drives import Drive, probe
+from qss.trove.durable import beside, make_directory
 from qss.trove.engine import Engine
 from qss.trove.identity import LOCK, MARKER, Identity, require_all, settle, survey
 from qss.trove.index import Index
 from qss.trove.ledger import LEDGER, Ledger
 from qss.trove.lifecycle import Lifecycle
 from qss.trove.pace import Pace
-from qss.trove.private import write_private
 from qss.trove.quotas import Quotas
 from qss.trove.recovery import Report, recover
 from qss.trove.scrub import Mark, Scrubber
@@ -39,7 +39,7 @@ from qss.trove.tokens import Tokens
 from qss.trove.usage import bytes_in_uploads, usage_of
 from qss.trove.volumes import VolumeSet
 
-__all__ = ["CREDENTIALS", "LOCK", "MARKER", "DataLock", "Node", "NodeOptions", "clean_slate", "write_private"]
+__all__ = ["CREDENTIALS", "LOCK", "MARKER", "DataLock", "Node", "NodeOptions", "clean_slate"]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ CREDENTIALS: Final = "credentials.json"
 CHECKPOINT_S: Final = 5.0
 EXPIRE_EVERY_S: Final = 3600.0
 COMPACT_EVERY_S: Final = 10.0
+FIRST_AFTER_S: Final = 10.0
+"""After a start: what is due only now and then."""
 PROBE_EVERY_S: Final = 30.0
 DAMAGE_LISTED_MAX: Final = 1000
 _SCRUB: Final = "scrub"
@@ -109,6 +111,7 @@ def clean_slate(directory: Path) -> None:
         for name in ("volumes", "index"):
             shutil.rmtree(directory / name, ignore_errors=True)
         for name in (CREDENTIALS, KEY_FILE, SSE_KEY_FILE, LEDGER, f"{LEDGER}-journal", MARKER):
+            beside(directory / name).unlink(missing_ok=True)
             (directory / name).unlink(missing_ok=True)
     finally:
         lock.release()
@@ -134,7 +137,7 @@ class Node:
         require_all(found, options.data, allow_missing=options.allow_missing or options.forget_missing)
         for directory in found.present:
             try:
-                host.disk.makedirs(directory)
+                make_directory(host.disk, directory)
             except OSError as error:
                 raise Refused(f"{directory} cannot be made: {error.strerror}") from error
         self._lock = DataLock(found.present)
@@ -166,7 +169,6 @@ class Node:
         self.tokens = Tokens(ledger, host.clock, host.entropy.token)
         self.store = TroveStore(self.engine, node_keys, self.quotas)
         self.lifecycle = Lifecycle(self.store, host.clock, int(options.lifecycle_day_s * 1e9))
-        self._compact_pace = Pace(options.compact_bytes_per_s)
         self.scrubber = Scrubber(
             self.engine,
             Pace(options.scrub_bytes_per_s),
@@ -185,9 +187,10 @@ class Node:
             )
 
     async def maintain(self) -> None:
-        """Run until cancelled: what is due every few seconds or hours, the lifecycle rules, and the scrub."""
+        """Run until cancelled: what is due every few seconds or hours, compaction, lifecycle rules, and the scrub."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._upkeep(), name="trove-upkeep")
+            group.create_task(self._compaction(), name="trove-compaction")
             group.create_task(self.lifecycle.run(), name="trove-lifecycle")
             group.create_task(self.scrubber.run(), name="trove-scrub")
 
@@ -196,7 +199,7 @@ class Node:
 
     async def _upkeep(self) -> None:
         loop = asyncio.get_running_loop()
-        expire_at = compact_at = probe_at = loop.time() + COMPACT_EVERY_S
+        expire_at = probe_at = loop.time() + FIRST_AFTER_S
         committed = -1
         while True:
             await asyncio.sleep(CHECKPOINT_S)
@@ -211,14 +214,21 @@ class Node:
                     expire_at = loop.time() + EXPIRE_EVERY_S
                     age_ns = int(self.options.upload_age_s_max * 1e9)
                     await self.store.expire_uploads(self.options.host.clock.now_ns() - age_ns)
-                if loop.time() >= compact_at:
-                    compact_at = loop.time() + COMPACT_EVERY_S
-                    await compact_one(self.engine, self.options.compact_garbage, pace=self._compact_pace)
                 if loop.time() >= probe_at:
                     probe_at = loop.time() + PROBE_EVERY_S
                     await self.probe_drives()
             except (QssError, OSError) as error:
                 log.warning("background work will be tried again: %s", error)
+
+    async def _compaction(self) -> None:
+        """By itself: at its pace a volume takes minutes, and checkpoints and drives are not to wait for that."""
+        pace = Pace(self.options.compact_bytes_per_s)
+        while True:
+            await asyncio.sleep(COMPACT_EVERY_S)
+            try:
+                await compact_one(self.engine, self.options.compact_garbage, pace=pace)
+            except (QssError, OSError) as error:
+                log.warning("compaction will be tried again: %s", error)
 
     async def probe_drives(self) -> None:
         """See which drives are there, and which are well again."""
@@ -227,8 +237,8 @@ class Node:
             await self.engine.in_pool(probe, self.options.host.disk, drive, partial(volumes.touch, drive))
 
     def _prune_graves(self) -> None:
-        if self.engine.volumes.absent or self.engine.volumes.unreadable:
-            return  # a volume that comes back may bring records older than these
+        if self.engine.volumes.may_return:
+            return
         oldest = self.engine.volumes.oldest_unsettled()
         with self.engine.index.write() as tables:
             tables.prune_graves(2**64 - 1 if oldest is None else oldest)

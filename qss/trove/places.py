@@ -10,9 +10,8 @@ from typing import Final
 from qss.trove.facts import PART_KEY
 from qss.trove.index import Index
 from qss.trove.keyversions import scan_versions
-from qss.trove.rows import NamedRow, ObjectRow, Place, decode_part
+from qss.trove.rows import TENANT, NamedRow, ObjectRow, Place, decode_part
 
-TENANT: Final = 0
 SLICE_ROWS: Final = 500
 """Looked at before requests have their turn again."""
 

@@ -222,8 +222,12 @@ class TroveReader:
         first = self._opened
         if first is not None and first[1].body is not None and len(self.segments) == 1:
             return  # what there is to read has been read
-        for number in {segment.place.volume for segment in self.segments}:
-            self._unpin.append(engine.volumes.pin(number))
+        try:
+            for number in {segment.place.volume for segment in self.segments}:
+                self._unpin.append(engine.volumes.pin(number))
+        except BaseException:
+            self.unpin()
+            raise
 
     @property
     def info(self) -> StoredObject:
@@ -284,6 +288,9 @@ class TroveReader:
         return self._opened[1]
 
     async def aclose(self) -> None:
+        self.unpin()
+
+    def unpin(self) -> None:
         for unpin in self._unpin:
             unpin()
         self._unpin.clear()

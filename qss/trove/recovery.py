@@ -3,6 +3,7 @@
 For each volume, from the index's last position (or from its beginning, when the index is new):
   whole record               → applied (bodies above the floor are read and verified first)
   header without footer      → dead; voided, so that the next scan knows it at once
+  above the floor, and its footer or body does not verify, records behind → the same
   bad bytes, records behind  → quarantined: reported, never cut
   bad bytes at the end       → below the floor: quarantined and the volume sealed; above: cut
 """
@@ -17,8 +18,8 @@ from typing import Any, Final
 from qss.errors import CorruptData
 from qss.formats.volume import SUPERBLOCK_BYTES, Footer, encode_footer
 from qss.trove.facts import IN_HEADER, OBJECTS, PART_KEY, apply
-from qss.trove.index import Index, Tables
-from qss.trove.rows import decode_part
+from qss.trove.index import Index
+from qss.trove.rows import TENANT, decode_part
 from qss.trove.scan import (
     BadFooter,
     Found,
@@ -33,6 +34,7 @@ from qss.trove.scan import (
     scan,
 )
 from qss.trove.slots import Volume
+from qss.trove.tables import Tables
 from qss.trove.volumes import VolumeSet
 
 _BATCH_RECORDS: Final = 1000
@@ -67,8 +69,7 @@ def recover(volumes: VolumeSet, index: Index) -> Report:
         with index.write() as tables:
             if index.rebuilding:
                 _sweep(tables)
-            # A volume that is not there and comes back may bring records older than what the index would forget.
-            if not volumes.absent and not volumes.unreadable:
+            if not volumes.may_return:
                 tables.prune_graves(2**64 - 1)
                 for number in gone:
                     tables.forget_volume(number)
@@ -157,19 +158,19 @@ class _Replay:
             self._void(suspect)
             return
         position, stop = position_of(suspect), end_of(suspect)
-        below = position < self._volume.floor
         key = b"" if isinstance(suspect, Unreadable) else suspect.header.key
         if not isinstance(suspect, Unreadable):
-            if not below:  # whole to look at, but its body never reached the disk before the power went
-                self._report.voided += 1
+            if position >= self._volume.floor:  # it did not reach the disk before the power went, though its header did
+                self._void(suspect)
                 return
             if suspect.header.kind in OBJECTS | IN_HEADER:
                 with contextlib.suppress(CorruptData):
                     apply(tables, damaged_fact(suspect))
         self._damage(tables, position, stop - position, "does not verify", key)
 
-    def _void(self, found: Unfinished) -> None:
-        """Say for good that the body did not arrive, unless the file ends before."""
+    def _void(self, found: Unfinished | BadFooter | Whole) -> None:
+        """Say for good that it did not arrive: what is written behind it will say that all before was synced, and then
+        it could not be told from damage any more."""
         self._report.voided += 1
         if not self._volume.writable:
             return
@@ -197,6 +198,6 @@ def _sweep(tables: Tables) -> None:
             tables.live(decode_part(value).place, -1)
     for key in dead:
         tables.delete(dbs.parts, key)
-    for name, row in list(tables.buckets(0)):
+    for name, row in list(tables.buckets(TENANT)):
         if not row.place.length and tables.is_bare(row.number):
-            tables.set_bucket(0, name, None)
+            tables.set_bucket(TENANT, name, None)

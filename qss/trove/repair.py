@@ -34,17 +34,18 @@ from qss.host import Disk
 from qss.s3.backend import Bucket, Versioning
 from qss.s3.versions import version_text
 from qss.trove.compaction import move_out
+from qss.trove.durable import make_directory
 from qss.trove.engine import Draft, Engine
 from qss.trove.facts import VERSION, parts_of
 from qss.trove.identity import SET_ASIDE
-from qss.trove.index import Tables
 from qss.trove.keyversions import scan_versions
 from qss.trove.meta import encode_bucket
 from qss.trove.node import Node
 from qss.trove.pace import Pace
-from qss.trove.places import TENANT, walk_parts, walk_versions
+from qss.trove.places import walk_parts, walk_versions
 from qss.trove.restate import lost_statements, restate
-from qss.trove.rows import ObjectRow, Place
+from qss.trove.rows import TENANT, ObjectRow, Place
+from qss.trove.tables import Tables
 
 _FIELDS_BYTES: Final = 56
 _CHECK_BYTES: Final = 16
@@ -111,7 +112,7 @@ async def _empty(node: Node, damaged: set[int], outcome: Outcome) -> None:
 
 def _aside(disk: Disk, path: Path) -> Path:
     folder = path.parent.parent / SET_ASIDE
-    disk.makedirs(folder)
+    make_directory(disk, folder)
     return folder / path.name
 
 

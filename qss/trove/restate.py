@@ -7,20 +7,17 @@ deleted would be there again.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Final
 
 from qss.formats.volume import Footer, Header, Kind, hash_blocks
 from qss.trove.engine import Engine
 from qss.trove.facts import VERSION, Fact, version_key
-from qss.trove.index import Tables
-from qss.trove.places import TENANT, walk_documents, walk_versions
-from qss.trove.rows import Place, decode_named
+from qss.trove.places import walk_documents, walk_versions
+from qss.trove.rows import TENANT, Place, decode_named, decode_upload
+from qss.trove.tables import Tables
 
 IsLost = Callable[[Tables, Place], bool]
-_KEY_LEN: Final = struct.Struct(">H")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +41,7 @@ async def lost_statements(engine: Engine, lost: IsLost) -> AsyncIterator[Stateme
     for name, row in buckets:
         yield Statement(Kind.BUCKET, name, row.version, row.meta)
     for upload, row in uploads:
-        (length,) = _KEY_LEN.unpack_from(row.meta)
-        key, rest = row.meta[_KEY_LEN.size :][:length], row.meta[_KEY_LEN.size + length :]
+        key, rest = decode_upload(row.meta)
         yield Statement(Kind.UPLOAD, key, row.version, upload + rest)
     async for bucket, name, document in walk_documents(engine.index):
         with engine.index.read() as tables:

@@ -42,6 +42,11 @@ def answer(value: Any, status: int = 200) -> Answer:
     return Answer(status, json.dumps(value).encode())
 
 
+def done() -> Answer:
+    """As DONE says."""
+    return answer({"done": True})
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One method of one path. `{name}` in the path takes one segment."""

@@ -15,11 +15,14 @@ from qss.formats.sse import sealed_len
 from qss.formats.volume import EtagKind
 from qss.values import quick
 
+TENANT: Final = 0
+"""The one there is, until tenants come."""
 _PLACE: Final = struct.Struct("<IQQ")
 _OBJECT: Final = struct.Struct("<BBHIQQ16s")
 _PART: Final = struct.Struct("<QQIB16s")
 _VOLUME: Final = struct.Struct("<QQQ")
 _U64: Final = struct.Struct("<Q")
+_KEY_LEN: Final = struct.Struct(">H")
 _AMEND: Final = struct.Struct("<QQ")
 _ETAG_KINDS: Final = {kind.value: kind for kind in EtagKind}
 _DAMAGED: Final = 1
@@ -156,6 +159,17 @@ class NamedRow:
     def encode(self) -> bytes:
         place = _PLACE.pack(self.place.volume, self.place.position, self.place.length)
         return place + _AMEND.pack(self.number, self.version) + self.meta
+
+
+def encode_upload(key: bytes, meta: bytes) -> bytes:
+    """What the row of an upload has as `meta`: the key of its record, `bucket/key`, and the record's metadata."""
+    return _KEY_LEN.pack(len(key)) + key + meta
+
+
+def decode_upload(data: bytes) -> tuple[bytes, bytes]:
+    """The key of an upload's record, and the record's metadata."""
+    (length,) = _KEY_LEN.unpack_from(data)
+    return data[_KEY_LEN.size :][:length], data[_KEY_LEN.size + length :]
 
 
 def number_of(data: bytes) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from qss.errors import CorruptData
@@ -31,6 +32,8 @@ from qss.trove.facts import WITH_BODY, Fact
 from qss.trove.rows import Place
 from qss.trove.slots import Volume
 
+BATCH_RECORDS: Final = 64
+"""Read ahead at a time by what goes through a volume: what a stop or a request waits for at most."""
 _READ_AHEAD: Final = 4096
 _PIECE_BYTES: Final = 4 * MIB
 
@@ -88,6 +91,11 @@ def scan(disk: Disk, volume: Volume, start: int = SUPERBLOCK_BYTES) -> Iterator[
             continue
         yield _rest(disk, volume, Place(volume.number, position, header.record_len), header, data)
         position += header.record_len
+
+
+def next_few(found: Iterator[Found], limit: int | None = None) -> list[Found]:
+    """The next records of a scan that begin below `limit`; empty at the end. Waits for the disk: in a thread."""
+    return [each for each in islice(found, BATCH_RECORDS) if limit is None or position_of(each) < limit]
 
 
 def _rest(disk: Disk, volume: Volume, place: Place, header: Header, data: bytes) -> Whole | Unfinished | BadFooter:
@@ -208,20 +216,22 @@ def fact_of(disk: Disk, volume: Volume, whole: Whole) -> Fact:
 
 
 def damaged_fact(found: BadFooter | Whole) -> Fact:
-    """What is left to say of a record with a damaged end: its key exists, its bytes are not to be served. What has no
-    bytes is said by the header alone (`IN_HEADER`)."""
+    """What is left to say of a record with damaged bytes: its key exists, its bytes are not to be served. What has no
+    bytes is said by the header alone (`IN_HEADER`). A footer that verifies knows the version better: that of a long
+    body was given when it had arrived."""
     header = found.header
+    known = found.footer if isinstance(found, Whole) else header
     return Fact(
         kind=header.kind,
         key=header.key,
-        version=header.version,
+        version=known.version,
         place=found.place,
         meta=header.meta,
         tenant=header.tenant,
         body_at=header.body_at,
         size=header.body_len,
         damaged=True,
-        numbered=header.numbered,
+        numbered=known.numbered,
         sealed=header.sealed,
     )
 

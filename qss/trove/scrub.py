@@ -12,7 +12,6 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any, Final
 
 from qss.errors import CorruptData, QssError, Retryable
@@ -24,13 +23,11 @@ from qss.trove.engine import Engine
 from qss.trove.pace import Pace
 from qss.trove.places import keys_within
 from qss.trove.rows import Place
-from qss.trove.scan import Found, Unreadable, Whole, body_pieces, end_of, position_of, scan
+from qss.trove.scan import Found, Unreadable, Whole, body_pieces, end_of, next_few, position_of, scan
 from qss.trove.slots import Volume
 
 log = logging.getLogger(__name__)
 
-BATCH_RECORDS: Final = 64
-"""Read ahead at a time: what a stop or a request waits for at most."""
 BATCH_BYTES: Final = 4 * MIB
 """Bodies verified in one hop to a thread; a larger body goes in pieces of this size."""
 SAVE_S: Final = 30.0
@@ -159,7 +156,7 @@ class Scrubber:
             start, limit = max(self.mark.position, SUPERBLOCK_BYTES), volume.low
             found = scan(self._engine.volumes.disk, volume, start)
             while start < limit and volume.drive.readable and not self.mark.stopped:
-                batch = await self._engine.in_pool(_some, found, limit)
+                batch = await self._engine.in_pool(next_few, found, limit)
                 if not batch:
                     return
                 await self._batch(volume, batch)
@@ -247,11 +244,6 @@ class Scrubber:
             "bytes_per_s": self._pace.bytes_per_s,
             "period_s": self._period_s,
         }
-
-
-def _some(found: Iterator[Found], limit: int) -> list[Found]:
-    """The next few records below `limit`; empty at the end. In a thread."""
-    return [each for each in islice(found, BATCH_RECORDS) if position_of(each) < limit]
 
 
 def _verify(disk: Disk, volume: Volume, group: list[Whole], bad: set[int]) -> Iterator[int]:

@@ -35,8 +35,8 @@ from qss.host import Entropy
 from qss.s3.backend import BodyDigests, Chunk, IncomingBody
 from qss.s3.errors import Code, S3Error
 from qss.s3.sse import CustomerKey, Encryption, KeyNeeded, KeyNotApplicable, Sse
+from qss.trove.durable import check_private, replace_durably
 from qss.trove.ledger import Ledger
-from qss.trove.private import write_private
 
 log = logging.getLogger(__name__)
 
@@ -92,15 +92,14 @@ def add_key(directory: Path, entropy: Entropy) -> tuple[bytes, ...]:
     if len(keys) == KEYS_MAX:
         raise Refused(f"{directory / KEY_FILE} holds {KEYS_MAX} keys, and no more fit")
     keys = (entropy.token(KEY_BYTES), *keys)
-    write_private(directory / KEY_FILE, encode_key_file(keys))
+    replace_durably(directory / KEY_FILE, encode_key_file(keys))
     return keys
 
 
 def _load(path: Path) -> tuple[bytes, ...]:
     if not path.exists():
         return ()
-    if path.stat().st_mode & 0o077:
-        raise Refused(f"{path} may be read by others; run chmod 600 {path}")
+    check_private(path)
     try:
         return decode_key_file(path.read_bytes())
     except CorruptData:

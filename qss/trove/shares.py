@@ -14,11 +14,13 @@ from qss.errors import CorruptData, Refused
 from qss.formats.share import ID_BYTES, KEY_BYTES, Grant, decode_share, encode_share, is_genuine
 from qss.host import Clock, Entropy
 from qss.s3.errors import Code, S3Error
+from qss.trove.durable import check_private, replace_durably
 from qss.trove.ledger import Ledger
-from qss.trove.private import write_private
 
 KIND: Final = "share"
 KEY_FILE: Final = "share.key"
+PATH: Final = "/s/"
+"""Where a share is reached: behind it comes its token, which opens what it names."""
 SHARES_MAX: Final = 10_000
 KEPT_AFTER_END_S: Final = 86_400
 """How long a share is listed after it has expired."""
@@ -121,15 +123,14 @@ def share_key(directory: Path, entropy: Entropy) -> bytes:
     """The node's key for share tokens; made when there is none. Raises Refused for a damaged one."""
     path = directory / KEY_FILE
     if not path.exists():
-        write_private(path, entropy.token(KEY_BYTES).hex().encode() + b"\n")
+        replace_durably(path, entropy.token(KEY_BYTES).hex().encode() + b"\n")
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii"))
     except (ValueError, UnicodeDecodeError):
         key = b""
     if len(key) != KEY_BYTES:
         raise Refused(f"{path} is damaged; put it back, or remove it, which ends all shares")
-    if path.stat().st_mode & 0o077:
-        raise Refused(f"{path} may be read by others; run chmod 600 {path}")
+    check_private(path)
     return key
 
 

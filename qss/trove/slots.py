@@ -24,7 +24,7 @@ from qss.trove.rows import Place
 PIECE_BYTES: Final = 1 * MIB
 SPARE_PIECES_MAX: Final = 8
 """Kept for the next body; the memory of others goes back to the system."""
-DIRECT_BODY_BYTES_MIN: Final = 8 * MIB
+DIRECT_BODY_BYTES_MIN: Final = 4 * MIB
 """Smaller bodies are likely read again soon and stay in the page cache."""
 
 assert PIECE_BYTES % BLOCK_BYTES == BLOCK_BYTES % DIRECT_BYTES == 0
@@ -48,6 +48,7 @@ class Volume:
     marked_at: int = SUPERBLOCK_BYTES  # end of the last mark
     pins: int = 0
     condemned: bool = False
+    emptying: bool = False  # compaction is at it
     direct: Handle | None = None  # opened with the first large body
     identity: bytes = field(init=False)  # the superblock's, which is a hash
 
@@ -62,6 +63,13 @@ class Volume:
     def low(self) -> int:
         """Every record below is in the index, or dead."""
         return next(iter(self.unsettled), self.end)
+
+    @property
+    def whole_to(self) -> int:
+        """Every record below has been written to its footer. Asked in another thread than records are begun in: the end
+        first, for what is begun after that lies behind it; and of the slots a copy, made in one go."""
+        end = self.end
+        return min(list(self.open_slots), default=end)
 
     @property
     def writable(self) -> bool:

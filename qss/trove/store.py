@@ -41,17 +41,17 @@ from qss.s3.listing import grouped, in_a_row
 from qss.s3.lock import DefaultRetention, LockChange
 from qss.s3.sse import CustomerKey, Encryption, KeyNotApplicable
 from qss.s3.versions import NULL, parse_version, version_text, versions_page
-from qss.trove.buckets import TENANT, Buckets, BucketState, with_lock
+from qss.trove.buckets import Buckets, BucketState, with_lock
 from qss.trove.engine import Draft, Engine, room_for
 from qss.trove.facts import VERSION, version_key
-from qss.trove.index import Tables
 from qss.trove.keyversions import KeyVersions, scan_versions
 from qss.trove.meta import amend_lock, amend_tags, amended, checksum_of, encode_object, load
 from qss.trove.quotas import Quotas, Usage
 from qss.trove.reader import Records, TroveReader, describe, named, open_object, stored, version_of
 from qss.trove.room import free_bytes
-from qss.trove.rows import ObjectRow, decode_object, listed
+from qss.trove.rows import TENANT, ObjectRow, decode_object, listed
 from qss.trove.sealing import NodeKeys, SealedBody, Sealer, sse_of
+from qss.trove.tables import Tables
 from qss.trove.unsealing import PlainReader
 from qss.trove.uploads import Uploads
 
@@ -117,22 +117,23 @@ class TroveStore:
 
     async def put(self, request: PutRequest, body: IncomingBody) -> StoredObject:
         condition = request.condition
-        exclusive = condition.if_match is not None or condition.if_none_match is not None
+        full = _full(request.bucket, request.key)
+        after: tuple[bytes, ...] = ()
         decide = partial(self._stand, request.bucket)
-        if exclusive:
+        if condition.if_match is not None or condition.if_none_match is not None:
+            after = (full,)
             decide = partial(self._check, request.bucket, request.key, condition)
             decide()
         state = self.buckets.now(request.bucket)
         attributes = with_lock(state.info, request.attributes, self.engine.clock)
-        full = _full(request.bucket, request.key)
         adds = partial(self.buckets.adds, request.bucket, _key(request.key), room_for(body))
         encryption = request.encryption or (_MANAGED if state.info.encrypted else None)
         if encryption is None:
-            draft = Draft(Kind.OBJECT, full, encode_object(attributes), decide, exclusive, state.numbered)
+            draft = Draft(Kind.OBJECT, full, encode_object(attributes), decide, after, state.numbered)
         else:
             seal = await self._sealer.new(full, encryption)
             meta = encode_object(attributes, envelope=seal.envelope)
-            draft = Draft(Kind.OBJECT, full, meta, decide, exclusive, state.numbered, sealed=True)
+            draft = Draft(Kind.OBJECT, full, meta, decide, after, state.numbered, sealed=True)
             body = SealedBody(body, seal.body())
         with self._room(request.bucket, adds):
             fact = await self.engine.take(draft, body)
@@ -191,10 +192,14 @@ class TroveStore:
             row = find(tables, state, key, version_id)
             amend = _amendment(tables, full, row)
         reader = open_object(self.records, self.engine, (full, key), row)
-        if state.info.versioning is not None:
-            reader.name_version(row)
-        if amend:
-            reader.amend(amend)
+        try:
+            if state.info.versioning is not None:
+                reader.name_version(row)
+            if amend:
+                reader.amend(amend)
+        except BaseException:
+            reader.unpin()
+            raise
         return reader
 
     async def delete(self, bucket: str, requests: Sequence[DeleteRequest]) -> Sequence[DeleteOutcome]:

@@ -23,8 +23,8 @@ from typing import Any, Final, Self
 from qss.errors import Retryable
 from qss.host import SystemEntropy
 
-START_S_MAX: Final = 30.0
-STOP_S_MAX: Final = 15.0
+START_S_MAX: Final = 120.0
+STOP_S_MAX: Final = 60.0
 
 
 class TroveServer:

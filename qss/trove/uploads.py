@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from qss.formats.sse import Envelope
 from qss.formats.volume import Kind, PartRef, encode_parts
@@ -42,14 +41,16 @@ from qss.trove.meta import (
 )
 from qss.trove.quotas import Usage
 from qss.trove.reader import named, stored
-from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_object, decode_part
+from qss.trove.rows import NamedRow, ObjectRow, PartRow, decode_named, decode_object, decode_part, decode_upload
 from qss.trove.sealing import SealedBody, Sealer, sse_of
-
-_KEY_LEN: Final = struct.Struct(">H")
 
 
 class Uploads:
-    """Uploads in progress of one node. State is the index; nothing is kept here."""
+    """Uploads in progress of one node. State is the index; nothing is kept here.
+
+    Of completing, aborting and the putting of a part each waits until commits of the others are through before it
+    looks: what is completed has all its parts, and they are those that were listed.
+    """
 
     def __init__(
         self,
@@ -93,10 +94,10 @@ class Uploads:
         if data is None:
             raise S3Error(Code.NO_SUCH_UPLOAD)
         row = decode_named(data)
-        bucket, upload = bucket_and_upload(_upload_id(ref), row)
+        bucket, upload = _bucket_and_upload(_upload_id(ref), row)
         if bucket != ref.bucket or upload.key != ref.key:
             raise S3Error(Code.NO_SUCH_UPLOAD)
-        return upload, None if upload.sse is None else envelope_of(load(_split(row.meta)[1]))
+        return upload, None if upload.sse is None else envelope_of(load(decode_upload(row.meta)[1]))
 
     async def put_part(
         self, ref: UploadRef, number: int, body: IncomingBody, customer: CustomerKey | None = None
@@ -108,7 +109,8 @@ class Uploads:
         def decide() -> None:
             self.get(ref)
 
-        draft, stored_body = Draft(Kind.PART, PART_KEY.pack(_upload_id(ref), number), decide=decide), body
+        draft = Draft(Kind.PART, PART_KEY.pack(_upload_id(ref), number), decide=decide, after=(_full(ref),))
+        stored_body = body
         if envelope is not None:
             seal, salt = self._sealer.open(envelope, _full(ref), customer), self._sealer.part_salt()
             draft, stored_body = draft.as_sealed(encode_part(salt)), SealedBody(body, seal.body(salt, number))
@@ -130,13 +132,9 @@ class Uploads:
 
     def list(self, query: UploadsQuery) -> UploadsPage:
         """Uploads in progress are few: collect, sort, cut."""
-        found: list[Upload] = []
-        with self._engine.index.read() as tables:
-            self._buckets.state(tables, query.bucket)
-            for key, value in tables.scan(tables.dbs.uploads):
-                bucket, upload = bucket_and_upload(key, decode_named(value))
-                if bucket == query.bucket and upload.key.startswith(query.prefix):
-                    found.append(upload)
+        self._buckets.now(query.bucket)
+        mine = (upload for _, upload, bucket in self._all() if bucket == query.bucket)
+        found = [upload for upload in mine if upload.key.startswith(query.prefix)]
         found.sort(key=lambda upload: (upload.key.encode(), upload.started_ns))
         return _page(found, query)
 
@@ -186,7 +184,8 @@ class Uploads:
         bucket = self._buckets.now(ref.bucket).info
         attributes = with_lock(bucket, upload.attributes, self._engine.clock)
         meta = encode_object(attributes, result.checksum, envelope)
-        draft = Draft(Kind.COMPOSITE, key, meta, decide, exclusive=True)
+        listed = (PART_KEY.pack(_upload_id(ref), part.number) for part in wanted)
+        draft = Draft(Kind.COMPOSITE, key, meta, decide, (key, _upload_id(ref), *listed))
         etag = bytes.fromhex(result.etag.partition("-")[0])
         size = sum(part.size for part in refs)
         adds = partial(self._buckets.adds, ref.bucket, ref.key.encode(), size)
@@ -200,28 +199,43 @@ class Uploads:
 
     async def abort(self, ref: UploadRef) -> None:
         self.get(ref)
-        await self._drop(_upload_id(ref))
+        await self._drop(_upload_id(ref), _full(ref))
 
-    async def _drop(self, upload: bytes) -> None:
-        await self._engine.note(Draft(Kind.UPLOAD_GONE, upload))
+    async def _drop(self, upload: bytes, full: bytes) -> None:
+        """`full`: the key of the record that would complete it. Raises NO_SUCH_UPLOAD."""
+
+        def decide() -> None:
+            with self._engine.index.read() as tables:
+                if tables.get(tables.dbs.uploads, upload) is None:
+                    raise S3Error(Code.NO_SUCH_UPLOAD)
+
+        await self._engine.note(Draft(Kind.UPLOAD_GONE, upload, decide=decide, after=(full, upload)))
 
     async def drop_all(self, bucket: str) -> None:
         """Abort all uploads of a bucket."""
-        for key, _, found in self._all():
-            if found == bucket:
-                await self._drop(key)
+        await self._drop_those(lambda _, found: found == bucket)
 
     async def expire(self, older_than_ns: int) -> int:
         """Abort uploads begun before a time. Returns how many."""
-        stale = [key for key, upload, _ in self._all() if upload.started_ns < older_than_ns]
-        for key in stale:
-            await self._drop(key)
-        return len(stale)
+        return await self._drop_those(lambda upload, _: upload.started_ns < older_than_ns)
+
+    async def _drop_those(self, wanted: Callable[[Upload, str], bool]) -> int:
+        dropped = 0
+        for key, upload, bucket in self._all():
+            if wanted(upload, bucket):
+                try:
+                    await self._drop(key, f"{bucket}/{upload.key}".encode())
+                except S3Error as error:
+                    if error.code is not Code.NO_SUCH_UPLOAD:  # completed or aborted meanwhile
+                        raise
+                else:
+                    dropped += 1
+        return dropped
 
     def _all(self) -> Sequence[tuple[bytes, Upload, str]]:
         with self._engine.index.read() as tables:
             rows = [
-                (key, bucket_and_upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)
+                (key, _bucket_and_upload(key, decode_named(value))) for key, value in tables.scan(tables.dbs.uploads)
             ]
         return [(key, upload, bucket) for key, (bucket, upload) in rows]
 
@@ -240,15 +254,9 @@ def _full(ref: UploadRef) -> bytes:
     return ref.bucket.encode() + b"/" + ref.key.encode()
 
 
-def _split(meta: bytes) -> tuple[bytes, bytes]:
-    """Record key and metadata that a row of the uploads table holds."""
-    (length,) = _KEY_LEN.unpack_from(meta)
-    return meta[2 : 2 + length], meta[2 + length :]
-
-
-def bucket_and_upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
+def _bucket_and_upload(upload: bytes, row: NamedRow) -> tuple[str, Upload]:
     """Bucket and upload of a row of the uploads table; `upload` is its key."""
-    name, data = _split(row.meta)
+    name, data = decode_upload(row.meta)
     bucket, _, key = name.decode().partition("/")
     value: dict[str, Any] = load(data)
     algorithm, composite, mode = upload_of(value)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from qss.trove.facts import parts_of
 from qss.trove.index import Index
 from qss.trove.quotas import Usage
-from qss.trove.rows import decode_named
-from qss.trove.uploads import bucket_and_upload
-
-TENANT = 0
+from qss.trove.rows import TENANT, decode_named, decode_upload
 
 
 def usage_of(index: Index, bucket: str) -> Usage:
@@ -20,9 +17,9 @@ def usage_of(index: Index, bucket: str) -> Usage:
 
 def bytes_in_uploads(index: Index, bucket: str) -> int:
     """Bytes of the parts of uploads in progress."""
-    total = 0
+    total, prefix = 0, bucket.encode() + b"/"
     with index.read() as tables:
         for key, value in tables.scan(tables.dbs.uploads):
-            if bucket_and_upload(key, decode_named(value))[0] == bucket:
+            if decode_upload(decode_named(value).meta)[0].startswith(prefix):
                 total += sum(part.size for _, part in parts_of(tables, key))
     return total

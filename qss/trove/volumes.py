@@ -34,6 +34,7 @@ from qss.host import Clock, Disk, Entropy
 from qss.host.disk import Handle
 from qss.limits import GIB, MIB
 from qss.trove.drives import Drive, DriveHealth, Space
+from qss.trove.durable import make_directory
 from qss.trove.rows import Place
 from qss.trove.slots import DIRECT_BODY_BYTES_MIN, Slot, Volume
 
@@ -66,12 +67,18 @@ class VolumeSet:
         """Whether a drive is missing or has failed: what is not found may be there."""
         return not all(drive.readable for drive in self.drives)
 
+    @property
+    def may_return(self) -> bool:
+        """Whether volumes that cannot be read now may be read later, and bring records older than what is here: what
+        was deleted must be remembered."""
+        return self.absent or bool(self.unreadable)
+
     def _open_all(self) -> None:
         for drive in self.drives:
             if not drive.readable:
                 continue
             try:
-                self.disk.makedirs(drive.volumes)
+                make_directory(self.disk, drive.volumes)
                 for name in sorted(self.disk.listdir(drive.volumes)):
                     if name.endswith(".tvol"):
                         self._open(drive, drive.volumes / name)
@@ -194,9 +201,9 @@ class VolumeSet:
         header = header.with_floor(volume.floor)
         position = volume.end
         self._write(volume, [encode_header(header, *volume.place_of(position))], position)
+        volume.open_slots[position] = None  # before the end moves: see `Volume.whole_to`
         volume.end = position + header.record_len
         volume.unsettled[position] = header.version
-        volume.open_slots[position] = None
         slot = Slot(self.disk, volume, position, header, self._spares)
         if header.body_len >= DIRECT_BODY_BYTES_MIN:
             if volume.direct is None:
@@ -245,7 +252,7 @@ class VolumeSet:
         and Retryable is raised: nothing in them may be acknowledged."""
         problem: OSError | None = None
         for volume in volumes:
-            floor = next(iter(volume.open_slots), volume.end)
+            floor = volume.whole_to
             try:
                 self.disk.sync_data(volume.handle)
             except OSError as error:

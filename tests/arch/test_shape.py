@@ -1,4 +1,4 @@
-"""The habits of STYLE.md that a machine can hold: sizes, banned names, the outside world behind qss.host."""
+"""The habits of CONTRIBUTING.md that a machine can hold: sizes, banned names, the outside world behind qss.host."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_format_has_its_page_and_its_vectors() -> None:
 
 
 def test_environment_and_configuration_are_read_in_one_place() -> None:
-    """Only qss.config reads os.environ (DESIGN.md section 7); the apps pass an environment on to their children."""
+    """Only qss.config reads os.environ; the apps pass an environment on to their children."""
     allowed = {"config", "app", "cli"}
     for path in MODULES:
         package = path.relative_to(REPOSITORY / "qss").parts[0].removesuffix(".py")

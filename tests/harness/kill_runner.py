@@ -26,7 +26,7 @@ from qss.segments import Receipt, RestorePoint
 
 OPTIONS = CacheOptions(
     segment_bytes=512 * KIB, journal_bytes=64 * KIB, index_map_bytes=1 << 30, seal_after_s=0.2, checkpoint_every_s=0.3,
-    checkpoint_changes_max=500, compact_bytes_per_s=64 * MIB, compact_waste_bytes_min=0, fetch_deadline_s=5.0,
+    checkpoint_changes_max=500, compact_bytes_per_s=64 * MIB, compact_waste_bytes_min=0, fetch_deadline_s=120.0,
     free_bytes_hard=0, free_bytes_soft=1, retention=RetentionOptions(size_bytes_max=4 * MIB),
 )  # fmt: skip
 PLACES = (LocationId("folder"),) * 3

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,12 +14,14 @@ from qss.errors import CorruptData
 from qss.s3.access.gate import Gate
 from qss.s3.access.policy import Flavor, Policy, Principal, parse_policy
 from qss.s3.backend import Chunk
+from qss.s3.exchange import Exchange
 from qss.s3.message import RequestHead, Response
 from qss.s3.server import S3Service, ServiceOptions
 from qss.s3.sigv4 import Credentials, SigningKeys, Verifier, sign
 from qss.s3.xml import Node
 from qss.s3.xml import parse as parse_xml
 from tests.harness.memory_backend import MemoryBackend
+from tests.harness.trove_node import node
 
 NOW_NS = 1_700_000_000_000_000_000
 SECRET = "a secret of tests"
@@ -123,12 +126,12 @@ class Direct:
             fields |= added
         return head
 
-    def send(self, head: RequestHead, body: bytes = b"") -> Answer:
+    def send(self, head: RequestHead, body: bytes = b"", exchange: Exchange | None = None) -> Answer:
         async def raw() -> AsyncIterator[Chunk]:
             yield body
 
         async def whole() -> Answer:
-            response = await self.service.handle(head, raw())
+            response = await self.service.handle(head, raw(), exchange)
             return Answer(response.status, dict(response.headers), await _body(response))
 
         return asyncio.run(whole())
@@ -149,3 +152,12 @@ async def _body(response: Response) -> bytes:
     if response.close is not None:
         await response.close()
     return data
+
+
+def on_a_node(folder: Path) -> Iterator[Direct]:
+    """The service of a real node that has a bucket `bkt`; for a fixture: `yield from on_a_node(tmp_path)`."""
+    opened = node(folder)
+    found = Direct(opened.store)
+    found.bucket("bkt")
+    yield found
+    asyncio.run(opened.aclose())

@@ -13,14 +13,14 @@ from queue import Queue
 
 from qss.host import SystemClock, SystemEntropy
 from qss.s3.rsgi import RsgiApp, s3_app
-from qss.s3.serve import Tls, serve
+from qss.s3.serve import Tls, run, serve
 from qss.s3.server import S3Service
 from qss.s3.sigv4 import Verifier
 from tests.harness.memory_backend import MemoryBackend
 
 ACCESS_KEY = "AKIDTEST"
 SECRET_KEY = "secret/of+tests"
-START_S_MAX = 20.0
+START_S_MAX = 120.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def served(app: RsgiApp, tls: Tls | None = None) -> Iterator[int]:
         handles["stop"] = lambda: loop.call_soon_threadsafe(stop.set)
         await serve(app, ("127.0.0.1", 0), stop=stop, tls=tls, on_ready=lambda _, port: ready.put(port))
 
-    thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
+    thread = threading.Thread(target=lambda: run(main()), daemon=True)
     thread.start()
     try:
         yield ready.get(timeout=START_S_MAX)

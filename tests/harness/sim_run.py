@@ -47,7 +47,9 @@ class Outcome:
     seen: Counter[str] = field(default_factory=Counter)
 
 
-class Simulation:
+class Drawn:
+    """What a seed draws before anything happens: the code, the locations, the key. `_main` is what happens then."""
+
     def __init__(self, seed: int, base: Path, keep_trace: bool = False) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
@@ -57,13 +59,23 @@ class Simulation:
         self.k, self.m, count = self.rng.choice(CODES)
         names = [LocationId(f"trove-{number}") for number in range(1, count + 1)]
         self.stores = {name: SimStore(name, random.Random(self.rng.random()), self.trace) for name in names}
-        self.unfaithful = set(self.rng.sample(names, self.rng.randrange(0, self.m + 1)))
         self.options = OffloadOptions(k=self.k, m=self.m, memory_bytes=48 * MIB, compression_level=1)
         self.keys = FsKeys.derive(MasterKey(random.Random(seed).randbytes(32)))
 
     def run(self) -> Outcome:
         simulated(self.seed, self._main)
         return Outcome(self.seed, self.trace, self.seen)
+
+    async def _main(self, crash: CrashAtAwait) -> None:
+        raise NotImplementedError
+
+
+class Simulation(Drawn):
+    """One machine. Some locations, no more than may be lost, do not keep what they were given."""
+
+    def __init__(self, seed: int, base: Path, keep_trace: bool = False) -> None:
+        super().__init__(seed, base, keep_trace)
+        self.unfaithful = set(self.rng.sample(list(self.stores), self.rng.randrange(0, self.m + 1)))
 
     async def _main(self, crash: CrashAtAwait) -> None:
         machine = Machine(

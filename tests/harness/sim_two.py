@@ -9,26 +9,19 @@ from __future__ import annotations
 
 import errno
 import os
-import random
-from collections import Counter
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from qss.errors import FsError, QssError
-from qss.ids import LocationId
-from qss.limits import MIB
-from qss.offload.keys import FsKeys, MasterKey
-from qss.offload.options import OffloadOptions
 from tests.harness.crash_world import Model, Picture
 from tests.harness.sim_commands import commands_simulated, copy, recover
 from tests.harness.sim_machine import Machine, SimWorld, indexes_watched
 from tests.harness.sim_party import Party
 from tests.harness.sim_quiet import Quiet
-from tests.harness.sim_run import CACHE, CODES, Outcome
-from tests.harness.sim_store import SimStore
-from tests.harness.sim_time import CrashAtAwait, Trace, simulated
+from tests.harness.sim_run import CACHE, Drawn
+from tests.harness.sim_time import CrashAtAwait
 from tests.harness.sim_weather import TEMPERS, Weather
 
 STEPS: Final = 12
@@ -41,18 +34,9 @@ SETTLE_S: Final = 200.0
 RECOVERIES_MAX: Final = 30
 
 
-class TwoMachines:
+class TwoMachines(Drawn):
     def __init__(self, seed: int, base: Path, keep_trace: bool = False) -> None:
-        self.seed = seed
-        self.rng = random.Random(seed)
-        self.trace = Trace(keep_trace)
-        self.seen: Counter[str] = Counter()
-        self._base = base
-        k, m, count = self.rng.choice(CODES)
-        names = [LocationId(f"trove-{number}") for number in range(1, count + 1)]
-        self.stores = {name: SimStore(name, random.Random(self.rng.random()), self.trace) for name in names}
-        self.options = OffloadOptions(k=k, m=m, memory_bytes=48 * MIB, compression_level=1)
-        self.keys = FsKeys.derive(MasterKey(random.Random(seed).randbytes(32)))
+        super().__init__(seed, base, keep_trace)
         self._no_shards = {self.keys.hold_name(), self.keys.probe_name(), self.keys.root_name(None)}
         self._no_shards |= {self.keys.root_name(number) for number in range(1, ROOTS_MAX)}
         self.machines: list[Machine] = []
@@ -60,10 +44,6 @@ class TwoMachines:
         self.parties: list[Party] = []
         for store in self.stores.values():
             store.on_change = self._on_change
-
-    def run(self) -> Outcome:
-        simulated(self.seed, self._main)
-        return Outcome(self.seed, self.trace, self.seen)
 
     async def _main(self, crash: CrashAtAwait) -> None:
         first = self._new_machine()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.demo import wait_until
+
 
 @contextmanager
 def small_disk(image: Path, mountpoint: Path, size: int) -> Iterator[None]:
@@ -30,13 +32,15 @@ def small_disk(image: Path, mountpoint: Path, size: int) -> Iterator[None]:
     if done.returncode != 0 and ("permitted" in done.stderr or "loop device" in done.stderr):
         pytest.skip(f"loop devices cannot be had here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
+    unmount = ["umount", str(mountpoint)]
     try:
         yield
     finally:
-        done = subprocess.run(["umount", str(mountpoint)], check=False, capture_output=True, text=True)
-        if done.returncode != 0:
+        try:
+            wait_until("nobody uses it any more", lambda: subprocess.run(unmount, check=False).returncode == 0)
+        except AssertionError:
             subprocess.run(["umount", "-l", str(mountpoint)], check=False)
-        assert done.returncode == 0, done.stderr
+            raise
 
 
 class Balloon:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from qss.host import Host, PosixDisk
@@ -94,6 +95,19 @@ class PowerCutDisk(PosixDisk):
 
 def node(directory: Path, disk: PosixDisk | None = None, sync: SyncMode = SyncMode.GROUP) -> Node:
     return Node(NodeOptions(data=(directory,), sync=sync, host=Host(disk=disk or PosixDisk())))
+
+
+def with_node(directory: Path, work: Callable[[Node], Awaitable[None]]) -> None:
+    """Run `work` on a node that is opened for it, in a loop of its own."""
+
+    async def all_of_it() -> None:
+        opened = node(directory)
+        try:
+            await work(opened)
+        finally:
+            await opened.aclose()
+
+    asyncio.run(all_of_it())
 
 
 async def content(store: TroveStore, bucket: str, key: str) -> bytes:

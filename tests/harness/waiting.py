@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import trio
 
-WAIT_S_MAX = 60.0
+WAIT_S_MAX = 120.0
 STEP_S = 0.01
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.demo import Demo, alive, running_demo, wait_until
+from qss.app.running import is_alive
+from tests.harness.demo import WAIT_S_MAX, Demo, running_demo, wait_until
 from tests.harness.tree import assert_same_tree, listing, real_tree
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -119,7 +120,7 @@ def test_offload_killed_during_an_upload_is_made_good(demo: Demo) -> None:
 
 def _running(demo: Demo, name: str) -> bool:
     try:
-        return alive(demo.pid(name))
+        return is_alive(demo.pid(name))
     except (FileNotFoundError, ValueError):
         return False
 
@@ -142,13 +143,13 @@ def test_mount_killed_during_a_copy_keeps_what_it_acknowledged(demo: Demo) -> No
 
     copier = threading.Thread(target=copy)
     copier.start()
-    assert started.wait(60)
+    assert started.wait(WAIT_S_MAX)
     demo.kill("mount")
-    copier.join(60)
+    copier.join(WAIT_S_MAX)
     assert not copier.is_alive()
     assert len(acknowledged) > 150
     offload = demo.pid("offload")
-    wait_until("offload does not outlive its mount", lambda: not alive(offload))
+    wait_until("offload does not outlive its mount", lambda: not is_alive(offload))
 
     demo.start()
     for name, content in acknowledged.items():
@@ -166,11 +167,9 @@ def test_the_machine_burns(demo: Demo, tmp_path: Path) -> None:
     (demo.mnt / "after-the-sync").write_bytes(noise(9, 10_000))
     key = tmp_path / "key-on-paper"
     shutil.copy(demo.state / "key", key)
-    for name in ("mount", "trove-1", "trove-4"):
-        demo.kill(name)
-    subprocess.run(["fusermount3", "-u", "-z", str(demo.mnt)], check=True)
-    shutil.rmtree(demo.state)
+    demo.lose_machine()
     for node in ("1", "4"):
+        demo.kill(f"trove-{node}")
         shutil.rmtree(demo.root / "nodes" / node)
 
     recovered = demo.qssctl("recover", "--key", str(key), "--json")
@@ -214,13 +213,13 @@ def test_locations_see_nothing_and_damage_never_reaches_a_reader(demo: Demo) -> 
         (folder / name).write_bytes(content)
         demo.sync()
     markers = [MARKER, b"MARKER-DIRECTORY-NAME", b"MARKER-FILE-NAME"]
+    demo.stop()
     volumes = [path for path in (demo.root / "nodes").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in volumes) > 20 * MIB
     for path in volumes:
         stored = path.read_bytes()
         assert not any(marker in stored for marker in markers), path
 
-    demo.stop()
     for node in ("3", "4"):
         assert _flip_large_volumes(demo.root / "nodes" / node) > 0
     demo.start()
@@ -271,8 +270,8 @@ def test_foreground_run_stops_in_order_on_interrupt(tmp_path: Path) -> None:
         pids = [int(path.read_text()) for path in (root / "run").glob("*.pid")]
         assert len(pids) == 8
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-        assert not any(alive(pid) for pid in pids)
+        assert process.wait(WAIT_S_MAX) == 0
+        assert not any(is_alive(pid) for pid in pids)
         assert not os.path.ismount(root / "mnt")
     finally:
         process.kill()

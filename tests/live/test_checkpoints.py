@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from qss.app.mountpoint import unmount
-from tests.harness.demo import QSSCTL, Demo, running_demo, wait_until
+from tests.harness.demo import Demo, running_demo, wait_until
+from tests.harness.elsewhere import Elsewhere
 
 pytestmark = pytest.mark.live
 
@@ -25,12 +23,7 @@ Tree = dict[str, tuple[int, int, bytes]]
 def demo(tmp_path: Path) -> Iterator[Demo]:
     """Journals of 64 KiB, a checkpoint after 512 KiB of them."""
     with running_demo(tmp_path / "demo", k=2, m=1) as started:
-        started.stop()
-        small = 'journal_size = "64K"\ntrim_after = "512K"\nseal_after = "1s"'
-        text = started.config.read_text().replace('seal_after = "10s"', small)
-        assert small in text
-        started.config.write_text(text)
-        started.start()
+        started.start_again_with("cache", journal_size="64K", trim_after="512K", seal_after="1s")
         yield started
 
 
@@ -82,32 +75,14 @@ def test_journals_are_trimmed_and_everything_comes_back_without_them(demo: Demo,
     demo.qssctl("fsck")
     before = tree(demo.mnt)
 
-    key = tmp_path / "key"
-    shutil.copy(demo.state / "key", key)
-    ports = json.loads((demo.root / "ports.json").read_text())
-    demo.kill("mount")
-    unmount(demo.mnt, lazy=True)
-    shutil.rmtree(demo.state)
+    there = Elsewhere(demo, tmp_path / "elsewhere", ("trove-1", "trove-3"))
+    demo.lose_machine()
     demo.kill("trove-2")
-    fresh = tmp_path / "elsewhere"
-    fresh.mkdir()
-    qssctl = [str(QSSCTL), "--config", str(fresh / "qss.toml")]
-    recover = [*qssctl, "recover", "--key", str(key), "--json"]
-    for name in ("trove-1", "trove-3"):
-        url = f"http://127.0.0.1:{ports[name]}/qss?access_key=demo&secret_key_file={demo.root / 'credentials'}"
-        recover += ["--location", url]
-    done = subprocess.run(recover, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = there.recovered()
     assert report["lost_segments"] == []
     assert report["point"]["checkpoint"]
     assert report["point"]["journals"][0] > 5
-    assert numbers_in(fresh / "state" / "cache" / "checkpoint") == report["point"]["checkpoint"]
-    subprocess.run([*qssctl, "mount", str(fresh / "mnt")], check=True, timeout=60, capture_output=True)
-    try:
-        assert tree(fresh / "mnt") == before
-    finally:
-        subprocess.run([*qssctl, "umount", "--drain", "1s"], timeout=60, check=False, capture_output=True)
-    assert not os.path.ismount(fresh / "mnt")
-    found = subprocess.run([*qssctl, "fsck"], timeout=60, check=False, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout
+    assert numbers_in(there.state / "cache" / "checkpoint") == report["point"]["checkpoint"]
+    with there.mounted() as mnt:
+        assert tree(mnt) == before
+    there.qssctl("fsck")

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import httpx
 import pytest
 
 from qss.trove.testing import TroveServer
+from tests.harness.boto import client_of
 from tests.harness.chromium import WAIT_MS, chromium, window
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def trove() -> Iterator[TroveServer]:
         yield server
 
 
-def s3(server: TroveServer) -> Any:
-    keys = {"aws_access_key_id": server.access_key, "aws_secret_access_key": server.secret_key}
-    return boto3.client("s3", endpoint_url=server.endpoint, region_name="us-east-1", **keys)
+def get(url: str) -> httpx.Response:
+    """As a program without a browser."""
+    return httpx.get(url, timeout=WAIT_MS / 1000)
 
 
 def sign_in(page: Page, trove: TroveServer, access_key: str = "", secret_key: str = "") -> None:
@@ -112,7 +112,7 @@ def test_from_a_new_bucket_to_equal_bytes(trove: TroveServer, browser: Browser) 
         transfer = page.evaluate_handle(drop, [list(content), "Grüße & more.png"])
         page.dispatch_event(".drop", "drop", {"dataTransfer": transfer})
         see(page.get_by_role("button", name="Grüße & more.png", exact=True))
-        found = s3(trove).get_object(Bucket="dropped", Key="Grüße & more.png")
+        found = client_of(trove).get_object(Bucket="dropped", Key="Grüße & more.png")
         assert (found["Body"].read(), found["ContentType"]) == (content, "image/png")
         with page.expect_download() as download:
             page.get_by_role("button", name="Download Grüße & more.png").click()
@@ -132,11 +132,11 @@ def test_from_a_new_bucket_to_equal_bytes(trove: TroveServer, browser: Browser) 
         page.get_by_role("button", name="Delete 2").click()
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         see(page.get_by_text("Nothing here yet"))
-        assert "Contents" not in s3(trove).list_objects_v2(Bucket="dropped")
+        assert "Contents" not in client_of(trove).list_objects_v2(Bucket="dropped")
 
 
 def test_what_is_big_goes_in_parts(trove: TroveServer, browser: Browser, tmp_path: Path) -> None:
-    s3(trove).create_bucket(Bucket="bigger")
+    client_of(trove).create_bucket(Bucket="bigger")
     size, file = 40 * 1024 * 1024, tmp_path / "big.bin"
     file.write_bytes(os.urandom(1024 * 1024) * 40)
     with window(browser) as page:
@@ -144,14 +144,14 @@ def test_what_is_big_goes_in_parts(trove: TroveServer, browser: Browser, tmp_pat
         at(page, trove, "browse/bigger", "bigger")
         page.get_by_label("Files to upload").set_input_files(file)
         page.get_by_role("button", name="big.bin", exact=True).wait_for(timeout=3 * WAIT_MS)
-    found = s3(trove).get_object(Bucket="bigger", Key="big.bin")
+    found = client_of(trove).get_object(Bucket="bigger", Key="big.bin")
     assert found["ETag"].endswith('-2"')
     assert found["ContentLength"] == size
     assert found["Body"].read() == file.read_bytes()
 
 
 def test_a_share_needs_no_key_and_ends(trove: TroveServer, browser: Browser) -> None:
-    client = s3(trove)
+    client = client_of(trove)
     client.create_bucket(Bucket="shared")
     client.put_object(Bucket="shared", Key="a/report.pdf", Body=b"the report")
     with window(browser) as page:
@@ -169,8 +169,8 @@ def test_a_share_needs_no_key_and_ends(trove: TroveServer, browser: Browser) -> 
             return link
 
         twice, always = make("2"), make("")
-        assert [httpx.get(twice).text for _ in range(2)] == ["the report"] * 2
-        assert httpx.get(twice).status_code == 403
+        assert [get(twice).text for _ in range(2)] == ["the report"] * 2
+        assert get(twice).status_code == 403
         with window(browser) as stranger, stranger.expect_download() as download:
             stranger.evaluate("(link) => { location.href = link; }", always)
             assert Path(download.value.path()).read_bytes() == b"the report"
@@ -180,11 +180,11 @@ def test_a_share_needs_no_key_and_ends(trove: TroveServer, browser: Browser) -> 
         page.get_by_role("row").filter(has_not_text="used up").get_by_role("button", name="End the link").click()
         page.get_by_role("button", name="End it").click()
         see(page.get_by_role("button", name="End the link to a/report.pdf").nth(1), gone=True)
-        assert httpx.get(always).status_code == 404
+        assert get(always).status_code == 404
 
 
 def test_a_user_sees_what_is_allowed(trove: TroveServer, browser: Browser) -> None:
-    client = s3(trove)
+    client = client_of(trove)
     for bucket in ("for-anna", "secret"):
         client.create_bucket(Bucket=bucket)
         client.put_object(Bucket=bucket, Key="hello.txt", Body=b"hello")
@@ -214,10 +214,8 @@ def test_a_user_sees_what_is_allowed(trove: TroveServer, browser: Browser) -> No
         with window(browser) as hers:
             sign_in(hers, trove, access_key, secret_key)
             see(hers.get_by_text("You may not list buckets"))
-            assert hers.get_by_role("navigation", name="Areas").get_by_role("link").all_inner_texts() == [
-                "Buckets",
-                "Shares",
-            ]
+            areas = hers.get_by_role("navigation", name="Areas")
+            assert areas.get_by_role("link").all_inner_texts() == ["Buckets", "Shares"]
             hers.get_by_role("button", name="Open by name").click()
             hers.get_by_role("textbox", name="Name", exact=True).fill("for-anna")
             hers.get_by_role("dialog").get_by_role("button", name="Open").click()
@@ -235,7 +233,7 @@ def test_a_user_sees_what_is_allowed(trove: TroveServer, browser: Browser) -> No
 def test_plots_move(trove: TroveServer, browser: Browser) -> None:
     from playwright.sync_api import expect
 
-    client = s3(trove)
+    client = client_of(trove)
     client.create_bucket(Bucket="plotted")
     with window(browser) as page:
         sign_in(page, trove)
@@ -254,7 +252,7 @@ def test_plots_move(trove: TroveServer, browser: Browser) -> None:
 
 
 def test_names_of_others_stay_text(trove: TroveServer, browser: Browser) -> None:
-    client = s3(trove)
+    client = client_of(trove)
     client.create_bucket(Bucket="hostile")
     for name in HOSTILE:
         client.put_object(Bucket="hostile", Key=f"d/{name}", Body=b"<script>alert(9)</script>", ContentType="text/html",
@@ -285,7 +283,7 @@ def test_names_of_others_stay_text(trove: TroveServer, browser: Browser) -> None
 
 
 def test_settings_of_a_bucket(trove: TroveServer, browser: Browser) -> None:
-    client = s3(trove)
+    client = client_of(trove)
     client.create_bucket(Bucket="settled")
     with window(browser) as page:
         sign_in(page, trove)
@@ -322,7 +320,7 @@ def test_settings_of_a_bucket(trove: TroveServer, browser: Browser) -> None:
 def test_a_scrub_is_begun_from_the_page(trove: TroveServer, browser: Browser) -> None:
     from playwright.sync_api import expect
 
-    client = s3(trove)
+    client = client_of(trove)
     client.create_bucket(Bucket="scrubbed")
     client.put_object(Bucket="scrubbed", Key="k", Body=b"x" * 100_000)
     with window(browser) as page:
@@ -339,7 +337,7 @@ def test_a_scrub_is_begun_from_the_page(trove: TroveServer, browser: Browser) ->
 
 @pytest.mark.parametrize("width", [1280, 360])
 def test_every_view_has_names_for_what_can_be_used_and_fits(trove: TroveServer, browser: Browser, width: int) -> None:
-    client = s3(trove)
+    client = client_of(trove)
     client.create_bucket(Bucket=f"fits-{width}")
     client.put_object(Bucket=f"fits-{width}", Key="a-rather-long-name-" * 8, Body=b"x")
     nameless = """() => [...document.querySelectorAll("a, button, input, select, textarea, [role=img], [role=meter]")]

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.demo import alive, wait_until
+from qss.app.running import is_alive
+from tests.harness.demo import WAIT_S_MAX, wait_until
 from tests.harness.mounted import Mounted, run
 
 pytestmark = pytest.mark.live
@@ -57,7 +58,7 @@ class Writers:
         for process in self.processes:
             process.kill()
         for process in self.processes:
-            process.wait(60)
+            process.wait(WAIT_S_MAX)
 
 
 @pytest.mark.parametrize("options", ["", "writeback_cache"])
@@ -126,7 +127,7 @@ class Postgres:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            wait_until("the server is ready", self._ready, 60)
+            wait_until("the server is ready", self._ready)
         except AssertionError:
             pytest.fail(self.log.read_text()[-3000:])
 
@@ -137,21 +138,21 @@ class Postgres:
     def stop(self) -> None:
         """In an orderly way."""
         self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(60) == 0
+        assert self.process.wait(WAIT_S_MAX) == 0
 
     def query(self, sql: str) -> str:
         return self("psql", "-h", self.data, "-X", "-v", "ON_ERROR_STOP=1", "-Atc", sql, "postgres").strip()
 
     @contextlib.contextmanager
     def under_load(self) -> Iterator[None]:
-        """pgbench by four clients, which the body ends by killing; see `acknowledged`."""
-        command = self._as_postgres("pgbench", "-h", self.data, "-n", "-c", "4", "-T", "60", "-l", "postgres")
+        """pgbench by four clients, which the body ends by killing the server; see `acknowledged`."""
+        command = self._as_postgres("pgbench", "-h", self.data, "-n", "-c", "4", "-T", "600", "-l", "postgres")
         before = self._transactions()
         with subprocess.Popen(command, cwd=self.logs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as load:
             try:
                 wait_until("transactions", lambda: self._transactions() >= before + 100)
                 yield
-                load.wait(60)
+                load.wait(WAIT_S_MAX)
             finally:
                 load.kill()
 
@@ -179,8 +180,8 @@ class Postgres:
         for each in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
-        self.process.wait(60)
-        wait_until("the children are gone", lambda: not any(alive(each) for each in family))
+        self.process.wait(WAIT_S_MAX)
+        wait_until("the children are gone", lambda: not any(is_alive(each) for each in family))
 
 
 @pytest.mark.skipif(not PROGRAMS.exists() or os.geteuid() != 0, reason="PostgreSQL is not here, or we are not root")

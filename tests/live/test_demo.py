@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from qss.app.exits import Exit
-from qss.app.mountpoint import is_dead, unmount
-from tests.harness.demo import QSSCTL, Demo, alive, running_demo, wait_until
+from qss.app.mountpoint import is_dead
+from qss.app.running import is_alive
+from tests.harness.demo import QSSCTL, WAIT_S_MAX, Demo, running_demo, wait_until
+from tests.harness.elsewhere import Elsewhere
 
 pytestmark = pytest.mark.live
 
@@ -28,6 +29,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 
 def test_a_working_day(demo: Demo) -> None:
+    demo.start_again_with("cache", seal_after="1h")  # nothing is safe before it is told to be
     content = os.urandom(5 * MIB)
     (demo.mnt / "file").write_bytes(content)
     assert demo.status()["at_risk_bytes"] >= len(content)
@@ -63,7 +65,7 @@ def test_kills_lose_nothing(demo: Demo) -> None:
     (demo.mnt / "two").write_bytes(b"2" * MIB)
     offload = demo.pid("offload")
     demo.kill("mount")
-    wait_until("offload leaves with the mount process", lambda: not alive(offload))
+    wait_until("offload leaves with the mount process", lambda: not is_alive(offload))
     assert is_dead(demo.mnt)
     demo.start()
     assert (demo.mnt / "two").read_bytes() == b"2" * MIB
@@ -75,34 +77,14 @@ def test_kills_lose_nothing(demo: Demo) -> None:
 def test_recover_from_k_nodes_without_the_configuration(demo: Demo, tmp_path: Path) -> None:
     (demo.mnt / "file").write_bytes(b"precious" * 1000)
     demo.sync()
-    key = tmp_path / "key"
-    shutil.copy(demo.state / "key", key)
-    ports = json.loads((demo.root / "ports.json").read_text())
-    demo.kill("mount")
-    unmount(demo.mnt, lazy=True)
+    there = Elsewhere(demo, tmp_path / "elsewhere", ("trove-1", "trove-3"))
+    demo.lose_machine()
     demo.kill("trove-2")
-    shutil.rmtree(demo.state)
-
-    fresh = tmp_path / "elsewhere"
-    fresh.mkdir()
-    urls = [
-        f"http://127.0.0.1:{ports[name]}/qss?access_key=demo&secret_key_file={demo.root / 'credentials'}"
-        for name in ("trove-1", "trove-3")
-    ]
-    qssctl = [str(QSSCTL), "--config", str(fresh / "qss.toml")]
-    recover = [*qssctl, "recover", "--key", str(key), "--location", urls[0], "--location", urls[1], "--json"]
-    done = subprocess.run(recover, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    report = there.recovered()
     assert report["lost_segments"] == []
     assert (report["answered"], report["locations"]) == (2, 3)
-    mnt = fresh / "mnt"
-    subprocess.run([*qssctl, "mount", str(mnt)], check=True, timeout=60, capture_output=True)
-    try:
+    with there.mounted() as mnt:
         assert (mnt / "file").read_bytes() == b"precious" * 1000
-    finally:
-        subprocess.run([*qssctl, "umount", "--drain", "1s"], timeout=60, check=False, capture_output=True)
-    assert not os.path.ismount(mnt)
 
 
 def test_mounted_again_right_after_umount_of_the_system(demo: Demo) -> None:
@@ -110,9 +92,9 @@ def test_mounted_again_right_after_umount_of_the_system(demo: Demo) -> None:
     written = os.urandom(16 * MIB)
     (demo.mnt / "file").write_bytes(written)
     former = demo.pid("mount")
-    subprocess.run(["umount", demo.mnt], check=True, timeout=60)
+    subprocess.run(["umount", demo.mnt], check=True, timeout=WAIT_S_MAX)
     said = demo.qssctl("mount").stderr
-    assert not alive(former)
+    assert not is_alive(former)
     assert not said or "waiting" in said
     assert (demo.mnt / "file").read_bytes() == written
 
@@ -137,7 +119,7 @@ def test_refusals_of_a_running_file_system(demo: Demo, tmp_path: Path) -> None:
     wrong.chmod(0o600)
     url = f"http://127.0.0.1:{port}/other?access_key=demo&secret_key_file={wrong}"
     command = [str(QSSCTL), "--config", str(tmp_path / "new.toml"), "init", "--location", url, "--k", "1", "--m", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S_MAX, check=False, cwd=tmp_path)
     assert done.returncode == Exit.REFUSED
     assert "refuses the credentials" in done.stderr
     assert not (tmp_path / "new.toml").exists()

@@ -5,56 +5,35 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import socket
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 
 from qss.trove.testing import TroveServer
-from tests.harness.demo import QSSCTL, forget_pages, wait_until
+from tests.harness.boto import boto_client
+from tests.harness.demo import QSSCTL, WAIT_S_MAX, forget_pages
+from tests.harness.moto_server import moto_server
 
 pytestmark = pytest.mark.live
 
 MIB = 1 << 20
 
 
-@pytest.fixture
-def moto_endpoint() -> Iterator[str]:
-    """moto's stand-alone S3 server in a process of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).parent / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until("moto listens", lambda: _listens(port))
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-def test_a_file_system_over_two_troves_and_a_foreign_server(tmp_path: Path, moto_endpoint: str) -> None:
+def test_a_file_system_over_two_troves_and_a_foreign_server(tmp_path: Path) -> None:
     config, key, mnt = tmp_path / "qss.toml", tmp_path / "key", tmp_path / "mnt"
 
     def qssctl(*arguments: str) -> str:
         command = [str(QSSCTL), "--config", str(config), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S_MAX, check=False)
         assert done.returncode == 0, f"{arguments} → {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    with TroveServer(data=tmp_path / "one") as one, TroveServer(data=tmp_path / "two") as two:
+    with (
+        TroveServer(data=tmp_path / "one") as one,
+        TroveServer(data=tmp_path / "two") as two,
+        moto_server() as moto_endpoint,
+    ):
         locations = []
         for server in (one, two):
             secret = server_secret(tmp_path, server)
@@ -99,8 +78,5 @@ def server_secret(tmp_path: Path, server: TroveServer) -> Path:
 
 
 def _stored_at(endpoint: str) -> dict[str, int]:
-    client = boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id="x", aws_secret_access_key="y", region_name="us-east-1"
-    )
-    listed = client.list_objects_v2(Bucket="somebody-elses")
+    listed = boto_client(endpoint, "x", "y").list_objects_v2(Bucket="somebody-elses")
     return {entry["Key"]: entry["Size"] for entry in listed.get("Contents", [])}

@@ -14,16 +14,18 @@ from pathlib import Path
 import pytest
 
 from tests.harness.demo import wait_until
+from tests.harness.mounted import WAIT_S
 
 pytestmark = pytest.mark.live
 
 STUCK = 130
+EVICTIONS_MIN = 4
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise the kernel's limit of background requests")
 def test_130_reads_on_dead_locations_stall_nothing(mount):
-    mount.start("--dead-vault", "--deadline=4")
+    mount.start("--dead-vault", "--deadline=3600")
     mnt = mount.path
     for number in range(STUCK):
         (mnt / f"gone{number}").write_bytes(os.urandom(50_000))
@@ -33,6 +35,26 @@ def test_130_reads_on_dead_locations_stall_nothing(mount):
     state = json.loads(os.getxattr(mnt / "gone0", "user.qss.state"))
     assert (state["cached"], state["offloaded"], state["at_risk"]) == (0, 50_000, 0)
     DROP_CACHES.write_text("3")
+    readers, answers = begin_to_read(mnt)
+    # The kernel caches none of this: each asks the daemon, in which all remote waits are taken.
+    assert (mnt / "here").read_bytes() == b"still here"
+    assert len(os.listdir(mnt)) == STUCK + 2
+    (mnt / "folder" / "new").write_bytes(b"new")
+    os.statvfs(mnt)
+    assert answers == [], "the readers were to be stuck meanwhile"
+    assert mount.stop() == 0, "nor does its end wait for them"
+    finish(readers)
+    assert len(answers) == STUCK
+    assert None not in answers
+
+    mount.start("--dead-vault", "--deadline=0.5")
+    readers, answers = begin_to_read(mnt)
+    finish(readers)
+    assert answers == [errno.EIO] * STUCK
+
+
+def begin_to_read(mnt: Path) -> tuple[list[threading.Thread], list[int | None]]:
+    """All of them are under way; the errno of each whose read has ended, None for one that was answered."""
     answers: list[int | None] = []
     entered = threading.Semaphore(0)
 
@@ -50,15 +72,13 @@ def test_130_reads_on_dead_locations_stall_nothing(mount):
         reader.start()
     for _ in range(STUCK):
         entered.acquire()
-    # The kernel caches none of this: each asks the daemon, in which all remote waits are taken.
-    assert (mnt / "here").read_bytes() == b"still here"
-    assert len(os.listdir(mnt)) == STUCK + 2
-    (mnt / "folder" / "new").write_bytes(b"new")
-    os.statvfs(mnt)
-    assert answers == [], "the readers were to be stuck meanwhile"
-    for reader in readers:
-        reader.join(60)
-    assert answers == [errno.EIO] * STUCK
+    return readers, answers
+
+
+def finish(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
 
 
 @pytest.mark.skipif(not os.access(DROP_CACHES, os.W_OK), reason="the kernel's memory of the contents cannot be dropped")
@@ -95,7 +115,7 @@ def test_one_slow_read_miss_stalls_nobody_else(mount, tmp_path):
     assert found == [], "the reader was to be stuck meanwhile"
     for held in tmp_path.glob("*.held"):
         held.unlink()
-    reader.join(30)
+    finish([reader])
     assert [len(content) for content in found] == [3_000_000]
     assert found[0][:2_999_990] == contents["slow"][:2_999_990]
     assert (mnt / "folder" / "renamed").read_bytes()[-10:-7] == b"new"
@@ -114,26 +134,27 @@ def test_programs_do_not_notice_that_their_data_goes_and_comes_back(mount, tmp_p
         "--verify_fatal=1",
         "--verify_state_save=0",
     )
-    commands = [
-        (*fio, "--name=mixed", "--rw=randrw", "--verify_backlog=64", "--size=8m", "--numjobs=2"),
-        (*fio, "--name=mapped", "--rw=randwrite", "--ioengine=mmap", "--size=8m"),
-        (sys.executable, "-c", DATABASE, mount.path / "db"),
-    ]
-    jobs = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) for command in commands]
-    evictions = 0
-    try:
-        for job in jobs:
-            while job.poll() is None:
-                mount.evict()
-                DROP_CACHES.write_text("1")
-                evictions += 1
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    job.wait(0.2)
-    finally:
-        for job in jobs:
-            job.kill()
-    assert [job.wait(10) for job in jobs] == [0, 0, 0]
-    assert evictions > 3
+    evictions = rounds = 0
+    while evictions < EVICTIONS_MIN:  # a slow machine manages few of them in one round
+        commands = [
+            (*fio, "--name=mixed", "--rw=randrw", "--verify_backlog=64", "--size=8m", "--numjobs=2"),
+            (*fio, "--name=mapped", "--rw=randwrite", "--ioengine=mmap", "--size=8m"),
+            (sys.executable, "-c", DATABASE, mount.path / f"db{rounds}"),
+        ]
+        jobs = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) for command in commands]
+        try:
+            for job in jobs:
+                while job.poll() is None:
+                    mount.evict()
+                    DROP_CACHES.write_text("1")
+                    evictions += 1
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        job.wait(0.2)
+        finally:
+            for job in jobs:
+                job.kill()
+        assert [job.wait(WAIT_S) for job in jobs] == [0, 0, 0]
+        rounds += 1
 
 
 DATABASE = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.mounted import run
+from tests.harness.mounted import WAIT_S, run
 
 pytestmark = pytest.mark.live
 
@@ -38,7 +38,7 @@ def origin(tmp_path_factory) -> Path:
     """A bare repository on the native file system."""
     path = tmp_path_factory.mktemp("git") / "origin.git"
     run("git", "init", "-q", "--bare", "-b", "main", path, **WHO)
-    subprocess.run(["git", "fast-import", "--quiet"], cwd=path, input=b"".join(history()), check=True, timeout=60)
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=path, input=b"".join(history()), check=True, timeout=WAIT_S)
     return path
 
 

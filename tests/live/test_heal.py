@@ -57,7 +57,9 @@ def test_rot_on_this_machine_and_at_one_location_is_healed(demo: Demo) -> None:
     assert demo.status()["damage"]["found"] > 0
     demo.qssctl("fsck", "--data")  # the damaged copies are gone, and what took their place is whole
 
-    for path in (demo.root / "trove-2").rglob("*.tvol"):
+    volumes = list((demo.root / "nodes" / "2").rglob("*.tvol"))
+    assert volumes
+    for path in volumes:
         rot(path)
     demo.evict_all()
     for name, content in contents.items():

@@ -30,7 +30,7 @@ KILLS = int(os.environ.get("QSS_KILLS", "25"))
 SEED = int(os.environ.get("QSS_KILLS_SEED", "1"))
 FSCK_EVERY = 20
 FRESH_EVERY = 100  # kills of one file system
-WAIT_S = 60
+WAIT_S = 180
 PAGE_BYTES = 4096
 
 

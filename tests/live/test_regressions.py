@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.demo import wait_until
+from tests.harness.demo import bytes_of, wait_until
 from tests.harness.mounted import Mounted
 
 pytestmark = pytest.mark.live
@@ -35,7 +35,7 @@ MIB = 1 << 20
 
 def log_bytes(mount: Mounted) -> int:
     """Of data log and journal together."""
-    return sum(file.stat().st_size for log in ("data", "journal") for file in (mount.state / log).iterdir())
+    return bytes_of(file for log in ("data", "journal") for file in (mount.state / log).iterdir())
 
 
 def peak_memory_bytes(mount: Mounted) -> int:

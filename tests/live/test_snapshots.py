@@ -10,12 +10,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 
 from qss.app.mountpoint import mounted_type, unmount
-from qss.app.running import is_held
-from tests.harness.demo import QSSCTL, Demo, running_demo, wait_until
+from qss.app.running import is_alive, is_held
+from tests.harness.demo import WAIT_S_MAX, Demo, running_demo, wait_until
+from tests.harness.elsewhere import Elsewhere
 from tests.harness.tree import assert_same_tree, real_tree
 
 pytestmark = pytest.mark.live
@@ -31,13 +31,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 def remote_bytes(demo: Demo) -> int:
     """Of all objects at one node."""
-    port = json.loads((demo.root / "ports.json").read_text())["trove-1"]
-    secret = (demo.root / "credentials").read_text().split()[0]
-    client = boto3.client(
-        "s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1", aws_access_key_id="demo",
-        aws_secret_access_key=secret,
-    )  # fmt: skip
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket="qss")
+    pages = demo.s3("trove-1").get_paginator("list_objects_v2").paginate(Bucket="qss")
     return sum(each["Size"] for page in pages for each in page.get("Contents", []))
 
 
@@ -57,15 +51,21 @@ def refusal(demo: Demo, *arguments: str) -> str:
     return done.stderr
 
 
+def kill(pid: int) -> None:
+    """SIGKILL, and wait until it holds neither lock nor mount."""
+    os.kill(pid, 9)
+    wait_until("it is gone", lambda: not is_alive(pid))
+
+
 def umount(path: Path) -> None:
-    subprocess.run(["umount", str(path)], check=True, timeout=60)
+    subprocess.run(["umount", str(path)], check=True, timeout=WAIT_S_MAX)
 
 
 def test_a_snapshot_is_the_old_state_until_it_is_deleted_and_elsewhere(demo: Demo, tmp_path: Path) -> None:
     tree, seen, state = tmp_path / "tree", tmp_path / "seen", demo.state / "snapshots"
     real_tree(tree, files_min=150, bytes_min=3 * MIB)
     (tree / "large").write_bytes(os.urandom(12 * MIB))
-    subprocess.run(["cp", "-a", str(tree), str(demo.mnt / "t")], check=True, timeout=120)
+    subprocess.run(["cp", "-a", str(tree), str(demo.mnt / "t")], check=True, timeout=WAIT_S_MAX)
     demo.qssctl("snapshot", "create", "before", "--comment", "all of it")
     assert "already" in refusal(demo, "snapshot", "create", "before")
     assert "letters" in refusal(demo, "snapshot", "create", "a/b")
@@ -88,7 +88,7 @@ def test_a_snapshot_is_the_old_state_until_it_is_deleted_and_elsewhere(demo: Dem
         (seen / "x").write_bytes(b"x")
     assert "mounted on" in refusal(demo, "snapshot", "delete", "before")
     assert "mounted already" in refusal(demo, "snapshot", "mount", "before", str(tmp_path / "second"))
-    subprocess.run(["cp", "-a", str(seen / "t"), str(demo.mnt / "back")], check=True, timeout=120)
+    subprocess.run(["cp", "-a", str(seen / "t"), str(demo.mnt / "back")], check=True, timeout=WAIT_S_MAX)
     assert_same_tree(tree, demo.mnt / "back")
     shutil.rmtree(demo.mnt / "back")
     assert listed(demo)["before"]["mounted_on"] == str(seen)
@@ -108,55 +108,28 @@ def test_a_snapshot_is_the_old_state_until_it_is_deleted_and_elsewhere(demo: Dem
     demo.qssctl("fsck", "--remote")
 
     # A new machine, while the old one goes on.
-    elsewhere = Elsewhere(demo, tmp_path / "elsewhere")
-    assert [each["name"] for each in elsewhere.recover("--list")["snapshots"]] == ["before", "after"]
-    assert not elsewhere.config.exists()
-    report = elsewhere.recover("--snapshot", "before")
+    there = Elsewhere(demo, tmp_path / "elsewhere", ("trove-1", "trove-3"))
+    assert [each["name"] for each in there.recovered("--list")["snapshots"]] == ["before", "after"]
+    assert not there.config.exists()
+    report = there.recovered("--snapshot", "before")
     assert (report["snapshot"], report["lost_segments"]) == ("before", [])
-    elsewhere.qssctl("mount", str(elsewhere.mnt))
-    try:
-        assert_same_tree(tree, elsewhere.mnt / "t")
-        assert json.loads(elsewhere.qssctl("status", "--json"))["snapshot"] == "before"
-    finally:
-        elsewhere.qssctl("umount")
+    with there.mounted():
+        assert_same_tree(tree, there.mnt / "t")
+        assert json.loads(there.qssctl("status", "--json").stdout)["snapshot"] == "before"
     (demo.mnt / "goes on").write_bytes(b"here")
     demo.sync()
-    assert demo.status()["errors"] == []
+    wait_until("nothing is wrong, or not any more", lambda: demo.status()["errors"] == [])
 
     # Given up, its space comes back here and there.
-    there = remote_bytes(demo)
+    before_bytes = remote_bytes(demo)
     demo.qssctl("snapshot", "delete", "before")
     demo.qssctl("snapshot", "delete", "after")
     demo.sync()
-    wait_until(
-        "remote bytes go", lambda: remote_bytes(demo) < there - 0.45 * 12 * MIB
-    )  # k = 2, and the tree compresses
+    freed_bytes = 0.45 * 12 * MIB  # k = 2, and the tree compresses
+    wait_until("remote bytes go", lambda: remote_bytes(demo) < before_bytes - freed_bytes)
     wait_until("nothing waits any more", lambda: demo.status()["cache"]["segments_condemned"] == 0)
     assert demo.status()["cache"]["snapshot_bytes"] == 0
     demo.qssctl("fsck", "--remote")
-
-
-class Elsewhere:
-    """A machine that has the key and knows two locations."""
-
-    def __init__(self, demo: Demo, root: Path) -> None:
-        root.mkdir()
-        self.mnt, self.config, self.key = root / "mnt", root / "qss.toml", root / "key"
-        shutil.copy(demo.state / "key", self.key)
-        ports = json.loads((demo.root / "ports.json").read_text())
-        secret = f"access_key=demo&secret_key_file={demo.root / 'credentials'}"
-        self.places: list[str] = []
-        for name in ("trove-1", "trove-3"):
-            self.places += ["--location", f"http://127.0.0.1:{ports[name]}/qss?{secret}"]
-
-    def qssctl(self, *arguments: str) -> str:
-        command = [str(QSSCTL), "--config", str(self.config), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def recover(self, *arguments: str) -> dict:
-        return json.loads(self.qssctl("recover", "--key", str(self.key), *self.places, "--json", *arguments))
 
 
 def test_a_killed_snapshot_mount_leaves_nothing_that_stays(demo: Demo, tmp_path: Path) -> None:
@@ -164,15 +137,15 @@ def test_a_killed_snapshot_mount_leaves_nothing_that_stays(demo: Demo, tmp_path:
     (demo.mnt / "f").write_bytes(b"kept")
     demo.qssctl("snapshot", "create", "one")
     pid = json.loads(demo.qssctl("snapshot", "mount", "one", str(seen), "--json").stdout)["pid"]
-    os.kill(pid, 9)
+    kill(pid)
     (folder,) = (demo.state / "snapshots").iterdir()
-    wait_until("its lock is free", lambda: not is_held(folder / "lock"))
+    assert not is_held(folder / "lock")
     assert listed(demo)["one"]["mounted_on"] == ""
     demo.qssctl("snapshot", "mount", "one", str(seen))
     assert (seen / "f").read_bytes() == b"kept"
     pid = json.loads((folder / "mount.json").read_text())["pid"]
-    os.kill(pid, 9)
-    wait_until("its lock is free", lambda: not is_held(folder / "lock"))
+    kill(pid)
+    assert not is_held(folder / "lock")
     unmount(seen, lazy=True)
     demo.stop()
     demo.start()

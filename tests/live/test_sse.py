@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 import pytest
 from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from qss.trove.testing import TroveServer
+from tests.harness.boto import client_of
 from tests.harness.certificates import Authority
+from tests.harness.waiting import WAIT_S_MAX
 
 pytestmark = pytest.mark.live
 
@@ -41,15 +41,7 @@ def trove(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TroveServe
 @pytest.fixture(scope="module")
 def s3(trove: tuple[TroveServer, Path]) -> Any:
     server, authority = trove
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-        region_name="us-east-1",
-        verify=str(authority),
-        config=Config(signature_version="s3v4"),
-    )
+    client = client_of(server, ca=authority)
     client.create_bucket(Bucket="bkt")
     return client
 
@@ -134,7 +126,8 @@ def test_presigned_with_a_customers_key(s3: Any, trove: tuple[TroveServer, Path]
         f"{name}key": base64.b64encode(KEY).decode(),
         f"{name}key-md5": seen[f"{name}key-md5"],
     }
-    put = httpx.put(url, content=b"body", headers=headers, verify=ssl.create_default_context(cafile=trove[1]))
+    trusted = ssl.create_default_context(cafile=trove[1])
+    put = httpx.put(url, content=b"body", headers=headers, verify=trusted, timeout=WAIT_S_MAX)
     assert put.status_code == 200, put.text
     assert s3.get_object(Bucket="bkt", Key="presigned", **MINE)["Body"].read() == b"body"
 

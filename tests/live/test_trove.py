@@ -14,27 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from qss.trove.testing import TroveServer, running_trove
+from tests.harness.boto import boto_client, client_of
 
 pytestmark = pytest.mark.live
 
 trove = pytest.fixture(running_trove)
 
 
-def s3(server: TroveServer, *, attempts: int = 1) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-        region_name="us-east-1",
-        config=Config(retries={"total_max_attempts": attempts}, max_pool_connections=8),
-    )
+def s3(server: TroveServer) -> Any:
+    return client_of(server, retries={"total_max_attempts": 1}, max_pool_connections=8)
 
 
 def admin(server: TroveServer, path: str, body: dict[str, str] | None = None) -> Any:
@@ -97,13 +89,7 @@ def test_multipart(trove: TroveServer) -> None:
 
 
 def test_a_wrong_secret_and_a_wrong_token_are_refused(trove: TroveServer) -> None:
-    client = boto3.client(
-        "s3",
-        endpoint_url=trove.endpoint,
-        aws_access_key_id=trove.access_key,
-        aws_secret_access_key="wrong",
-        region_name="us-east-1",
-    )
+    client = boto_client(trove.endpoint, trove.access_key, "wrong")
     with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
         client.list_buckets()
     with urllib.request.urlopen(trove.admin + "/health/ready") as answer:
@@ -142,7 +128,7 @@ def test_sigkill_under_load_loses_nothing_acknowledged(tmp_path: Path) -> None:
             ]
             for writer in writers:
                 writer.start()
-            assert enough.wait(60)
+            assert enough.wait(180)
             server.kill()
             for writer in writers:
                 writer.join()
@@ -190,7 +176,7 @@ def test_a_damaged_object_is_answered_with_an_error_and_reported(trove: TroveSer
 
 def _trove(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "qss.cli.trove", *arguments], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-m", "qss.cli.trove", *arguments], capture_output=True, text=True, timeout=180, check=False
     )
 
 

@@ -35,7 +35,7 @@ KEYS = 12  # of each writer
 SIZES = (0, 10, 4096, 65_537, 300_000, 1_300_000)
 ANSWERS_MAX = 60  # before a kill
 VERIFY_EVERY = 10
-WAIT_S = 60
+WAIT_S = 180
 
 Known = dict[str, set[str | None]]
 """key → hashes of what may be there; None: nothing. One of them, unless an operation was not answered."""

@@ -6,15 +6,13 @@ import os
 import socket
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from qss.trove.testing import TroveServer, running_trove
+from tests.harness.boto import client_of
 
 pytestmark = pytest.mark.live
 
@@ -26,17 +24,6 @@ STALLED_MIB_MAX = 3
 """For one reader or writer at a standstill; 2 were measured. A whole object would be 32."""
 READS = 300
 STORM_MIB_MAX = 40
-
-
-def _s3(server: TroveServer) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-        region_name="us-east-1",
-        config=Config(signature_version="s3v4", retries={"total_max_attempts": 1}),
-    )
 
 
 def _resident_mib(pid: int) -> float:
@@ -55,7 +42,7 @@ def _half_request(url: str, head: str, body: bytes) -> socket.socket:
 
 
 def test_clients_at_a_standstill(trove: TroveServer) -> None:
-    client = _s3(trove)
+    client = client_of(trove, retries={"total_max_attempts": 1})
     client.create_bucket(Bucket="bkt")
     client.put_object(Bucket="bkt", Key="large", Body=os.urandom(LARGE_BYTES))
     get = client.generate_presigned_url("get_object", Params={"Bucket": "bkt", "Key": "large"})
@@ -74,7 +61,7 @@ def test_clients_at_a_standstill(trove: TroveServer) -> None:
 
 
 def test_damage_read_again_and_again(trove: TroveServer) -> None:
-    client = _s3(trove)
+    client = client_of(trove, retries={"total_max_attempts": 1})
     client.create_bucket(Bucket="bkt")
     client.put_object(Bucket="bkt", Key="large", Body=os.urandom(LARGE_BYTES))
     for volume in (trove.data / "volumes").glob("*.tvol"):

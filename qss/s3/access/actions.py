@@ -13,6 +13,7 @@ from typing import Any, Final
 from qss.s3 import operations as op
 from qss.s3 import subresources as sub
 from qss.s3.access.policy import ANY_RESOURCE, BUCKET_ARN
+from qss.s3.backend import CreateUpload, PutRequest
 from qss.s3.message import any_begins
 from qss.values import quick
 
@@ -62,7 +63,7 @@ def _create_bucket(asked: op.CreateBucket, headers: Headers) -> Sequence[Need]:
         needs.append(Need("s3:PutBucketAcl", asked.bucket))
     if "x-amz-object-ownership" in headers:
         needs.append(Need("s3:PutBucketOwnershipControls", asked.bucket))
-    if headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
+    if asked.lock:
         needs += [
             Need("s3:PutBucketObjectLockConfiguration", asked.bucket),
             Need("s3:PutBucketVersioning", asked.bucket),
@@ -74,16 +75,17 @@ def _has_acl(headers: Headers) -> bool:
     return "x-amz-acl" in headers or any_begins(headers, "x-amz-grant-")
 
 
-def _write(bucket: str, key: str, headers: Headers) -> list[Need]:
-    """A put, or the start of one in parts: each header that sets something else asks for the right to set that."""
+def _write(request: PutRequest | CreateUpload, headers: Headers) -> list[Need]:
+    """A put, or the start of one in parts: what sets something else besides asks for the right to set that."""
+    bucket, key, lock = request.bucket, request.key, request.attributes.lock
     needs = [Need("s3:PutObject", bucket, key)]
     if "x-amz-tagging" in headers:
         needs.append(Need("s3:PutObjectTagging", bucket, key))
     if _has_acl(headers):
         needs.append(Need("s3:PutObjectAcl", bucket, key))
-    if "x-amz-object-lock-mode" in headers or "x-amz-object-lock-retain-until-date" in headers:
+    if lock.retention is not None:
         needs.append(Need("s3:PutObjectRetention", bucket, key))
-    if "x-amz-object-lock-legal-hold" in headers:
+    if lock.legal_hold is not None:
         needs.append(Need("s3:PutObjectLegalHold", bucket, key))
     return needs
 
@@ -94,12 +96,12 @@ def _read_source(source: op.CopySource) -> Need:
 
 
 def _put(asked: op.PutObject | op.StartUpload, headers: Headers) -> Sequence[Need]:
-    return _write(asked.request.bucket, asked.request.key, headers)
+    return _write(asked.request, headers)
 
 
 def _copy(asked: op.CopyObject, headers: Headers) -> Sequence[Need]:
     """Tags that come along are asked about once it is known that there are any."""
-    return (_read_source(asked.source), *_write(asked.request.bucket, asked.request.key, headers))
+    return (_read_source(asked.source), *_write(asked.request, headers))
 
 
 def _part(action: str) -> Callable[[Any, Headers], Sequence[Need]]:
@@ -110,21 +112,19 @@ def _copy_part(asked: op.CopyPart, _: Headers) -> Sequence[Need]:
     return (_read_source(asked.source), Need("s3:PutObject", asked.ref.bucket, asked.ref.key))
 
 
-def _delete(asked: op.DeleteObject, headers: Headers) -> Sequence[Need]:
+def _delete(asked: op.DeleteObject, _: Headers) -> Sequence[Need]:
     request = asked.request
     action = "s3:DeleteObject" if request.version_id is None else "s3:DeleteObjectVersion"
-    return _bypassing(Need(action, asked.bucket, request.key, request.version_id), headers)
+    return _above(Need(action, asked.bucket, request.key, request.version_id), request.bypass)
 
 
-def _bypassing(need: Need, headers: Headers) -> Sequence[Need]:
+def _above(need: Need, bypass: bool) -> Sequence[Need]:
     """Who asks to be above GOVERNANCE must have the right to it."""
-    if headers.get("x-amz-bypass-governance-retention", "").lower() != "true":
-        return (need,)
-    return need, replace(need, action="s3:BypassGovernanceRetention")
+    return (need, replace(need, action="s3:BypassGovernanceRetention")) if bypass else (need,)
 
 
-def _put_retention(asked: sub.PutRetention, headers: Headers) -> Sequence[Need]:
-    return _bypassing(Need("s3:PutObjectRetention", asked.bucket, asked.key, asked.version_id), headers)
+def _put_retention(asked: sub.PutRetention, _: Headers) -> Sequence[Need]:
+    return _above(Need("s3:PutObjectRetention", asked.bucket, asked.key, asked.version_id), asked.bypass)
 
 
 def _acl(verb: str) -> Callable[[Any, Headers], Sequence[Need]]:

@@ -12,13 +12,13 @@ from typing import Final
 
 from qss.errors import CorruptData
 from qss.s3 import operations as op
-from qss.s3.access.cors import CORS_BYTES_MAX, METHODS, CorsRule, Headers, cors_of, headers_for, preflight
+from qss.s3.access.cors import CORS_BYTES_MAX, METHODS, CorsRule, cors_of, headers_for, preflight
 from qss.s3.access.policy import Flavor, is_public, kept_policy, parse_policy
 from qss.s3.access.settings import DELETED, ENFORCED, XML_NAMES, PublicAccess, public_access, public_access_of
 from qss.s3.backend import ObjectBackend
 from qss.s3.documents import xml_body
 from qss.s3.errors import Code, S3Error
-from qss.s3.message import Response, any_begins
+from qss.s3.message import Headers, Response, any_begins
 from qss.s3.render import OWNER, XML_TYPE
 from qss.s3.xml import document, element, leaf
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
+from qss.errors import CorruptData
 from qss.s3 import operations as op
 from qss.s3.access.actions import Need
 from qss.s3.access.policy import ACCOUNT, Principal
+from qss.s3.dates import SECOND_NS, iso_date_ns, second_text
+from qss.s3.lock import DAY_NS
 from qss.s3.message import RequestHead, parse_query
 from qss.s3.sigv4 import Verified, signed_at_s
 from qss.values import quick
@@ -35,7 +37,6 @@ _LOCK: Final = {
 }
 _CREATES: Final = (op.PutObject, op.CopyObject, op.CompleteUpload)
 _CREATES_LATER: Final = (op.StartUpload, op.PutPart, op.CopyPart)
-_DAY_S: Final = 86_400
 
 Tags = tuple[tuple[str, str], ...]
 
@@ -61,8 +62,8 @@ def request_context(
     """What holds for the request as a whole."""
     head = caller.head
     found = {
-        "aws:currenttime": datetime.fromtimestamp(now_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "aws:epochtime": str(now_ns // 1_000_000_000),
+        "aws:currenttime": f"{second_text(now_ns // SECOND_NS)}Z",
+        "aws:epochtime": str(now_ns // SECOND_NS),
         "aws:securetransport": str(head.secure).lower(),
         "aws:principaltype": "Anonymous" if principal is None else "Account" if principal.is_root else "User",
         "aws:resourceaccount": ACCOUNT,
@@ -139,11 +140,10 @@ def _add_operation(found: dict[str, str], head: RequestHead, operation: op.Opera
     until = found.get("s3:object-lock-retain-until-date")
     if until is not None:
         try:
-            moment = datetime.fromisoformat(until)
-        except ValueError:
+            left_ns = iso_date_ns(until) - now_ns
+        except CorruptData:
             return  # refused as an argument later
-        left_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now_ns / 1e9
-        found["s3:object-lock-remaining-retention-days"] = str(max(int(left_s // _DAY_S), 0))
+        found["s3:object-lock-remaining-retention-days"] = str(max(left_ns // DAY_NS, 0))
 
 
 def need_context(base: Mapping[str, tuple[str, ...]], need: Need, existing: Tags = ()) -> Mapping[str, tuple[str, ...]]:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from qss.errors import CorruptData
+from qss.s3.message import Headers
+from qss.s3.scalars import number_of
 from qss.s3.xml import Node
 
 RULES_MAX: Final = 100
 CORS_BYTES_MAX: Final = 64 * 1024
 METHODS: Final = ("GET", "PUT", "POST", "DELETE", "HEAD")
 VARY: Final = ("vary", "Origin, Access-Control-Request-Headers, Access-Control-Request-Method")
-
-Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class CorsRule:
 
     def allows(self, origin: str, method: str, headers: tuple[str, ...] = ()) -> bool:
         return (
-            any(_fits(each, origin) for each in self.origins)
+            all(_is_header_text(each) for each in (origin, *headers))  # they are told again in the answer
+            and any(_fits(each, origin) for each in self.origins)
             and method in self.methods
             and all(any(_fits(each, name) for each in self.headers) for name in headers)
         )
@@ -58,6 +59,10 @@ def _fits(pattern: str, text: str) -> bool:
     return len(text) >= len(before) + len(behind) and text.startswith(before) and text.endswith(behind)
 
 
+def _is_header_text(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
 def cors_of(root: Node) -> tuple[CorsRule, ...]:
     """From CORSConfiguration. Raises CorruptData, whose text is for the client."""
     rules = tuple(_rule(node) for node in root.all("CORSRule"))
@@ -82,12 +87,15 @@ def _rule(node: Node) -> CorsRule:
             if value.count("*") > 1 or not value:
                 raise CorruptData(f'{what} "{value}" can not have more than one wildcard.')
     expose = texts("ExposeHeader")
+    if not all(_is_header_text(each) for each in (*origins, *headers, *expose)):
+        raise CorruptData("A CORS rule names something that cannot stand in a header.")
     if any("*" in each for each in expose):
         raise CorruptData("ExposeHeader contains wildcard. We currently do not support wildcard for ExposeHeader.")
     age = node.find("MaxAgeSeconds")
-    if age is not None and not (age.text.isascii() and age.text.strip().isdigit() and len(age.text.strip()) < 10):
+    max_age_s = None if age is None else number_of(age.text.strip(), 9)
+    if age is not None and max_age_s is None:
         raise CorruptData("MaxAgeSeconds is no number of seconds")
-    return CorsRule(origins, methods, headers, expose, None if age is None else int(age.text))
+    return CorsRule(origins, methods, headers, expose, max_age_s)
 
 
 def preflight(rules: tuple[CorsRule, ...], headers: Mapping[str, str]) -> Headers | None:

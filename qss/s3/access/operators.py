@@ -7,18 +7,17 @@ operators do not match, negated ones and ...IfExists do, ForAllValues matches, F
 
 from __future__ import annotations
 
-import base64
-import binascii
 import enum
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from qss.errors import CorruptData
 from qss.s3.access.globs import Pattern, compile_pattern, matches
+from qss.s3.dates import iso_date_ns
+from qss.s3.scalars import base64_of
 
 Context = Mapping[str, tuple[str, ...]]
 """Condition keys of a request, lower-case, and their values; absent keys are not there."""
@@ -97,10 +96,6 @@ def _text(text: str, variables: bool) -> Pattern:
     return compile_pattern(text, variables=variables, wildcards=False)
 
 
-def _folded(text: str, variables: bool) -> Pattern:
-    return compile_pattern(text, variables=variables, wildcards=False)
-
-
 def _glob(text: str, variables: bool) -> Pattern:
     return compile_pattern(text, variables=variables)
 
@@ -121,14 +116,7 @@ def _moment(text: str, _: bool = False) -> float:
         return float(_number(text))
     except CorruptData:
         pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise CorruptData("a date condition has a value that is no date") from None
-    try:
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (OverflowError, ValueError):
-        raise CorruptData("a date condition has a value that is no date") from None
+    return iso_date_ns(text) / 1e9
 
 
 def _bool(text: str, _: bool = False) -> bool:
@@ -145,10 +133,10 @@ def _network(text: str, _: bool = False) -> ipaddress.IPv4Network | ipaddress.IP
 
 
 def _binary(text: str, _: bool = False) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise CorruptData("a BinaryEquals condition wants base64") from None
+    value = base64_of(text)
+    if value is None:
+        raise CorruptData("a BinaryEquals condition wants base64")
+    return value
 
 
 # -- tests of one value of the request against one value of the condition
@@ -212,8 +200,8 @@ _SIX: Final[Mapping[str, Callable[[int], bool]]] = {
 _OPERATORS: Final[dict[str, _Operator]] = {
     "stringequals": _Operator(_text, _like),
     "stringnotequals": _Operator(_text, _like, negated=True),
-    "stringequalsignorecase": _Operator(_folded, _equals_folded),
-    "stringnotequalsignorecase": _Operator(_folded, _equals_folded, negated=True),
+    "stringequalsignorecase": _Operator(_text, _equals_folded),
+    "stringnotequalsignorecase": _Operator(_text, _equals_folded, negated=True),
     "stringlike": _Operator(_glob, _like),
     "stringnotlike": _Operator(_glob, _like, negated=True),
     "arnequals": _Operator(_glob, _like),  # AWS: ArnEquals and ArnLike behave identically

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from qss.trove.testing import TroveServer
+from tests.harness.boto import client_of
 from tests.harness.certificates import Authority
 
 pytestmark = pytest.mark.live
@@ -53,18 +52,6 @@ class Pattern:
         return found
 
 
-def _s3(server: TroveServer, ca: Path | None = None) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-        region_name="us-east-1",
-        config=Config(signature_version="s3v4"),
-        verify=None if ca is None else str(ca),
-    )
-
-
 def _peak_mib(server: TroveServer) -> float:
     lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
@@ -86,7 +73,7 @@ def test_in_parts_over_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     tls = authority.issue("node")
     with TroveServer(sync="os", tls=(tls.certificate, tls.key)) as trove:
-        client = _s3(trove, authority.certificate)
+        client = client_of(trove, ca=authority.certificate)
         client.create_bucket(Bucket="bkt")
         whole = Pattern(BIG_BYTES)
         client.upload_fileobj(whole, "bkt", "big")
@@ -97,7 +84,7 @@ def test_in_parts_over_tls(tmp_path: Path) -> None:
 
 def test_in_one_stream() -> None:
     with TroveServer(sync="os") as trove:
-        client = _s3(trove)
+        client = client_of(trove)
         client.create_bucket(Bucket="bkt")
         url = urlsplit(client.generate_presigned_url("put_object", Params={"Bucket": "bkt", "Key": "big"}))
         whole = Pattern(BIG_BYTES)

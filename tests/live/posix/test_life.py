@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from qss.app.running import is_locked
 from tests.harness.demo import wait_until
 from tests.harness.mounted import ROOT, run
-from tests.harness.whole import QSSCTL, Whole, whole
+from tests.harness.whole import QSSCTL, WAIT_S, Whole, whole
 
 pytestmark = [
     pytest.mark.live,
@@ -41,7 +42,8 @@ def fs(owned: Whole) -> Iterator[Whole]:
 
 
 def gone(fs: Whole) -> None:
-    wait_until("the process has ended", lambda: not (fs.folder / "state" / "run" / "mount.pid").exists())
+    """It lets go of the state directory last."""
+    wait_until("the process has ended", lambda: not is_locked(fs.folder / "state"))
 
 
 def test_a_user_without_privileges(unprivileged: Whole) -> None:
@@ -55,6 +57,7 @@ def test_a_user_without_privileges(unprivileged: Whole) -> None:
     gone(fs)
     fs.qssctl("mount")
     os.kill(fs.pid, signal.SIGKILL)
+    gone(fs)
     wait_until("the mount is dead", lambda: fs.run("ls", fs.mnt, check=False).returncode)
     fs.qssctl("mount")  # clears what is left there, through fusermount3
     assert fs.run("cat", fs.mnt / "file").stdout == "kept\n"
@@ -98,7 +101,7 @@ def test_in_use_it_stays_and_lazily_it_goes(fs: Whole) -> None:
     assert fs.run("ls", fs.mnt).stdout.split().count("held") == 1
     fs.qssctl("umount", "--lazy")
     assert not fs.is_mounted()
-    _, said = held.communicate("go\n", timeout=60)
+    _, said = held.communicate("go\n", timeout=WAIT_S)
     assert (held.returncode, "echo" in said) == (1, True)  # an error, and no hanging
 
 

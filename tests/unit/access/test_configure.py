@@ -113,6 +113,8 @@ def test_cors(direct: Direct) -> None:
     assert options(direct, origin="https://a.example.com").code == "BadRequest"
     assert options(direct, access_control_request_method="PUT").code == "BadRequest"
     assert options(direct, "/nowhere/k", **asked).code == "AccessForbidden"
+    anything = {"origin": "https://\u20ac.example.com", "access_control_request_method": "GET"}
+    assert options(direct, **anything).code == "AccessForbidden", "no answer could name this origin"
     star = options(direct, origin="https://other.example", access_control_request_method="GET")
     assert star.headers["access-control-allow-origin"] == "*"
     assert "access-control-allow-credentials" not in star.headers
@@ -140,6 +142,10 @@ def test_cors_headers_on_other_answers_and_no_rights_by_them(direct: Direct) -> 
         (CORS.replace(b"https://*.", b"https://*.*."), "InvalidRequest"),
         (CORS.replace(b"ETag", b"x-*"), "InvalidRequest"),
         (CORS.replace(b"3000", b"long"), "InvalidRequest"),
+        (CORS.replace(b"ETag", b"ETag&#10;set-cookie: a=b"), "InvalidRequest"),
+        (CORS.replace(b"ETag", "Größe".encode()), "InvalidRequest"),
+        (CORS.replace(b"https://*.", "https://ö*.".encode()), "InvalidRequest"),
+        (CORS.replace(b"x-amz-*", b"x-&#9;*"), "InvalidRequest"),
         (CORS.replace(b"<AllowedOrigin>*</AllowedOrigin>", b""), "InvalidRequest"),
         (CORS.replace(b"CORSConfiguration", b"Other"), "MalformedXML"),
         (b"<CORSConfiguration>" + CORS.split(b"\n", 1)[1].rsplit(b"\n", 1)[0] * 60 + b"</CORSConfiguration>",

@@ -173,10 +173,14 @@ def test_anonymous_by_policy_and_not_where_public_buckets_are_restricted(direct:
 
 
 def test_absence_is_told_to_those_who_may_list(direct: Direct) -> None:
-    direct.users.documents["alice"] = [allow("s3:GetObject")]
+    reads = "s3:GetObject", "s3:GetObjectAttributes"
+    attributes = "alice", "GET", "/bucket/missing", {"attributes": ""}, b"", SIZE
+    direct.users.documents["alice"] = [allow(*reads)]
     assert direct.ask("alice", "GET", "/bucket/missing").code == "AccessDenied"
-    direct.users.documents["alice"] = [allow("s3:GetObject", "s3:ListBucket")]
+    assert direct.ask(*attributes).code == "AccessDenied"
+    direct.users.documents["alice"] = [allow(*reads, "s3:ListBucket")]
     assert direct.ask("alice", "GET", "/bucket/missing").code == "NoSuchKey"
+    assert direct.ask(*attributes).code == "NoSuchKey"
 
 
 # -- detours

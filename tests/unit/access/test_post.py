@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qss.s3.errors import Code, S3Error
+from qss.s3.exchange import Exchange
 from qss.s3.forms import FIELDS_BYTES_MAX, FormReader, boundary_of
 from qss.s3.message import RequestHead
 from qss.s3.post import FORM_WHOLE_BYTES_MAX
@@ -61,14 +62,16 @@ def signed(conditions: list[Any], fields: dict[str, str], *, who: str = "alice",
     return {**fields, **own, "policy": policy, "x-amz-signature": signature}
 
 
-def post(direct: Direct, body: bytes, path: str = "/bucket", **headers: str) -> Answer:
+def post(
+    direct: Direct, body: bytes, path: str = "/bucket", exchange: Exchange | None = None, **headers: str
+) -> Answer:
     fields = {
         "host": "trove.test",
         "content-type": f"multipart/form-data; boundary={BOUNDARY}",
         "content-length": str(len(body)),
         **headers,
     }
-    return direct.send(RequestHead("POST", path, "", fields, True, "192.0.2.7"), body)
+    return direct.send(RequestHead("POST", path, "", fields, True, "192.0.2.7"), body, exchange)
 
 
 @pytest.fixture
@@ -212,7 +215,9 @@ def test_refused(direct: Direct, fields: Any, code: str) -> None:
 
 def test_who_signs_a_form_needs_the_right_to_put(direct: Direct) -> None:
     direct.users.documents["bob"] = []
-    assert post(direct, form(signed([KEY], {"key": "up/k"}, who="bob"), b"x")).code == "AccessDenied"
+    seen = Exchange()
+    assert post(direct, form(signed([KEY], {"key": "up/k"}, who="bob"), b"x"), exchange=seen).code == "AccessDenied"
+    assert (seen.operation, seen.user) == ("PostObject", "bob"), "the access log says who was denied"
 
 
 @pytest.mark.parametrize(

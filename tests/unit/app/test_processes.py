@@ -2,6 +2,7 @@ import gc
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,7 +11,11 @@ from qss.app.priority import freeze_what_stays, step_back
 from qss.app.running import is_alive, is_locked, pid_file, pid_in, state_lock, write_whole
 from qss.app.supervise import PAUSE_FIRST_S, PAUSE_MAX_S, STEADY_S, Supervisor, next_pause
 from qss.errors import Refused
+from tests.harness.demo import wait_until
 from tests.harness.waiting import until
+
+SYS_EXIT = 60 if os.uname().machine == "x86_64" else 93
+"""Of one thread; syscalls(2) does not number it alike everywhere."""
 
 
 def test_one_process_holds_a_state_directory(tmp_path):
@@ -55,6 +60,20 @@ def test_a_dead_process_is_not_alive():
     assert not is_alive(pid), "a zombie"
     child.wait()
     assert not is_alive(pid)
+
+
+def test_a_process_is_alive_until_its_last_thread_has_ended():
+    code = (
+        "import ctypes, sys, threading\n"
+        "threading.Thread(target=sys.stdin.read).start()\n"
+        f"ctypes.CDLL(None).syscall(ctypes.c_long({SYS_EXIT}), 0)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as child:
+        stat = Path(f"/proc/{child.pid}/stat")
+        wait_until("its first thread is a zombie", lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
+        assert is_alive(child.pid), "it has a file open"
+        child.stdin.close()
+        wait_until("it has ended", lambda: not is_alive(child.pid))
 
 
 def test_pauses_grow_and_are_bounded():

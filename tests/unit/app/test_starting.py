@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ import pytest
 from qss.app import daemon, demo, mount, starting
 from qss.app.exits import Exit
 from qss.app.identity import Identity, write_identity
+from qss.app.running import leaving_path
 from qss.cli import mount_helper
 from qss.cli.main import run
+from qss.config import load
 from qss.errors import Refused
 from qss.host import SystemEntropy
 from qss.offload.keyfiles import write_key_file
@@ -62,6 +66,55 @@ def test_the_demo_asks(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "start_nodes", lambda _nodes: {})
     with pytest.raises(Refused, match="somebody else"):
         demo.start(demo.Demo(config.parent, 2, 1, 3))
+
+
+LEAVER = """
+import pathlib, sys
+from qss.app.running import leaving_path, pid_file, state_lock
+run = pathlib.Path(sys.argv[1])
+with state_lock(run.parent):
+    print("holds", flush=True)
+    input()
+    with pid_file(leaving_path(run)):
+        print("leaves", flush=True)
+        input()
+"""
+
+
+def test_a_mount_waits_for_the_one_before_also_when_that_does_not_know_yet_that_it_is_unmounted(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load(config, {})
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    told: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAVER, settings.run_dir], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as leaver:
+        assert leaver.stdin is not None
+        assert leaver.stdout is not None
+        assert leaver.stdout.readline() == "holds\n"
+
+        def where(*_: object) -> dict[str, object]:
+            return {"mountpoint": str(config.parent / "mnt"), "pid": leaver.pid}
+
+        def not_mounted(_: Path) -> None:
+            """The first look is before it has noticed; then it does."""
+            if not leaving_path(settings.run_dir).exists():
+                print(file=leaver.stdin, flush=True)
+                assert leaver.stdout is not None
+                assert leaver.stdout.readline() == "leaves\n"
+
+        def warned(sentence: str) -> None:
+            told.append(sentence)
+            print(file=leaver.stdin, flush=True)
+
+        monkeypatch.setattr(starting, "call_mount", where)
+        monkeypatch.setattr(starting, "mounted_type", not_mounted)
+        with pytest.raises(Refused, match="somebody else"):  # it goes on when the other has gone
+            starting.in_background(starting.Start(settings, config.parent / "mnt"), {}, warned)
+        assert leaver.poll() == 0
+    assert len(told) == 1
+    assert "waiting" in told[0]
 
 
 def test_these_are_all() -> None:

@@ -73,7 +73,7 @@ def test_the_weakest_segment_is_named(config: Path, capsys) -> None:
     render_upkeep.durability(document(settings, STANDING))
     text = " ".join(capsys.readouterr().out.split())
     assert "1f: only 3 of 4 shards" in text
-    assert "3 shards are missing" in text
+    assert "of all shards 3 are missing, 1 do not answer" in text, "counted over all segments, not of the weakest"
 
 
 def test_scrub_and_repair_are_shown(capsys) -> None:

@@ -134,6 +134,23 @@ async def test_a_dead_kept_connection_is_replaced(world, tmp_path):
     assert not path.exists()
 
 
+async def test_one_that_ends_late_leaves_the_socket_of_its_successor_alone(world, tmp_path, nursery):
+    path, ended = tmp_path / "run" / "a.sock", trio.Event()
+    former = trio.CancelScope()
+
+    async def first(*, task_status):
+        with former:
+            await serve(path, {}, task_status=task_status)
+        ended.set()
+
+    await nursery.start(first)
+    await nursery.start(serve, path, world.methods)
+    former.cancel()
+    await ended.wait()
+    async with ControlClient(path) as client:
+        assert await client.call("echo", x=1) == {"x": 1}
+
+
 async def test_garbage_ends_its_own_connection_only(path):
     async with ControlClient(path) as client:
         assert await client.call("echo") == {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qss.host.disk import ONCE_BYTES, PosixDisk
-from qss.host.page_cache import begin_writeback, read_once
+from qss.host.page_cache import begin_writeback, forget, memory_is_lent, read_once
 from qss.limits import KIB
 
 CONTENT = bytes(range(256)) * KIB
@@ -42,9 +42,29 @@ def test_hints_change_nothing_and_raise_nothing(file: Path) -> None:
     try:
         disk.pwrite(handle, [b"new"], 100)
         disk.begin_sync(handle, 0, len(CONTENT) * 2)
+        forget(handle, 0, len(CONTENT) * 2)
         into = memoryview(bytearray(len(CONTENT)))
         assert read_once(handle, into, 0) == len(CONTENT)
         assert into == CONTENT[:100] + b"new" + CONTENT[103:]
     finally:
         disk.close(handle)
     begin_writeback(handle, 0, 10)  # of a file that is closed: only a hint
+    forget(handle, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("features", "lent"),
+    [
+        ([], False),  # no balloon, or none at all of that bus
+        (["0110010100"], True),
+        (["0110000100"], False),
+        (["0110000100", "0000010000"], True),
+        (["", "011"], False),
+    ],
+)
+def test_a_balloon_says_whether_memory_is_lent(tmp_path: Path, features: list[str], lent: bool) -> None:
+    for number, digits in enumerate(features):
+        (tmp_path / f"virtio{number}").mkdir()
+        (tmp_path / f"virtio{number}" / "features").write_text(digits + "\n")
+    assert memory_is_lent(tmp_path) is lent
+    assert not memory_is_lent(tmp_path / "absent")

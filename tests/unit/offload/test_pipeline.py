@@ -27,12 +27,13 @@ def segment(length: int) -> SealedSegment:
     return SealedSegment(SegmentId(1), SegmentKind.DATA, length, 0, SegmentId(0))
 
 
+@pytest.mark.parametrize("forgets", [False, True])
 @pytest.mark.parametrize("length", [0, 1, 1000, STRIPE_BYTES, STRIPE_BYTES + 1])
-async def test_any_k_blocks_open(tmp_path: Path, length: int) -> None:
+async def test_any_k_blocks_open(tmp_path: Path, length: int, forgets: bool) -> None:
     data = random.Random(length).randbytes(length)
     (tmp_path / "s").write_bytes(data)
     sealed = segment(length)
-    pipeline = Pipeline(Buffers(1 << 30, tmp_path), 1)
+    pipeline = Pipeline(Buffers(1 << 30, tmp_path), 1, forgets=forgets)
     async with pipeline.coded(sealed, tmp_path / "s", context(sealed.stripe_count)) as coded:
         parts = []
         for number, stripe in enumerate(coded.stripes):
@@ -46,6 +47,7 @@ async def test_any_k_blocks_open(tmp_path: Path, length: int) -> None:
             )
             parts.append(bytes(plain))
         assert b"".join(parts) == data
+    assert (tmp_path / "s").read_bytes() == data
 
 
 async def test_a_file_that_is_too_short_is_refused(tmp_path: Path) -> None:

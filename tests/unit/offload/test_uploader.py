@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 import trio
 from blake3 import blake3
 
 from qss.errors import Retryable, TooFewShards
+from qss.formats.manifest import block_bytes
 from qss.formats.shard import HEADER_BYTES, ShardHeader, unpack_table
 from qss.ids import LocationId, SegmentId, ShardNo, StripeNo
 from qss.limits import STRIPE_BYTES
+from qss.offload.uploader import PIECE_BYTES, even_pieces
 from qss.segments import Receipt, SealedSegment
 from tests.harness.vault import Machine, PlainShelf, World
 
@@ -35,6 +39,15 @@ async def test_an_object_can_be_verified_from_itself_alone(tmp_path: Path) -> No
             block = data[row.offset : row.offset + row.length]
             assert row.hash == blake3(block).digest() == manifest.hash_of(StripeNo(stripe), ShardNo(shard))
             assert row.offset == manifest.block_offset(StripeNo(stripe))
+
+
+@pytest.mark.parametrize("length", [1, 136, PIECE_BYTES, *(block_bytes(STRIPE_BYTES, k) for k in (1, 2, 3, 4, 5, 10))])
+def test_no_piece_is_a_short_rest_of_another(length: int) -> None:
+    part = memoryview(os.urandom(length))
+    pieces = list(even_pieces(part))
+    assert b"".join(pieces) == part
+    assert max(map(len, pieces)) <= PIECE_BYTES * 3 // 2
+    assert min(map(len, pieces)) >= min(length, PIECE_BYTES // 2)
 
 
 async def stored(machine: Machine, shelf: PlainShelf, sealed: SealedSegment) -> Receipt:

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from qss.s3.backend import Chunk
 from qss.s3.body import BodyClaims, CheckedBody, claims_of
 from qss.s3.checksums import encode_value
-from qss.s3.chunked import LINE_BYTES_MAX, ChunkedDecoder, encode_chunk
+from qss.s3.chunked import LINE_BYTES_MAX, ChunkedDecoder
 from qss.s3.errors import Code, S3Error
-from qss.s3.sigv4 import ChunkSigning, Payload, Verified
+from qss.s3.sigv4 import ChunkSigning, Payload, SigningKey, Verified
+from tests.harness.s3_chunks import encode_chunk
 
-SIGNING = ChunkSigning(b"k" * 32, "20260101T000000Z", "20260101/us-east-1/s3/aws4_request", "0" * 64)
+SIGNING = ChunkSigning(SigningKey(b"k" * 32), "20260101T000000Z", "20260101/us-east-1/s3/aws4_request", "0" * 64)
 parts = st.lists(st.binary(min_size=1, max_size=40), max_size=5)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 import trio
 
@@ -22,8 +25,9 @@ from qss.errors import (
     Unreachable,
 )
 from qss.host import SystemClock
-from qss.s3.answers import Answer, Peer, error_of, http_date_ns, iso_date_ns
+from qss.s3.answers import Answer, Peer, error_of
 from qss.s3.client import ClientOptions, S3Client
+from qss.s3.http1 import reason
 from tests.harness.memory_store import body_of
 
 PEER = Peer("http://h/b", "AKID")
@@ -100,6 +104,8 @@ async def test_a_server_that_speaks_no_http_is_unreachable() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"<a><IsTruncated>true</IsTruncated></a>",
     b"<a><Contents><Key>k</Key><Size>x</Size></Contents></a>",
+    "<a><Contents><Key>k</Key><Size>\u00b2</Size></Contents></a>".encode(),
+    b"<a><Contents><Key>k</Key><Size>" + b"9" * 5000 + b"</Size></Contents></a>",
     b"<a><Contents><Key>k</Key><Size>1</Size><LastModified>x</LastModified></Contents></a>"])  # fmt: skip
 async def test_a_listing_that_is_none_is_corrupt(body: bytes) -> None:
     async with answering(http("200 OK", body)) as client:
@@ -150,6 +156,8 @@ def xml(code: str) -> bytes:
         (400, "IncompleteBody", Retryable),
         (416, "InvalidRange", CorruptData),
         (507, "StorageFull", Refused),
+        (507, "", Refused),
+        (403, "QuotaExceeded", Refused),
         (301, "PermanentRedirect", Refused),
         (400, "InvalidArgument", Refused),
         (501, "NotImplemented", Refused),
@@ -167,11 +175,35 @@ def test_endpoints_to_refuse(url: str) -> None:
         S3Client(url, "b", access_key="a", secret_key="s", clock=SystemClock())
 
 
-def test_dates() -> None:
-    assert http_date_ns("Fri, 24 May 2013 00:00:00 GMT") == 1_369_353_600 * 10**9
-    assert iso_date_ns("2013-05-24T00:00:00.250Z") == 1_369_353_600_250_000_000
-    for text in ("", "x", "2013-13-01T00:00:00Z"):
-        with pytest.raises(CorruptData):
-            http_date_ns(text)
-        with pytest.raises(CorruptData):
-            iso_date_ns(text)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_refused_connection_is_told_in_the_systems_words(scheme: str) -> None:
+    """And not as "all attempts to connect to 127.0.0.1:1 failed (1 sub-exception)"."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        url = f"{scheme}://127.0.0.1:{taken.getsockname()[1]}"
+        client = S3Client(url, "b", access_key="AKID", secret_key="secret", clock=SystemClock())
+        with pytest.raises(Unreachable) as raised:
+            await client.head("k")
+        await client.aclose()
+    assert str(raised.value) == f"{url}/b does not answer: Connection refused"
+
+
+@pytest.mark.parametrize("how", ["from", "inside"])
+def test_of_several_addresses_each_thing_they_said_is_told_once(how: str) -> None:
+    refused = OSError(errno.ECONNREFUSED, "Error connecting to ('::1', 1)")
+    tried = ExceptionGroup("all failed", [refused, OSError(errno.ENETUNREACH, "x"), refused, ValueError("odd")])
+    error = httpx.ConnectError("all failed")
+    if how == "from":
+        error.__cause__ = OSError("all failed")
+        error.__cause__.__cause__ = tried
+    else:
+        error.__context__ = tried
+    assert reason(error) == "Connection refused; Network is unreachable; odd"
+
+
+def test_without_a_group_the_first_words_are_told() -> None:
+    silent = httpx.ConnectError("")
+    silent.__cause__ = trio.BrokenResourceError()
+    assert reason(silent) == "ConnectError"
+    silent.__cause__.__cause__ = OSError(errno.ECONNRESET, "Connection reset by peer")
+    assert reason(silent) == "[Errno 104] Connection reset by peer"

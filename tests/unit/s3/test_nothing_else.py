@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 
-from qss.s3.render import http_date
+from qss.s3.dates import http_date
 from tests.harness.s3_direct import NOW_NS, Direct
 
 NOW, LATER = http_date(NOW_NS), http_date(NOW_NS + 1_000_000_000)
@@ -72,6 +75,17 @@ def test_a_redirect_is_kept_and_not_copied(direct: Direct) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("x-amz-storage-class", "GLACIER"), ("x-amz-website-redirect-location", "/else/where")]
+)
+def test_a_copy_onto_itself_may_change_what_is_no_metadata(direct: Direct, name: str, value: str) -> None:
+    onto_itself = {"x-amz-copy-source": "/bkt/k"}
+    assert direct.ask("root", "PUT", "/bkt/k", headers=onto_itself).code == "InvalidRequest"
+    assert direct.ask("root", "PUT", "/bkt/k", headers={**onto_itself, name: value}).status == 200
+    got = direct.ask("root", "GET", "/bkt/k")
+    assert (got.body, got.headers[name]) == (b"12345", value)
+
+
+@pytest.mark.parametrize(
     ("name", "inside", "code"),
     [
         ("zone", "<Location><Name>z</Name><Type>AvailabilityZone</Type></Location>", "NotImplemented"),
@@ -85,3 +99,63 @@ def test_buckets_of_another_kind_are_not_made(direct: Direct, name: str, inside:
     body = f"<CreateBucketConfiguration>{inside}</CreateBucketConfiguration>".encode()
     assert direct.ask("root", "PUT", f"/{name}", body=body).code == code
     assert direct.ask("root", "HEAD", f"/{name}").status == 404
+
+
+@pytest.mark.parametrize(
+    ("if_range", "part"),
+    [
+        ('"827ccb0eea8a706c4c34a16891f84e7b"', True),
+        (NOW, True),
+        ('"other"', False),
+        ('W/"827ccb0eea8a706c4c34a16891f84e7b"', False),
+        ("827ccb0eea8a706c4c34a16891f84e7b", False),
+        (LATER, False),
+        ("*", False),
+    ],
+)
+def test_a_part_of_something_else_is_not_joined_to_what_a_client_has(direct: Direct, if_range: str, part: bool) -> None:
+    for method in ("GET", "HEAD"):
+        answer = direct.ask("root", method, "/bkt/k", headers={"range": "bytes=2-3", "if-range": if_range})
+        assert answer.status == (206 if part else 200)
+        assert answer.headers.get("content-range") == ("bytes 2-3/5" if part else None)
+        assert method == "HEAD" or answer.body == (b"34" if part else b"12345")
+
+
+def test_what_is_not_modified_says_what_it_is(direct: Direct) -> None:
+    direct.ask("root", "PUT", "/bkt/k", body=b"12345", headers={"cache-control": "max-age=60", "content-type": "a/b"})
+    whole = direct.ask("root", "GET", "/bkt/k")
+    for method in ("GET", "HEAD"):
+        same = direct.ask("root", method, "/bkt/k", headers={"if-none-match": whole.headers["etag"]})
+        assert (same.status, same.body) == (304, b"")
+        told = same.headers.keys() - {"x-amz-request-id"}
+        assert told == {"etag", "last-modified", "cache-control"}
+        assert {name: same.headers[name] for name in told} == {name: whole.headers[name] for name in told}
+
+
+WRITES = json.dumps(
+    {"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3:PutObject", "Resource": "arn:aws:s3:::open/*"}]}
+)
+IN_CHUNKS = {"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "content-encoding": "aws-chunked"}
+TRAILER = {"x-amz-decoded-content-length": "5", "x-amz-trailer": "x-amz-checksum-crc32"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "code"),
+    [
+        ({**IN_CHUNKS, **TRAILER}, b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n", ""),
+        ({**IN_CHUNKS, **TRAILER}, b"5\r\nhollo\r\n0\r\nx-amz-checksum-crc32:NhCmhg==\r\n\r\n", "BadDigest"),
+        ({**IN_CHUNKS, "x-amz-decoded-content-length": "5"}, b"5\r\nhello\r\n0\r\n\r\n", ""),
+        (IN_CHUNKS, b"5\r\nhello\r\n0\r\n\r\n", "MissingContentLength"),
+        ({"x-amz-content-sha256": hashlib.sha256(b"hello").hexdigest()}, b"hello", ""),
+        ({"x-amz-content-sha256": hashlib.sha256(b"hollo").hexdigest()}, b"hello", "XAmzContentSHA256Mismatch"),
+        ({"x-amz-content-sha256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}, b"hello", "InvalidArgument"),
+        ({"x-amz-content-sha256": "hello"}, b"hello", "InvalidArgument"),
+    ],
+)
+def test_bodies_that_nobody_signs(direct: Direct, headers: dict[str, str], body: bytes, code: str) -> None:
+    direct.bucket("open", WRITES)
+    assert direct.ask(None, "PUT", "/open/k", body=body, headers=headers).code == code
+    got = direct.ask("root", "GET", "/open/k")
+    assert got.status == (404 if code else 200)
+    if not code:
+        assert (got.body, got.headers.get("content-encoding")) == (b"hello", None)

@@ -15,7 +15,7 @@ from qss.errors import CorruptData
 from qss.s3 import operations as op
 from qss.s3 import render
 from qss.s3.backend import Attributes, ListPage, ListQuery, StoredObject, WriteCondition
-from qss.s3.conditions import ByteRange, ReadCondition, parse_range, render_range
+from qss.s3.conditions import ByteRange, ReadCondition, parse_range
 from qss.s3.documents import complete_body, delete_body, location_body, tags_body
 from qss.s3.errors import Code, S3Error, to_s3
 from qss.s3.listing import page
@@ -46,8 +46,8 @@ def test_range_round_trip(first: int | None, count: int | None) -> None:
     if first is None and count is None:
         return
     last = count if first is None else None if count is None else first + count
-    wanted = ByteRange(first, last)
-    assert parse_range(render_range(wanted)) == wanted
+    text = "-".join("" if each is None else str(each) for each in (first, last))
+    assert parse_range(f"bytes={text}") == ByteRange(first, last)
 
 
 @given(text=st.text(max_size=20), size=st.integers(0, 1000))

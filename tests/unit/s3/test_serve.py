@@ -15,7 +15,7 @@ from qss.errors import Refused
 from qss.s3.asgi import REQUESTS_IN_FLIGHT_MAX
 from qss.s3.message import Response
 from qss.s3.rsgi import head_of, send
-from qss.s3.serve import listen, serve
+from qss.s3.serve import listen, run, serve
 from tests.harness.s3_server import memory_s3, self_signed, served
 
 MIB = 1 << 20
@@ -190,4 +190,4 @@ def test_stop_lets_requests_finish_and_frees_the_port() -> None:
         assert answer.endswith(b"finished")
         listen("127.0.0.1", port.result()).close()
 
-    asyncio.run(main())
+    run(main())

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from qss.errors import Refused
-from qss.s3.serve import Tls, serve
+from qss.s3.serve import Tls, run, serve
 from tests.harness.certificates import Authority
 
 
@@ -68,7 +68,7 @@ def at_site(tls: Tls, work: Callable[[Site], Awaitable[None]]) -> None:
             stop.set()
             await serving
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    run(asyncio.wait_for(main(), 60))
 
 
 async def gets_in(site: Site, context: ssl.SSLContext) -> bool:

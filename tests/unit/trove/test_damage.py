@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import shutil
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from qss.s3.backend import ALWAYS, CreateUpload, ListQuery, PutRequest, UploadRe
 from qss.s3.errors import S3Error
 from qss.trove.compaction import compact_one
 from qss.trove.node import Node
-from tests.harness.trove_node import Bytes, content, node
+from tests.harness.trove_node import Bytes, content, with_node
 
 SIZES = (0, 1, 4096, 65_536, 70_000, 300_000, 1_200_000)
 
@@ -33,17 +31,6 @@ async def _fill(made: Node, rng: random.Random) -> dict[str, bytes]:
     ]
     await made.store.complete_upload(ref, [WantedPart(part.number, part.etag) for part in parts], ALWAYS)
     return bodies | {"parts": body}
-
-
-def _with_node(directory: Path, work: Callable[[Node], Awaitable[None]]) -> None:
-    async def all_of_it() -> None:
-        opened = node(directory)
-        try:
-            await work(opened)
-        finally:
-            await opened.aclose()
-
-    asyncio.run(all_of_it())
 
 
 async def _read_all(opened: Node, bodies: dict[str, bytes]) -> set[str]:
@@ -69,7 +56,7 @@ def test_flipped_bits_are_never_served(tmp_path: Path, rebuild: bool) -> None:
     async def fill(opened: Node) -> None:
         bodies.update(await _fill(opened, rng))
 
-    _with_node(tmp_path / "n", fill)
+    with_node(tmp_path / "n", fill)
     refused: set[str] = set()
     for number in range(60):
         directory = tmp_path / f"copy{number}"
@@ -87,7 +74,7 @@ def test_flipped_bits_are_never_served(tmp_path: Path, rebuild: bool) -> None:
         async def check(opened: Node) -> None:
             refused.update(await _read_all(opened, bodies))
 
-        _with_node(directory, check)
+        with_node(directory, check)
         shutil.rmtree(directory)
     assert refused, "no flip hit anything: the test shows nothing"
 
@@ -100,7 +87,7 @@ def test_damage_is_counted_and_listed_and_its_volume_kept(tmp_path: Path) -> Non
         await opened.store.put(PutRequest("bkt", "bad"), Bytes(body))
         await opened.store.put(PutRequest("bkt", "good"), Bytes(body[::-1]))
 
-    _with_node(tmp_path, fill)
+    with_node(tmp_path, fill)
     (volume,) = (tmp_path / "volumes").iterdir()
     data = bytearray(volume.read_bytes())
     data[data.find(body[:16]) + 100_000] ^= 1
@@ -120,7 +107,7 @@ def test_damage_is_counted_and_listed_and_its_volume_kept(tmp_path: Path) -> Non
         assert volume.exists()
         assert await content(opened.store, "bkt", "good") == body[::-1]
 
-    _with_node(tmp_path, read)
+    with_node(tmp_path, read)
 
 
 def test_an_acknowledged_record_at_the_end_is_not_taken_for_a_torn_one(tmp_path: Path) -> None:
@@ -132,7 +119,7 @@ def test_an_acknowledged_record_at_the_end_is_not_taken_for_a_torn_one(tmp_path:
         await opened.store.put(PutRequest("bkt", "second"), Bytes(b"2" * 5000))
         await opened.store.put(PutRequest("bkt", "last"), Bytes(b"3" * 5000))
 
-    _with_node(tmp_path, fill)
+    with_node(tmp_path, fill)
     (volume,) = (tmp_path / "volumes").iterdir()
     data = bytearray(volume.read_bytes())
     data[data.find(b"TRVF", data.find(b"2" * 5000)) + 20] ^= 1
@@ -149,4 +136,4 @@ def test_an_acknowledged_record_at_the_end_is_not_taken_for_a_torn_one(tmp_path:
         await opened.store.put(PutRequest("bkt", "second"), Bytes(b"healed"))
         assert await content(opened.store, "bkt", "second") == b"healed"
 
-    _with_node(tmp_path, check)
+    with_node(tmp_path, check)

@@ -50,6 +50,8 @@ def test_the_life_of_a_file(tmp_path: Path) -> None:
             part = await client.get(url, headers={"range": "bytes=299998-"})
             assert (part.status_code, part.content) == (206, b"89")
             assert part.headers["content-range"] == "bytes 299998-299999/300000"
+            whole = await client.get(url, headers={"range": "bytes=299998-", "if-range": '"of another file"'})
+            assert (whole.status_code, whole.content) == (200, body)
             assert code(await client.get(url, headers={"range": "bytes=300000-"})) == (416, "InvalidRange")
             assert (await client.get(url, headers={"if-none-match": put.headers["etag"]})).status_code == 304
             assert code(await client.put(url, content=b"x", headers={"if-none-match": "*"}))[0] == 412

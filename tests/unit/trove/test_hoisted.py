@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlencode
@@ -11,19 +10,14 @@ import pytest
 
 from qss.s3.message import RequestHead
 from qss.s3.sigv4 import Credentials, presign
-from tests.harness.s3_direct import NOW_NS, SECRET, Answer, Direct
-from tests.harness.trove_node import node
+from tests.harness.s3_direct import NOW_NS, SECRET, Answer, Direct, on_a_node
 
 SSE = "x-amz-server-side-encryption"
 
 
 @pytest.fixture
 def direct(tmp_path: Path) -> Iterator[Direct]:
-    opened = node(tmp_path)
-    found = Direct(opened.store)
-    found.bucket("bkt")
-    yield found
-    asyncio.run(opened.aclose())
+    yield from on_a_node(tmp_path)
 
 
 def by_url(

@@ -4,19 +4,32 @@ import asyncio
 import json
 import os
 import shutil
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from qss.errors import ConfigInvalid, NoSpace, Refused
+from qss.errors import ConfigInvalid, CorruptData, NoSpace, Refused
 from qss.host import Host, PosixDisk, SystemEntropy
-from qss.s3.backend import CreateUpload, DeleteRequest, ListQuery, PutRequest, UploadRef, WriteCondition
+from qss.s3.backend import (
+    ALWAYS,
+    CreateUpload,
+    DeleteRequest,
+    ListQuery,
+    PutRequest,
+    UploadRef,
+    WantedPart,
+    WriteCondition,
+)
 from qss.s3.errors import Code, S3Error
 from qss.trove.admin import Admin
 from qss.trove.credentials import Given, load_credentials
 from qss.trove.drives import RESERVE_BYTES
+from qss.trove.facts import parts_of
 from qss.trove.node import CREDENTIALS, Node, NodeOptions, clean_slate
-from tests.harness.trove_node import Bytes, content, node
+from qss.trove.slots import Volume
+from tests.harness.trove_node import Bytes, content, node, with_node
 
 
 def test_two_nodes_never_share_a_directory(tmp_path: Path) -> None:
@@ -80,17 +93,6 @@ def test_given_credentials_are_not_written_down(tmp_path: Path) -> None:
         load_credentials(tmp_path, Given("myself"), {}, SystemEntropy())
 
 
-def _with_node(directory: Path, work: object) -> None:
-    async def all_of_it() -> None:
-        opened = node(directory)
-        try:
-            await work(opened)  # type: ignore[operator]
-        finally:
-            await opened.aclose()
-
-    asyncio.run(all_of_it())
-
-
 def test_only_one_of_many_creators_wins(tmp_path: Path) -> None:
     async def work(opened: Node) -> None:
         await opened.store.create_bucket("bkt", "r")
@@ -107,7 +109,7 @@ def test_only_one_of_many_creators_wins(tmp_path: Path) -> None:
             assert [each.code for each in losers] == [Code.PRECONDITION_FAILED] * 7
             assert (await opened.store.head("bkt", f"k{size}")).etag == winners[0].etag
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 def test_a_large_body_that_stalls_holds_nobody_up(tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_a_large_body_that_stalls_holds_nobody_up(tmp_path: Path) -> None:
         await slow
         assert await content(store, "bkt", "slow") == b"s" * 2_000_000
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 def test_a_reader_keeps_its_version(tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ def test_a_reader_keeps_its_version(tmp_path: Path) -> None:
         assert await content(store, "bkt", "k") == b"new"
         assert len(list((tmp_path / "volumes").iterdir())) == 1
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 def test_buckets_come_and_go(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_buckets_come_and_go(tmp_path: Path) -> None:
         await store.create_bucket("bkt", "r")
         assert (await store.list_objects(ListQuery("bkt"))).objects == ()
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 def test_stale_uploads_expire(tmp_path: Path) -> None:
@@ -192,7 +194,7 @@ def test_stale_uploads_expire(tmp_path: Path) -> None:
         with pytest.raises(S3Error):
             await opened.store.list_parts(ref)
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 def test_the_admin_api_wants_its_token_and_verifies(tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_the_admin_api_wants_its_token_and_verifies(tmp_path: Path) -> None:
         assert (await admin.answer("DELETE", "/status", good, b""))[0] == 405
         assert b"trove_objects 1.0" in (await admin.answer("GET", "/metrics", good, b""))[2]
 
-    _with_node(tmp_path, work)
+    with_node(tmp_path, work)
 
 
 class _FullDisk(PosixDisk):
@@ -294,3 +296,60 @@ def test_a_node_says_what_it_takes_yet_and_each_file_system_counts_once(tmp_path
         drive.missing("pulled")
     assert made.store.free_bytes("bkt") == 0, "no drive takes anything"
     asyncio.run(made.aclose())
+
+
+def test_what_comes_meanwhile_is_not_waited_for(tmp_path: Path) -> None:
+    """A bucket is deleted when what is under way now is through: under load there is always something else."""
+
+    async def work(opened: Node) -> None:
+        store, volumes, committer = opened.store, opened.engine.volumes, opened.engine.committer
+        await store.create_bucket("bkt", "r")
+        sync, gates, begun = volumes.sync, [threading.Event(), threading.Event()], asyncio.Queue[int]()
+        loop, numbers = asyncio.get_running_loop(), iter(range(2))
+
+        def gated(those: Sequence[Volume]) -> None:
+            number = next(numbers)
+            loop.call_soon_threadsafe(begun.put_nowait, number)
+            gates[number].wait(20)
+            sync(those)
+
+        volumes.sync = gated  # type: ignore[method-assign]
+        first = asyncio.create_task(store.put(PutRequest("bkt", "first"), Bytes(b"body")))
+        assert await begun.get() == 0
+        waiting = asyncio.create_task(committer.through())
+        second = asyncio.create_task(store.put(PutRequest("bkt", "second"), Bytes(b"body")))
+        await asyncio.sleep(0)
+        gates[0].set()
+        assert await begun.get() == 1
+        await waiting
+        await first
+        assert not second.done()
+        gates[1].set()
+        await second
+        volumes.sync = sync  # type: ignore[method-assign]
+
+    with_node(tmp_path, work)
+
+
+def test_an_object_that_cannot_be_opened_keeps_no_volume_open(tmp_path: Path) -> None:
+    """One of its parts lies in a volume that is gone."""
+
+    async def work(opened: Node) -> None:
+        store, volumes = opened.store, opened.engine.volumes
+        await store.create_bucket("bkt", "r")
+        ref = UploadRef("bkt", "k", (await store.create_upload(CreateUpload("bkt", "k"))).upload_id)
+        parts = []
+        for number in (1, 2):
+            parts.append(await store.put_part(ref, number, Bytes(bytes(5 * 2**20))))
+            for volume in list(volumes.volumes.values()):
+                volumes.seal(volume)
+        await store.complete_upload(ref, [WantedPart(each.number, each.etag) for each in parts], ALWAYS)
+        with opened.engine.index.read() as tables:
+            gone = max(part.place.volume for _, part in parts_of(tables, bytes.fromhex(ref.upload_id)))
+        volume = volumes.volumes.pop(gone)
+        with pytest.raises(CorruptData):
+            await store.open("bkt", "k")
+        assert [each.pins for each in volumes.volumes.values()] == [0] * len(volumes.volumes)
+        volumes.volumes[gone] = volume
+
+    with_node(tmp_path, work)

@@ -19,7 +19,8 @@ from qss.trove.admin_upkeep import UpkeepRoutes
 from qss.trove.compaction import compact_one
 from qss.trove.node import Node, NodeOptions
 from qss.trove.pace import Pace
-from qss.trove.scrub import BATCH_RECORDS, Mark
+from qss.trove.scan import BATCH_RECORDS
+from qss.trove.scrub import Mark
 from tests.harness.trove_node import Bytes, content, node
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from qss.trove.ledger import Ledger
 from qss.trove.node import Node, clean_slate
 from qss.trove.sealing import KEY_FILE, BodyCipher, NodeKeys, ObjectKey, SealedBody, Sealer
 from qss.trove.verify import verify_all
-from tests.harness.trove_node import Bytes, content, node
+from tests.harness.trove_node import Bytes, content, node, with_node
 
 PART = 5 * 1024 * 1024
 NAME = b"bkt/key"
@@ -51,17 +51,6 @@ def customer(number: int) -> CustomerKey:
 
 
 MINE, OTHER = customer(1), customer(2)
-
-
-def with_node(directory: Path, work: Callable[[Node], Awaitable[None]]) -> None:
-    async def all_of_it() -> None:
-        opened = node(directory)
-        try:
-            await work(opened)
-        finally:
-            await opened.aclose()
-
-    asyncio.run(all_of_it())
 
 
 async def put(opened: Node, key: str, body: bytes, encryption: Encryption | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -10,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.s3_direct import Answer, Direct
-from tests.harness.trove_node import node
+from tests.harness.s3_direct import Answer, Direct, on_a_node
 
 PART = 5 * 1024 * 1024
 BODIES = (bytes(range(256)) * (PART // 256), b"the second part")
@@ -23,11 +21,7 @@ def sha256(body: bytes) -> str:
 
 @pytest.fixture
 def direct(tmp_path: Path) -> Iterator[Direct]:
-    opened = node(tmp_path)
-    found = Direct(opened.store)
-    found.bucket("bkt")
-    yield found
-    asyncio.run(opened.aclose())
+    yield from on_a_node(tmp_path)
 
 
 def start(direct: Direct, headers: Mapping[str, str] | None = None) -> dict[str, str]:

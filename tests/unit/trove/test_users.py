@@ -182,27 +182,21 @@ def test_the_admin_api_tells_a_secret_once(tmp_path: Path) -> None:
 @pytest.mark.live
 def test_a_user_of_a_running_node(tmp_path: Path) -> None:
     """Through the admin API and the S3 API of a real process, over a SIGKILL."""
-    import boto3
     import httpx
     from botocore.exceptions import ClientError
 
-    def client(trove: TroveServer, access_key: str, secret_key: str) -> Any:
-        return boto3.client(
-            "s3",
-            endpoint_url=trove.endpoint,
-            aws_access_key_id=access_key,
-            aws_secret_access_key=secret_key,
-            region_name="us-east-1",
-        )
+    from tests.harness.boto import boto_client
+    from tests.harness.waiting import WAIT_S_MAX
 
     with TroveServer(tmp_path / "node") as trove:
-        root = client(trove, trove.access_key, trove.secret_key)
+        root = boto_client(trove.endpoint, trove.access_key, trove.secret_key)
         root.create_bucket(Bucket="bucket")
         root.put_object(Bucket="bucket", Key="k", Body=b"x")
-        with httpx.Client(base_url=trove.admin, headers={"authorization": f"Bearer {trove.admin_token}"}) as admin:
+        bearer = {"authorization": f"Bearer {trove.admin_token}"}
+        with httpx.Client(base_url=trove.admin, headers=bearer, timeout=WAIT_S_MAX) as admin:
             assert admin.post("/users", json={"name": "alice"}).status_code == 201
             key = admin.post("/users/alice/keys").json()
-            alice = client(trove, key["access_key"], key["secret_key"])
+            alice = boto_client(trove.endpoint, key["access_key"], key["secret_key"])
             with pytest.raises(ClientError, match="AccessDenied"):
                 alice.get_object(Bucket="bucket", Key="k")
             assert admin.put("/users/alice/policies/read", json=json.loads(POLICY)).status_code == 200

@@ -100,7 +100,10 @@ def test_queries_keep_their_names_and_lose_what_lets_in() -> None:
     )
     assert redacted_query("X%2DAmz%2DSignature=ab&uploads&partNumber=1") == "X%2DAmz%2DSignature=…&uploads&partNumber=1"
     assert redacted_query("") == ""
-    assert redacted_path("/s/abc/name") == "/s/…"
+    assert redacted_query("X-Amz-%53ignature=ab&%74oken=c") == "X-Amz-%53ignature=…&%74oken=…"
+    for path in ("/s/abc/name", "/%73/abc", "/s%2Fabc", "http://host:1/s/abc", "/s/abc%ff"):
+        assert redacted_path(path) == "/s/…", path
+    assert redacted_path("/files/bkt/s/abc") == "/files/bkt/s/abc"
     assert len(redacted_path("/" + "x" * 9000)) == 2048
 
 
