@@ -24,6 +24,8 @@ from qss.host import SystemEntropy
 ACCESS_KEY: Final = "demo"
 START_S_MAX: Final = 180.0
 STOP_S_MAX: Final = 15.0
+PORTS_TRIED_MAX: Final = 3
+"""A port that was free may be taken before the node has come to listen on it."""
 _POLL_S: Final = 0.01
 NICE: Final = 5
 
@@ -67,14 +69,16 @@ def start_nodes(nodes: DemoNodes) -> dict[str, str]:
     """Start those that do not run, side by side. Name → URL of each, when all of them answer."""
     if not nodes.credentials.exists():
         write_whole(nodes.credentials, SystemEntropy().token(20).hex() + "\n", 0o600)
-    ports = _choose_ports(nodes)
-    for name in nodes.names:
-        if nodes.pid(name) is None:
-            _start(nodes, name, ports[name])
     deadline = time.monotonic() + START_S_MAX
-    for name in nodes.names:
-        _wait_until_it_listens(nodes, name, ports[name], deadline)
-    return {name: f"http://127.0.0.1:{ports[name]}" for name in nodes.names}
+    for _ in range(PORTS_TRIED_MAX):
+        ports = _choose_ports(nodes)
+        for name in nodes.names:
+            if nodes.pid(name) is None:
+                _start(nodes, name, ports[name])
+        missing = [name for name in nodes.names if not _comes_to_listen(nodes, name, ports[name], deadline)]
+        if not missing:
+            return {name: f"http://127.0.0.1:{ports[name]}" for name in nodes.names}
+    raise Refused(f"{missing[0]} does not start; {nodes.root}/log/{missing[0]}.log says why")
 
 
 def _choose_ports(nodes: DemoNodes) -> dict[str, int]:
@@ -117,17 +121,15 @@ def _start(nodes: DemoNodes, name: str, port: int) -> None:
     write_whole(nodes.pid_file(name), f"{process.pid}\n")
 
 
-def _wait_until_it_listens(nodes: DemoNodes, name: str, port: int, deadline: float) -> None:
-    while time.monotonic() < deadline:
-        if nodes.pid(name) is None:
-            break
+def _comes_to_listen(nodes: DemoNodes, name: str, port: int, deadline: float) -> bool:
+    while time.monotonic() < deadline and nodes.pid(name) is not None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
             time.sleep(_POLL_S)
         else:
-            return
-    raise Refused(f"{name} does not start; {nodes.root}/log/{name}.log says why")
+            return True
+    return False
 
 
 def stop_nodes(nodes: DemoNodes) -> None:

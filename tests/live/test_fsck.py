@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,10 @@ from typing import Any
 import pytest
 
 from qss.app.exits import Exit
-from tests.harness.demo import Demo, running_demo
+from tests.harness.demo import WAIT_S_MAX, Demo, running_demo
 from tests.harness.tree import real_tree
 
 pytestmark = pytest.mark.live
-
-DELETE_TWO = """
-import sys, boto3
-endpoint, access, secret = sys.argv[1:]
-s3 = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret,
-                  region_name="us-east-1")
-objects = s3.list_objects_v2(Bucket="qss")["Contents"]
-shards = sorted(objects, key=lambda each: -each["Size"])[:2]
-for each in shards:
-    s3.delete_object(Bucket="qss", Key=each["Key"])
-"""
 
 
 @pytest.fixture
@@ -44,10 +32,10 @@ def fsck(demo: Demo, *options: str) -> tuple[int, dict[str, Any]]:
 
 def delete_two_shards(demo: Demo, node: str) -> None:
     """As somebody at the node would, past us."""
-    port = json.loads((demo.root / "ports.json").read_text())[node]
-    secret = (demo.root / "credentials").read_text().splitlines()[0].strip()
-    command = [sys.executable, "-c", DELETE_TWO, f"http://127.0.0.1:{port}", "demo", secret]
-    subprocess.run(command, check=True, timeout=60)
+    s3 = demo.s3(node)
+    objects = s3.list_objects_v2(Bucket="qss")["Contents"]
+    for each in sorted(objects, key=lambda each: -each["Size"])[:2]:
+        s3.delete_object(Bucket="qss", Key=each["Key"])
 
 
 def umount(demo: Demo) -> None:
@@ -66,7 +54,7 @@ def test_mounted_unmounted_and_at_the_locations(demo: Demo, tmp_path: Path) -> N
             code, document = fsck(demo, "--data")
             assert (code, document["findings"]) == (Exit.OK, [])
     finally:
-        assert copying.wait(120) == 0
+        assert copying.wait(WAIT_S_MAX) == 0
     refused = demo.qssctl("fsck", "--repair", check=False)
     assert refused.returncode == Exit.REFUSED
     assert "umount" in refused.stderr

@@ -21,12 +21,7 @@ MIB = 1 << 20
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Demo]:
     with running_demo(tmp_path / "demo", k=2, m=1, nodes=5) as started:
-        started.qssctl("umount")
-        text = started.config.read_text()
-        assert text.count("\n[offload]\n") == 1
-        mine = '\n[offload]\nrepair_grace = "1s"\nscrub_limit = "none"\n'
-        started.config.write_text(text.replace("\n[offload]\n", mine))
-        started.start()
+        started.start_again_with("offload", repair_grace="1s", scrub_limit="none")
         yield started
 
 
@@ -55,9 +50,8 @@ def test_a_lost_node_rot_nobody_reads_and_warming(demo: Demo) -> None:
     assert answer(demo, "repair")["repaired_segments"] > 0
 
     # 2. rot where nobody reads: found by the scrub, repaired by itself
-    volume = max((demo.root / "trove-3").rglob("*.tvol"), key=lambda path: path.stat().st_size, default=None)
-    if volume is None:
-        volume = max((demo.root / "nodes").rglob("*.tvol"), key=lambda path: path.stat().st_size)
+    wait_until("no round is under way", lambda: answer(demo, "scrub", "status")["state"] == "waiting")
+    volume = max((demo.root / "nodes").rglob("*.tvol"), key=lambda path: path.stat().st_size)
     with volume.open("r+b") as file:
         for at in range(50_000, volume.stat().st_size, 100_000):
             byte = os.pread(file.fileno(), 1, at)[0]
@@ -70,7 +64,7 @@ def test_a_lost_node_rot_nobody_reads_and_warming(demo: Demo) -> None:
     assert found["shards"] > found["bad"]
     wait_until("nothing waits", lambda: answer(demo, "repair")["queued"] == 0)
     wait_until("all is whole", lambda: stands(demo)["by_spare"].keys() == {"1"})
-    assert demo.status()["damage"]["open"] == []
+    wait_until("no damage is left", lambda: demo.status()["damage"]["open"] == [])
 
     # 3. any one more node may be lost now, and everything is here before anybody asks
     demo.kill("trove-2")
