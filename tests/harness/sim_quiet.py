@@ -114,7 +114,7 @@ class Quiet:
                     except Damaged as error:
                         self._trace.add(f"scrub {segment_text(segment)} {number}: {error}")
             if self._missing(segment, manifest):
-                await world.cache.mark_offloaded(await vault.complete(segment))
+                await self._until(world, "completed", lambda one=segment: self._completed(world, one))
 
         async def repaired() -> bool:
             assert self._offload.courier is not None
@@ -122,6 +122,14 @@ class Quiet:
             return not self._offload.vault.damage.open
 
         await self._until(world, "repaired", repaired)
+
+    async def _completed(self, world: SimWorld, segment: SegmentId) -> bool:
+        """As every part of the courier does it: not while another one works on the segment."""
+        assert self._offload.courier is not None
+        with self._offload.courier.claim(segment) as ours:
+            if ours:
+                await world.cache.mark_offloaded(await self._offload.vault.complete(segment))
+            return ours
 
     def _missing(self, segment: SegmentId, manifest: Manifest) -> list[ShardNo]:
         """Shards that are whole nowhere."""
