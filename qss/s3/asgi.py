@@ -19,6 +19,7 @@ from qss.s3.exchange import Exchange, Observer
 from qss.s3.message import join_headers
 from qss.s3.patience import USUAL, Patience, Waiting
 from qss.s3.rsgi import RsgiApp
+from qss.s3.scalars import number_of
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +70,6 @@ class _Headers:
         if self._joined is not None:
             return self._joined.get(key, default)
         return next((value for name, value in self._items if name == key), default)
-
-
-def _length(text: str) -> int:
-    """What Content-Length says; -1: nothing."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
 
 
 def _text(raw: bytes) -> str:
@@ -139,7 +135,7 @@ class _Protocol:
         self._waiting = Waiting(patience)
         self._turn = turn
         chunked = headers.get("transfer-encoding") is not None
-        self._length = -1 if chunked else _length(headers.get("content-length") or "0")
+        self._length = None if chunked else number_of(headers.get("content-length") or "0", 19)
         self._unread = self._length != 0
         self._waits = headers.get("expect") is not None
         self.whole: tuple[int, list[tuple[str, str]], bytes] | None = None

@@ -25,6 +25,7 @@ from qss.s3.errors import Code, S3Error
 from qss.s3.message import RequestHead, Response
 from qss.s3.parse import is_form, parse, split_path
 from qss.s3.rsgi import raw_body
+from qss.s3.scalars import number_of
 from qss.s3.server import S3Service
 from qss.trove.admin import HEADERS, REQUEST_BYTES_MAX, Admin, body_within
 from qss.trove.console_pages import Pages
@@ -190,7 +191,7 @@ def _given(body: bytes) -> tuple[str, str]:
 def _cookie_name(head: RequestHead) -> str:
     """With the port: browsers keep one jar for all ports of a host, and there may be a node on each."""
     port = head.headers.get("host", "").rpartition(":")[2]
-    return f"{COOKIE}_{port}" if port.isascii() and port.isdigit() and len(port) <= 5 else COOKIE
+    return f"{COOKIE}_{port}" if number_of(port, 5) is not None else COOKIE
 
 
 def _secret(head: RequestHead) -> str:
