@@ -17,6 +17,7 @@ from qss.offload.courier import Courier
 from qss.offload.damage import DamagedShard
 from qss.offload.repair_book import RepairBook, RepairFacts, ScrubMark
 from qss.offload.verifier import Verdict
+from qss.segments import SealedSegment
 from tests.harness.vault import Machine, PlainShelf, World, flip
 from tests.harness.waiting import until
 
@@ -254,18 +255,23 @@ async def test_damage_of_what_was_deleted_meanwhile_is_forgotten(tmp_path: Path)
     assert machine.vault.damage.segments() == [SegmentId(2)]
 
 
+async def stored_and_left_with_k(world: World, machine: Machine, shelf: PlainShelf) -> tuple[SealedSegment, Path]:
+    """Segment 1 and where it is here; at the locations its last m shards are gone."""
+    sealed = shelf.add(1, random.Random(1).randbytes(50_000))
+    path = await shelf.path_of(S1)
+    await machine.vault.store(sealed, path)
+    for place in machine.vault.manifests.load(S1).placed[-world.options.m :]:
+        del world.objects(place)[machine.keys.shard_name(S1, 0, place)]
+    return sealed, path
+
+
 async def test_what_can_no_longer_be_completed_is_stored_anew(tmp_path: Path) -> None:
     """k shards are left, one of them rotten, and the segment is still here: it does not wait for ever. Once is not
     enough: an answer may have been spoiled on its way, and what is whole must not be overwritten."""
     world = World.of(4, 2)
     machine, shelf = world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf")
-    sealed = shelf.add(1, random.Random(1).randbytes(50_000))
-    path = await shelf.path_of(S1)
-    await machine.vault.store(sealed, path)
+    sealed, path = await stored_and_left_with_k(world, machine, shelf)
     before = machine.vault.manifests.load(S1)
-    names = [machine.keys.shard_name(S1, 0, place) for place in before.placed]
-    for shard in (4, 5):
-        del world.objects(before.placed[shard])[names[shard]]
     flip(world, machine, 1, 0, 1000)
     with pytest.raises(Unreachable, match="waits for its locations"):
         await machine.vault.store(sealed, path)
@@ -280,13 +286,8 @@ async def test_a_whole_shard_that_was_marked_as_damaged_is_not_sealed_over(tmp_p
     """One spoiled answer marked it; k shards are left, this one among them, and they could not be read just now."""
     world = World.of(4, 2)
     machine, shelf = world.machine(tmp_path / "a"), PlainShelf(tmp_path / "shelf")
-    sealed = shelf.add(1, random.Random(1).randbytes(50_000))
-    path = await shelf.path_of(S1)
-    await machine.vault.store(sealed, path)
+    sealed, path = await stored_and_left_with_k(world, machine, shelf)
     before = machine.vault.manifests.load(S1)
-    for shard in (4, 5):
-        place = before.placed[shard]
-        del world.objects(place)[machine.keys.shard_name(S1, 0, place)]
     machine.vault.damage.report(DamagedShard(S1, ShardNo(0), before.placed[0]), "spoiled on its way")
 
     async def times_out(_segment: SegmentId) -> None:
