@@ -213,7 +213,7 @@ class HoldBook:
                 for now in latest(found):
                     if now.life in signs.renewed or (now.life != hold.life and now.order > hold.order):
                         return None if now.released else now
-                if hold.life in signs.newer:
+                if hold.life in signs.newer:  # its lease goes on from that beat, though it may be dead since
                     scope.deadline = trio.current_time() + hold.watch_s
                 await trio.sleep(min(1.0, hold.every_s / 8))
         return None

@@ -154,7 +154,4 @@ def write_condition(headers: Mapping[str, str]) -> WriteCondition:
     match, none_match = headers.get("if-match"), headers.get("if-none-match")
     if match is None and none_match is None:
         return _UNCONDITIONAL_WRITE
-    return WriteCondition(
-        _bare(match),
-        _bare(none_match),
-    )
+    return WriteCondition(_bare(match), _bare(none_match))
